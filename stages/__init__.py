@@ -1,0 +1,1 @@
+"""One thin script per stage of dvc.yaml, named after it: `python -m stages.split ants_bees`."""

@@ -1,0 +1,34 @@
+"""How a stage meets its user: one clear line for each mistake, and no traceback."""
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: what is wrong, where, and what to do."""
+
+
+_SYSTEM_ERRORS = {
+    errno.ENOSPC: "the disk is full; free some space and run it again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run it again",
+    errno.EACCES: "permission denied; check who owns the file and its folder",
+    errno.EROFS: "the file system is read-only; mount it writable or run elsewhere",
+}
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Call main and exit: 0 when it returns, 1 with one line on stderr for a user's mistake."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in _SYSTEM_ERRORS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{_SYSTEM_ERRORS[error.errno]}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,241 @@
+"""params.yaml, typed and checked. Every key is required and an unknown one is refused."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from transfer.cli import UserError
+
+# DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
+Key = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Positive | Fraction | Literal["all"]
+Backbone = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Download(Section):
+    """A Kaggle data set: `kaggle` is owner/name as in its address, `version` counts from 1."""
+
+    kaggle: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+/[A-Za-z0-9-]+$")]
+    version: Positive
+
+
+class Folders(Section):
+    """Class name → folder, by the last parts of its path, in the archive.
+
+    Either the archive's own split (`train` and `test`), or `all`, to be split here.
+    """
+
+    train: dict[str, str] | None = None
+    test: dict[str, str] | None = None
+    all: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "Folders":
+        own = self.train is not None and self.test is not None and self.all is None
+        pooled = self.train is None and self.test is None and self.all is not None
+        if not (own or pooled):
+            raise ValueError("give either 'train' and 'test', or 'all'")
+        if own and list(self.train) != list(self.test):
+            raise ValueError("'train' and 'test' need the same classes in the same order")
+        classes = self.classes
+        if len(classes) < 2:
+            raise ValueError("at least two classes are needed")
+        if bad := [c for c in classes if not re.fullmatch(r"[^/\\.\s][^/\\]*", c)]:
+            raise ValueError(f"class name {bad[0]!r} cannot be a folder name")
+        return self
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.all if self.all is not None else self.train or {})
+
+
+class Counts(Section):
+    """Images per class: a number, a fraction of the class, or 'all' (that are left)."""
+
+    train: Count
+    test: Count
+
+
+class Dataset(Section):
+    """`table` numbers the report's table to print beside ours; 0 when there is none."""
+
+    title: str
+    table: Annotated[int, Field(ge=0, le=4)]
+    source: str
+    folders: Folders
+    count: Counts
+
+
+class Split(Section):
+    seed: Annotated[int, Field(ge=0)]
+    duplicates: Literal["keep", "drop"]
+    unreadable: Literal["fail", "skip"]
+
+
+class Pack(Section):
+    """Pixels: test images are resized to `resize` (short side) and centre-cropped to `size`;
+    training images are stored with a short side of at most `short_side` (0: as they are)."""
+
+    resize: Positive
+    size: Positive
+    short_side: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Pack":
+        if self.size > self.resize:
+            raise ValueError(f"size {self.size} is larger than resize {self.resize}")
+        return self
+
+
+class Weights(Section):
+    """`source` is IMAGENET1K_V1 (torchvision's) or a local file; `sha256` a hash or its start."""
+
+    source: str
+    sha256: Sha256
+
+
+class Grid(Section):
+    """The axes of the study; every combination is one run."""
+
+    dataset: Annotated[list[Key], Field(min_length=1)]
+    backbone: Annotated[list[Backbone], Field(min_length=1)]
+    lr: Annotated[list[Annotated[float, Field(gt=0, lt=float("inf"))]], Field(min_length=1)]
+    freezing: Annotated[list[Literal["frozen", "finetuned"]], Field(min_length=1)]
+    start: Annotated[list[Literal["pretrained", "scratch"]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Grid":
+        for axis, values in self:
+            if twice := [v for v in values if values.count(v) > 1]:
+                raise ValueError(f"{axis} lists {twice[0]} twice")
+        return self
+
+
+class Train(Section):
+    """The report's protocol (section 3.3) is Adam, batches of 4, 25 epochs, and a learning rate
+    multiplied by `lr_gamma` every `lr_step` epochs."""
+
+    epochs: Positive
+    batch_size: Positive
+    lr_step: Positive
+    lr_gamma: Annotated[float, Field(gt=0, le=1)]
+    frozen_batchnorm: Literal["train", "eval"]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    device: Literal["auto", "cpu", "cuda"]
+    memory_format: Literal["contiguous", "channels_last"]
+
+
+class Draw(Section):
+    """Drawn images: `images` per class of each drawn set, `size` pixels square."""
+
+    seed: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=16)]
+    images: dict[Key, Positive]
+
+
+class Pretrain(Section):
+    """The source task of the drawn study: `source` is a data set, `lr` the peak rate."""
+
+    source: Key
+    backbone: Annotated[list[Backbone], Field(min_length=1)]
+    epochs: Positive
+    batch_size: Positive
+    lr: Annotated[float, Field(gt=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Params(Section):
+    """All of params.yaml. A study has `download` and `weights`, or `draw` and `pretrain`."""
+
+    download: dict[Key, Download] | None = None
+    draw: Draw | None = None
+    datasets: Annotated[dict[Key, Dataset], Field(min_length=1)]
+    split: Split
+    pack: Pack
+    weights: dict[Backbone, Weights] | None = None
+    pretrain: Pretrain | None = None
+    grid: Grid
+    train: Train
+
+    @model_validator(mode="after")
+    def _known(self) -> "Params":
+        for name in self.grid.dataset:
+            if name not in self.datasets:
+                raise ValueError(f"grid.dataset names {name!r}, which datasets lacks")
+        backbones = self.weights or (self.pretrain.backbone if self.pretrain else ())
+        for name in self.grid.backbone:
+            if name not in backbones:
+                raise ValueError(f"grid.backbone names {name!r}, which has no weights")
+        return self
+
+    @property
+    def stage_count(self) -> int:
+        """Runs in the grid."""
+        grid = self.grid
+        return (
+            len(grid.dataset) * len(grid.backbone) * len(grid.lr)
+            * len(grid.freezing) * len(grid.start)
+        )
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a params.yaml.
+
+    YAML 1.2, as DVC reads it, so 1e-05 is a number. Raises UserError, one line, for a file that
+    is missing, is not YAML, or has an unknown, missing or mistyped key.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(Path(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the folder of dvc.yaml") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not YAML: {error.problem}") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}") from None
+
+
+def check_backbones(names: list[str]) -> None:
+    """Raise UserError for a name that is not a torchvision ResNet."""
+    from torchvision.models import list_models  # 3 s to import, and only this check needs it
+
+    known = list_models(include="*resne*")
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"params.yaml: grid.backbone: torchvision has no ResNet {name!r}; "
+                f"it has {', '.join(known)}"
+            )
+
+
+def _first(error: ValidationError) -> str:
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{where + ': ' if where else ''}{_words(first)}{more}"
+
+
+def _words(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key; remove it or mend its spelling"
+    if error["type"] == "missing":
+        return "missing key; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error["input"]
+    shown = "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
+    return message[0].lower() + message[1:] + shown
