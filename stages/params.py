@@ -11,7 +11,7 @@ def main() -> None:
     checked = params.load()
     params.check_backbones(checked.grid.backbone)
     files.write_text("data/params.ok", "params.yaml was checked\n")
-    print(f"params.yaml: {checked.stage_count} runs")
+    print(f"params.yaml: {checked.runs} runs")
 
 
 if __name__ == "__main__":

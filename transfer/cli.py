@@ -11,8 +11,10 @@ class UserError(Exception):
 
 
 _SYSTEM_ERRORS = {
+    errno.ENOENT: "no such file or folder; `dvc repro` makes what a stage needs",
     errno.ENOSPC: "the disk is full; free some space and run it again",
     errno.EDQUOT: "the disk quota is used up; free some space and run it again",
+    errno.EFBIG: "the file grew past what the system allows (see `ulimit -f`)",
     errno.EACCES: "permission denied; check who owns the file and its folder",
     errno.EROFS: "the file system is read-only; mount it writable or run elsewhere",
 }

@@ -4,18 +4,41 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 
 from transfer.cli import UserError
+
+
+def _point(value: Any) -> Any:
+    # DVC names a stage by the text of the number, so 1 and 1.0 would be two names for one run.
+    if isinstance(value, int):
+        raise ValueError(f"write {value}.0")
+    return value
+
+
+def _count(value: Any) -> Any:
+    whole = type(value) is int and value >= 1
+    part = type(value) is float and 0 < value < 1
+    if not (whole or part or value == "all"):
+        raise ValueError("give a number of images, a fraction between 0 and 1, or all")
+    return value
+
 
 # DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
 Key = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Positive | Fraction | Literal["all"]
+Count = Annotated[int | float | str, BeforeValidator(_count)]
 Backbone = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Rate = Annotated[float, BeforeValidator(_point), Field(gt=0, lt=float("inf"))]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
@@ -53,6 +76,12 @@ class Folders(Section):
             raise ValueError("at least two classes are needed")
         if bad := [c for c in classes if not re.fullmatch(r"[^/\\.\s][^/\\]*", c)]:
             raise ValueError(f"class name {bad[0]!r} cannot be a folder name")
+        if len({name.casefold() for name in classes}) < len(classes):
+            raise ValueError("two class names differ by case alone")
+        for folders in (self.train, self.test, self.all):
+            for label, folder in (folders or {}).items():
+                if not folder.strip("/."):
+                    raise ValueError(f"{label}: {folder!r} names no folder")
         return self
 
     @property
@@ -75,6 +104,12 @@ class Dataset(Section):
     source: str
     folders: Folders
     count: Counts
+
+    @model_validator(mode="after")
+    def _some_test(self) -> "Dataset":
+        if self.folders.all and self.count.train == self.count.test == "all":
+            raise ValueError("count: train and test share one pool and cannot both be all")
+        return self
 
 
 class Split(Section):
@@ -110,7 +145,7 @@ class Grid(Section):
 
     dataset: Annotated[list[Key], Field(min_length=1)]
     backbone: Annotated[list[Backbone], Field(min_length=1)]
-    lr: Annotated[list[Annotated[float, Field(gt=0, lt=float("inf"))]], Field(min_length=1)]
+    lr: Annotated[list[Rate], Field(min_length=1)]
     freezing: Annotated[list[Literal["frozen", "finetuned"]], Field(min_length=1)]
     start: Annotated[list[Literal["pretrained", "scratch"]], Field(min_length=1)]
 
@@ -124,7 +159,8 @@ class Grid(Section):
 
 class Train(Section):
     """The report's protocol (section 3.3) is Adam, batches of 4, 25 epochs, and a learning rate
-    multiplied by `lr_gamma` every `lr_step` epochs."""
+    multiplied by `lr_gamma` every `lr_step` epochs. `keep_features` keeps frozen runs' backbone
+    passes in data/features, for further heads."""
 
     epochs: Positive
     batch_size: Positive
@@ -134,6 +170,7 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     device: Literal["auto", "cpu", "cuda"]
     memory_format: Literal["contiguous", "channels_last"]
+    keep_features: bool
 
 
 class Draw(Section):
@@ -145,13 +182,15 @@ class Draw(Section):
 
 
 class Pretrain(Section):
-    """The source task of the drawn study: `source` is a data set, `lr` the peak rate."""
+    """The source task of the drawn study: `backbone`s trained from scratch on data set `source`."""
 
     source: Key
     backbone: Annotated[list[Backbone], Field(min_length=1)]
+    lr: Rate
     epochs: Positive
     batch_size: Positive
-    lr: Annotated[float, Field(gt=0)]
+    lr_step: Positive
+    lr_gamma: Annotated[float, Field(gt=0, le=1)]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -180,12 +219,15 @@ class Params(Section):
         return self
 
     @property
-    def stage_count(self) -> int:
+    def runs(self) -> int:
         """Runs in the grid."""
         grid = self.grid
         return (
-            len(grid.dataset) * len(grid.backbone) * len(grid.lr)
-            * len(grid.freezing) * len(grid.start)
+            len(grid.dataset)
+            * len(grid.backbone)
+            * len(grid.lr)
+            * len(grid.freezing)
+            * len(grid.start)
         )
 
 
@@ -199,10 +241,11 @@ def load(path: str | Path = "params.yaml") -> Params:
         raw = YAML(typ="safe", pure=True).load(Path(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the folder of dvc.yaml") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not YAML: {error.problem}") from None
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"{path}{line}: not YAML: {problem}") from None
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
@@ -211,14 +254,15 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 def check_backbones(names: list[str]) -> None:
     """Raise UserError for a name that is not a torchvision ResNet."""
-    from torchvision.models import list_models  # 3 s to import, and only this check needs it
+    import torchvision.models  # 3 s to import, and only this check needs it
+    from torchvision.models import list_models
 
-    known = list_models(include="*resne*")
+    known = list_models(module=torchvision.models, include="*resne*")
     for name in names:
         if name not in known:
             raise UserError(
-                f"params.yaml: grid.backbone: torchvision has no ResNet {name!r}; "
-                f"it has {', '.join(known)}"
+                f"params.yaml: grid.backbone: torchvision has no ResNet {name!r}, "
+                f"only {', '.join(known)}"
             )
 
 

@@ -1,0 +1,24 @@
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: sample test lint lock
+
+sample: .venv/installed  ## the study in miniature, on drawn images
+	dvc repro sample/dvc.yaml
+	@cat sample/metrics/tables.md
+
+test: .venv/installed
+	python -m pytest
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .
+
+lock:  ## pin the newest versions that pyproject.toml allows
+	uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--no-annotate --custom-compile-command "make lock" --output-file requirements.txt
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@

@@ -1,0 +1,36 @@
+"""Train the drawn study's backbones on its source set: its stand-in for ImageNet weights."""
+
+import argparse
+
+import torch
+
+from transfer import cli, engine, files, models, packed, params
+from transfer.progress import progress
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("backbone")
+    backbone = parser.parse_args().backbone
+    settings = params.load().pretrain
+    data = packed.load(f"data/packed/{settings.source}")
+    scratch = f"data/weights/{backbone}-scratch.pth"
+    models.save_empty(scratch)
+    model = models.build(backbone, len(data.classes), scratch, settings.seed)
+    protocol = engine.Protocol(
+        frozen_batchnorm="train",
+        memory_format="contiguous",
+        **settings.model_dump(exclude={"source", "backbone"}),
+    )
+    with progress(f"pretrain {backbone}", protocol.epochs) as report:
+        curve = engine.finetune(model, data, protocol, torch.device("cpu"), report)
+    with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
+        torch.save(model.state_dict(), part)
+    print(
+        f"pretrain {backbone}: accuracy {curve[-1].test_accuracy:.3f} "
+        f"on {len(data.classes)} source classes"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

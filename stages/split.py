@@ -1,0 +1,75 @@
+"""Sort a data set's images into data/split/<dataset>/{train,test}/<class>, and audit them."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from transfer import archive, audit, cli, files, params
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.split", description=__doc__)
+    parser.add_argument("dataset", help="a key of datasets in params.yaml")
+    name = parser.parse_args().dataset
+    study = params.load()
+    if name not in study.datasets:
+        raise cli.UserError(f"params.yaml: datasets has no {name!r}, only {list(study.datasets)}")
+    report = split(name, study.datasets[name], study.split)
+    print("\n".join(summary(report)))
+
+
+def split(name: str, dataset: params.Dataset, rules: params.Split) -> dict[str, Any]:
+    """Write the folders and metrics/data/<dataset>.json; return what that file holds."""
+    folders = dataset.folders.model_dump(exclude_none=True)
+    count = dataset.count.model_dump()
+    with archive.opened(dataset.source) as source:
+        members, beside = audit.choose(source, folders)
+        progress = tqdm(members, desc=name, unit=" images", delay=2, disable=None)
+        found, left_out = audit.scan(source, progress, rules.unreadable)
+        kept = audit.drop_duplicates(found) if rules.duplicates == "drop" else found
+        chosen = audit.select(kept, folders, count, name, rules.seed)
+        write(source, chosen, Path("data/split", name))
+    report = {
+        "dataset": name,
+        "source": dataset.source,
+        "rules": rules.model_dump() | {"count": count},
+        "left_out": {why: audit.shown(paths) for why, paths in (beside | left_out).items()},
+        "archive": audit.describe(found),
+        "dropped": audit.tally(found, set(found) - set(kept)),
+        "split": audit.describe(chosen),
+    }
+    files.write_json(f"metrics/data/{name}.json", report)
+    return report
+
+
+def write(source: archive.Source, pictures: list[audit.Picture], folder: Path) -> None:
+    """Copy each picture's bytes, unchanged, to folder/<part>/<class>/<name>."""
+    with files.replacing(folder) as fresh:
+        for picture in pictures:
+            path = fresh / picture.part / picture.label / picture.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(source.read(picture.path))
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    chosen = report["split"]
+    parts = [
+        f"{part}: "
+        + ", ".join(f"{count} {label}" for label, count in chosen["images"][part].items())
+        for part in ("train", "test")
+    ]
+    out = [f"{left['count']} {why}" for why, left in report["left_out"].items() if left["count"]]
+    lines = [f"{report['dataset']}: {'; '.join(parts)}; left out: {', '.join(out) or 'none'}"]
+    for label, leaked in chosen["duplicates"]["across"].items():
+        if leaked:
+            lines.append(
+                f"{report['dataset']}: {leaked} of {chosen['images']['test'][label]} test images "
+                f"of {label} are in train too; split.duplicates: drop would take them out of train"
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    cli.run(main)

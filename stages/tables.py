@@ -1,0 +1,29 @@
+"""Turn the runs of the grid into metrics/tables.md and metrics/summary.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transfer import cli, files, params, tables
+from transfer.runs import Run
+
+
+def main() -> None:
+    settings = params.load()
+    results = {
+        dataset: tables.collect(settings.grid, dataset, read) for dataset in settings.grid.dataset
+    }
+    files.write_json("metrics/summary.json", tables.summary(results))
+    files.write_text("metrics/tables.md", tables.page(settings.grid, settings.datasets, results))
+
+
+def read(run: Run) -> dict[str, Any]:
+    """A run's metrics. Raises UserError when it has not been trained."""
+    path = Path(run.path("runs"))
+    if not path.is_file():
+        raise cli.UserError(f"{path}: no such run; train it with `dvc repro train@{run.name}`")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,69 @@
+"""Put a backbone's starting weights in data/weights: the checked ImageNet ones, and none.
+
+The second file is an empty checkpoint. It is what a baseline starts from, so that new weights
+rerun the transfer runs and leave the baselines alone.
+"""
+
+import argparse
+import hashlib
+import shutil
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+
+from transfer import cli, files, models, params
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("backbone")
+    backbone = parser.parse_args().backbone
+    weights = (params.load().weights or {})[backbone]
+    with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
+        if weights.source == "IMAGENET1K_V1":
+            fetch(backbone, weights, part)
+        else:
+            copy(backbone, weights, part)
+        state = models.load_checkpoint(part, weights.source)
+        models.check_fits(state, backbone, weights.source)
+    models.save_empty(f"data/weights/{backbone}-scratch.pth")
+    print(f"{backbone}: {weights.source}, sha256 {weights.sha256}")
+
+
+def fetch(backbone: str, weights: params.Weights, out: Path) -> None:
+    """Download torchvision's checkpoint. Raises UserError where that fails."""
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(backbone)[weights.source].url
+    try:
+        torch.hub.download_url_to_file(url, str(out), weights.sha256)
+    except RuntimeError:
+        raise cli.UserError(
+            f"{url}: its sha256 does not start with weights.{backbone}.sha256, {weights.sha256}; "
+            "the download is broken or params.yaml is wrong"
+        ) from None
+    except (URLError, TimeoutError, ConnectionError) as error:
+        raise cli.UserError(
+            f"{url}: {getattr(error, 'reason', error)}; fetch it by other means and set "
+            f"weights.{backbone}.source in params.yaml to the file"
+        ) from None
+
+
+def copy(backbone: str, weights: params.Weights, out: Path) -> None:
+    """Take a local file. Raises UserError if it is missing or has another hash."""
+    source = Path(weights.source).expanduser()
+    if not source.is_file():
+        raise cli.UserError(f"{source}: no such weights file; check weights.{backbone}.source")
+    with open(source, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(weights.sha256):
+        raise cli.UserError(
+            f"{source}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml says "
+            f"{weights.sha256}"
+        )
+    shutil.copyfile(source, out)
+
+
+if __name__ == "__main__":
+    cli.run(main)

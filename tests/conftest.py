@@ -1,0 +1,38 @@
+"""What the tests share: small drawn data sets, packed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer import packed
+
+ROOT = Path(__file__).parents[1]
+
+
+def draw_split(folder: Path, per_class: dict[str, int], sides=(40, 90), seed=0) -> Path:
+    """An ImageFolder tree of JPEGs in which class b is brighter at the top than class a."""
+    rng = np.random.default_rng(seed)
+    for part, count in per_class.items():
+        for label, slope in {"a": -80, "b": 80}.items():
+            (folder / part / label).mkdir(parents=True)
+            for i in range(count):
+                height, width = rng.integers(*sides, size=2)
+                ramp = np.linspace(128 + slope, 128 - slope, height)[:, None, None]
+                noise = rng.normal(0, 40, (height, width, 3))
+                pixels = np.clip(ramp + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / part / label / f"{i:03}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def split(tmp_path_factory) -> Path:
+    return draw_split(tmp_path_factory.mktemp("split"), {"train": 11, "test": 7})
+
+
+@pytest.fixture(scope="session")
+def data(split, tmp_path_factory) -> packed.Packed:
+    out = tmp_path_factory.mktemp("packed") / "ab"
+    packed.write(split, out, resize=72, size=64, short_side=0)
+    return packed.load(out)

@@ -1,0 +1,225 @@
+"""The pipeline itself: the real dvc on a small study of its own."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from torchvision.models import resnet18
+
+from tests.conftest import ROOT, draw_split
+from transfer import params
+
+yaml = YAML()
+
+
+class Study:
+    """A git and DVC repository with the root's dvc.yaml and small settings."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def run(self, *command: str, status: int | None = 0) -> str:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert status is None or done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def repro(self, *arguments: str, status: int = 0) -> set[str]:
+        """Reproduce, and return the names of the stages that ran."""
+        output = self.run("dvc", "repro", *arguments, status=status)
+        return set(re.findall(r"Running stage '([^']+)'", output))
+
+    def change(self, path: str, value) -> None:
+        settings = yaml.load(self.folder / "params.yaml")
+        *parents, last = path.split(".")
+        section = settings
+        for key in parents:
+            section = section[key]
+        section[last] = value
+        yaml.dump(settings, self.folder / "params.yaml")
+
+    def json(self, path: str):
+        return json.loads((self.folder / path).read_text())
+
+
+def save_weights(path: Path, seed: int) -> str:
+    """Random weights in a file; returns the start of its sha256."""
+    torch.manual_seed(seed)
+    torch.save(resnet18().state_dict(), path)
+    return subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout[
+        :16
+    ]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    folder = tmp_path_factory.mktemp("study")
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("stages", "transfer"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = yaml.load(ROOT / "params.yaml")
+    settings["download"] = {}
+    folders = {"train": {"a": "train/a", "b": "train/b"}, "test": {"a": "test/a", "b": "test/b"}}
+    settings["datasets"] = {
+        name: {
+            "title": name,
+            "table": 0,
+            "source": f"data/raw/{name}",
+            "folders": folders,
+            "count": {"train": 4, "test": 3},
+        }
+        for name in ("one", "two")
+    }
+    for seed, name in enumerate(settings["datasets"]):
+        draw_split(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
+    digest = save_weights(folder / "data/raw/resnet18.pth", seed=0)
+    settings["weights"] = {"resnet18": {"source": "data/raw/resnet18.pth", "sha256": digest}}
+    settings["pack"] = {"resize": 40, "size": 40, "short_side": 0}
+    settings["grid"].update(dataset=["one", "two"], backbone=["resnet18"], lr=[0.001])
+    settings["train"].update(epochs=1, device="cpu")
+    yaml.dump(settings, folder / "params.yaml")
+    made = Study(folder)
+    made.run("git", "init", "-q")
+    made.run("git", "config", "user.email", "a@example.org")
+    made.run("git", "config", "user.name", "a")
+    made.run("dvc", "init", "-q")
+    made.first = made.repro()
+    made.run("git", "add", ".")
+    made.run("git", "commit", "-qm", "first")
+    return made
+
+
+def trained(stages: set[str], *words: str) -> set[str]:
+    return {s for s in stages if s.startswith("train@") and all(word in s for word in words)}
+
+
+def test_the_first_run_runs_all_and_the_second_nothing(study):
+    assert len(trained(study.first)) == 8
+    assert study.first - trained(study.first) == {
+        *("params", "tables", "weights@resnet18"),
+        *(f"{stage}@{name}" for stage in ("split", "pack") for name in ("one", "two")),
+    }
+    assert study.repro() == set()
+    assert study.run("git", "status", "--porcelain") == ""
+
+
+def test_runs_and_tables_agree(study):
+    summary = study.json("metrics/summary.json")
+    row = summary["one"]["resnet18-0.001-frozen"]
+    for key, start in {"accuracy": "pretrained", "baseline": "scratch"}.items():
+        run = study.json(f"metrics/runs/one-resnet18-0.001-frozen-{start}.json")
+        assert row[key] == round(run["best"]["accuracy"], 6)
+        assert run["images"] == {"train": {"a": 4, "b": 4}, "test": {"a": 3, "b": 3}}
+    assert f"{row['accuracy']:.4f} |" in (study.folder / "metrics/tables.md").read_text()
+
+
+# Each change, the stages that must rerun beside `params`, and no other.
+CHANGES = {
+    "datasets.one.title": ("another", lambda all: {"tables"}),
+    "datasets.two.count.test": (
+        4,
+        lambda all: {"split@two", "pack@two", "tables"} | trained(all, "@two-"),
+    ),
+    "train.lr_gamma": (0.5, lambda all: trained(all)),
+    "grid.freezing": (["frozen"], lambda all: {"tables"}),
+    "split.unreadable": ("skip", lambda all: {"split@one", "split@two"}),
+}
+
+
+@pytest.mark.parametrize("setting", CHANGES)
+def test_a_change_reruns_its_own_stages_only(study, setting):
+    value, expected = CHANGES[setting]
+    before = (study.folder / "params.yaml").read_bytes()
+    study.change(setting, value)
+    ran = study.repro()
+    (study.folder / "params.yaml").write_bytes(before)
+    study.run("git", "checkout", "-q", ".")
+    study.run("dvc", "checkout", "-q")
+    # One epoch's curve does not show the decay, so the tables may or may not be made anew.
+    assert ran - {"params"} - ({"tables"} if setting == "train.lr_gamma" else set()) == expected(
+        study.first
+    )
+
+
+def test_new_weights_leave_the_baselines_alone(study):
+    digest = save_weights(study.folder / "data/raw/resnet18.pth", seed=1)
+    study.change("weights.resnet18.sha256", digest)
+    expected = {"params", "weights@resnet18", "tables"} | trained(study.first, "pretrained")
+    assert study.repro() == expected
+
+
+def test_exp_run_set_param_and_metrics_diff(study):
+    study.run("git", "add", ".")
+    study.run("git", "commit", "-qm", "second")
+    study.run(
+        "dvc",
+        "exp",
+        "run",
+        "-S",
+        "grid.lr=[0.001,0.00001]",
+        "-S",
+        "grid.dataset=[two]",
+        "-S",
+        "grid.freezing=[frozen]",
+        "-S",
+        "train.epochs=2",
+        "-S",
+        "train.batch_size=3",
+    )
+    assert (study.folder / "metrics/runs/two-resnet18-1e-05-frozen-scratch.json").is_file()
+    assert list(study.json("metrics/summary.json")) == ["two"]
+    diff = study.run("dvc", "metrics", "diff", "--md")
+    assert diff == study.run("dvc", "metrics", "diff", "--md")
+    assert "two.resnet18-1e-05-frozen.accuracy" in diff
+
+
+def test_a_bad_setting_stops_before_anything_runs(study):
+    study.change("train.epochs", 0)
+    output = study.run("dvc", "repro", status=None)
+    assert "error: params.yaml: train.epochs: input should be greater than or equal to 1" in output
+    assert "Traceback" not in output
+    assert re.findall(r"Running stage '([^']+)'", output) == ["params"]
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "sample"], ids=["root", "sample"])
+def test_stage_count_is_the_grids_product(folder):
+    listed = subprocess.run(
+        ["dvc", "stage", "list", "--name-only"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert len(listed) == len(set(listed))
+    runs = [name for name in listed if name.startswith("train@")]
+    assert len(runs) == params.load(folder / "params.yaml").runs
+
+
+def test_the_samples_shared_stages_are_the_roots():
+    root, sample = (YAML(typ="safe").load(ROOT / f) for f in ("dvc.yaml", "sample/dvc.yaml"))
+    shared = {"params", "split", "pack", "train", "tables"}
+    assert set(root["stages"]) - shared == {"download", "weights"}
+    assert set(sample["stages"]) - shared == {"draw", "pretrain"}
+    for name in shared:
+        assert root["stages"][name] == sample["stages"][name]
+
+
+def test_the_samples_results_are_of_the_committed_code():
+    """Its dvc.lock is in step with code and settings; run `make sample` and commit if not."""
+    dry = subprocess.run(
+        ["dvc", "repro", "--dry", "--allow-missing", "sample/dvc.yaml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Running stage" not in dry.stdout + dry.stderr

@@ -1,0 +1,194 @@
+"""The protocol against a plain PyTorch loop written out here, and what must hold of any run."""
+
+import copy
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import ROOT, draw_split
+from transfer import augment, engine, features, models, packed
+
+CPU = torch.device("cpu")
+PROTOCOL = engine.Protocol(
+    lr=1e-3,
+    epochs=2,
+    batch_size=4,
+    lr_step=1,
+    lr_gamma=0.1,
+    seed=3,
+    frozen_batchnorm="train",
+    memory_format="contiguous",
+)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "scratch.pth"
+    torch.save({}, path)
+    return path
+
+
+@pytest.fixture
+def model(scratch):
+    return models.build("resnet18", 2, scratch, seed=0)
+
+
+def plain_loop(model, data, protocol, frozen):
+    """The tutorial's loop: every step spelled out, batches of 4, one image at a time."""
+    if frozen:
+        for parameter in model.parameters():
+            parameter.requires_grad = False
+        for parameter in model.fc.parameters():
+            parameter.requires_grad = True
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=protocol.lr)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, protocol.lr_step, protocol.lr_gamma)
+    accuracies = []
+    for epoch in range(protocol.epochs):
+        model.train()
+        if frozen and protocol.frozen_batchnorm == "eval":
+            model.eval()
+        batches, crops = protocol.plan(data, epoch)
+        for batch in batches:
+            images = augment.normalize(augment.crop_batch(data, batch, crops)).contiguous()
+            optimizer.zero_grad()
+            labels = torch.tensor([data.train.label[i] for i in batch])
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+        scheduler.step()
+        model.eval()
+        with torch.no_grad():
+            images = torch.from_numpy(data.test_images().copy()).permute(0, 3, 1, 2)
+            right = model(augment.normalize(images)).argmax(1).numpy() == data.test.label
+        accuracies.append(right.mean())
+    return accuracies
+
+
+def run(model, data, protocol, frozen, chunk=64):
+    if not frozen:
+        return engine.finetune(model, data, protocol, CPU, report=lambda epoch: None)
+    head = model.fc
+    epochs = features.compute(model, data, protocol, CPU, chunk)
+    curve = engine.probe(head, epochs, data, protocol, report=lambda epoch: None)
+    model.fc = head
+    return curve
+
+
+@pytest.mark.parametrize("frozen,batchnorm", [(False, "train"), (True, "train"), (True, "eval")])
+@pytest.mark.parametrize("chunk", [4, 64])
+def test_same_weights_as_a_plain_loop(model, data, frozen, batchnorm, chunk):
+    protocol = replace(PROTOCOL, frozen_batchnorm=batchnorm)
+    plain = copy.deepcopy(model)
+    accuracies = plain_loop(plain, data, protocol, frozen)
+    curve = run(model, data, protocol, frozen, chunk)
+    assert [epoch.test_accuracy for epoch in curve] == pytest.approx(accuracies)
+    # Adam turns rounding in tiny gradients into steps of the order of lr, hence atol.
+    for (name, ours), theirs in zip(
+        model.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize("batchnorm", ["train", "eval"])
+def test_frozen_leaves_the_backbone_as_it_was(model, data, batchnorm):
+    before = copy.deepcopy(model.state_dict())
+    run(model, data, replace(PROTOCOL, frozen_batchnorm=batchnorm), frozen=True)
+    moved = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
+    statistics = {name for name, _ in model.named_buffers()} if batchnorm == "train" else set()
+    assert moved == statistics | {"fc.weight", "fc.bias"}
+
+
+def test_finetuning_moves_every_parameter(model, data):
+    before = copy.deepcopy(model.state_dict())
+    run(model, data, PROTOCOL, frozen=False)
+    assert not [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_same_seed_same_curve(scratch, data, frozen):
+    def curve(seed):
+        model = models.build("resnet18", 2, scratch, seed)
+        return run(model, data, replace(PROTOCOL, seed=seed), frozen)
+
+    assert curve(0) == curve(0)
+    assert curve(0) != curve(1)
+
+
+def test_learning_rate_steps_down(model, data):
+    curve = run(model, data, replace(PROTOCOL, epochs=5, lr_step=2), frozen=True)
+    assert [epoch.lr for epoch in curve] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
+
+
+@pytest.mark.parametrize("images", [8, 9, 61])
+def test_grouped_batchnorm_is_batch_after_batch(images):
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)).train()
+    nn.init.normal_(one[1].weight)
+    many, x = copy.deepcopy(one), torch.randn(images, 3, 8, 8) + 2
+    with torch.inference_mode():
+        expected = torch.cat([one(part) for part in x.split(4)])
+        ours = features.per_batch(many, x, 4)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    for buffer, theirs in zip(many.buffers(), one.buffers(), strict=True):
+        torch.testing.assert_close(buffer, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_kept_features_give_the_same_run(scratch, data, tmp_path):
+    def curve(key, computed=True):
+        model = models.build("resnet18", 2, scratch, 0)
+        head = model.fc
+        epochs = features.compute(model, data, PROTOCOL, CPU) if computed else iter(())
+        kept = features.kept(tmp_path, "run", key, epochs, PROTOCOL, data, CPU)
+        return engine.probe(head, kept, data, PROTOCOL, lambda epoch: None)
+
+    first = curve("one")
+    assert curve("one", computed=False) == first
+    curve("two")
+    assert [path.name for path in tmp_path.iterdir()] == ["run-two.npy"]
+
+
+def test_interrupted_features_leave_no_file(model, data, tmp_path):
+    computed = features.compute(model, data, PROTOCOL, CPU)
+    epochs = features.kept(tmp_path, "run", "one", computed, PROTOCOL, data, CPU)
+    next(epochs)
+    epochs.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, tmp_path):
+    """Nothing but the labels can tell the classes apart, so no path leaks them."""
+    draw_split(tmp_path / "split", {"train": 20, "test": 60})
+    packed.write(tmp_path / "split", tmp_path / "ab", resize=72, size=64, short_side=0)
+    true = packed.load(tmp_path / "ab")
+    rng = np.random.default_rng(0)
+    parts = {
+        part: replace(getattr(true, part), label=rng.permutation(getattr(true, part).label))
+        for part in ("train", "test")
+    }
+
+    def accuracy(data):
+        model = models.build("resnet18", 2, scratch, seed=0)
+        return run(model, data, replace(PROTOCOL, epochs=3), frozen=False)[-1].test_accuracy
+
+    assert accuracy(true) > 0.8
+    assert 0.3 < accuracy(replace(true, **parts)) < 0.7
+
+
+def test_a_run_imports_neither_torchvision_nor_dynamo(scratch):
+    """They cost seconds, in each of 64 processes; and torchvision stays importable."""
+    code = f"""
+import sys
+from transfer import engine, models
+model = models.build("resnet50", 3, {str(scratch)!r}, seed=0)
+assert not {{"torchvision", "torch._dynamo"}} & set(sys.modules)
+import torch, torchvision
+torch.manual_seed(0)
+theirs = torchvision.models.resnet50(num_classes=3).state_dict()
+assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

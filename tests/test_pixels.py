@@ -1,0 +1,81 @@
+"""Packed pixels and crops against torchvision on PIL images."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import functional
+
+from tests.conftest import draw_split
+from transfer import augment, packed
+
+
+def test_packed_test_images_are_torchvisions(split, data):
+    steps = transforms.Compose([transforms.Resize(72), transforms.CenterCrop(64)])
+    reference = ImageFolder(split / "test", steps)
+    assert data.classes == reference.classes
+    assert data.test.label.tolist() == reference.targets
+    for ours, (theirs, _) in zip(data.test_images(), reference, strict=True):
+        np.testing.assert_array_equal(ours, np.asarray(theirs))
+
+
+def test_packed_train_images_are_the_files_pixels(split, data):
+    for i, (image, label) in enumerate(ImageFolder(split / "train")):
+        assert data.train.label[i] == label
+        np.testing.assert_array_equal(data.image(data.train, i), np.asarray(image))
+
+
+def test_short_side_caps_large_images_only(split, tmp_path):
+    packed.write(split, tmp_path / "capped", resize=72, size=64, short_side=50)
+    capped = packed.load(tmp_path / "capped")
+    for i, (image, _) in enumerate(ImageFolder(split / "train")):
+        small = transforms.Resize(50)(image) if min(image.size) > 50 else image
+        np.testing.assert_array_equal(capped.image(capped.train, i), np.asarray(small))
+
+
+def test_crops_are_pillows_within_one_grey_level(split, data):
+    chosen = np.arange(len(data.train))
+    crops = augment.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
+    ours = augment.crop_batch(data, chosen, crops).permute(0, 2, 3, 1).numpy().astype(int)
+    for i, (image, _) in enumerate(ImageFolder(split / "train")):
+        box = [int(side[i]) for side in (crops.top, crops.left, crops.height, crops.width)]
+        theirs = functional.resized_crop(image, *box, [64, 64])
+        theirs = functional.hflip(theirs) if crops.flip[i] else theirs
+        assert np.abs(ours[i] - np.asarray(theirs, dtype=int)).max() <= 1
+
+
+@pytest.mark.parametrize("height,width", [(300, 500), (20, 400), (400, 20), (1, 1)])
+def test_crops_are_distributed_as_torchvisions(height, width):
+    n = 1500
+    ours = augment.random_crops(np.full(n, height), np.full(n, width), np.random.default_rng(0))
+    torch.manual_seed(0)
+    image = torch.empty(3, height, width)
+    theirs = np.array(
+        [
+            transforms.RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
+            for _ in range(n)
+        ]
+    )
+    columns = (ours.top, ours.left, ours.height, ours.width)
+    for column, reference in zip(columns, theirs.T, strict=True):
+        assert ks_2samp(column, reference).pvalue > 1e-4
+    assert (ours.top + ours.height <= height).all() and (ours.left + ours.width <= width).all()
+    assert 0.45 < ours.flip.mean() < 0.55
+
+
+def test_normalize_is_totensor_and_normalize(split):
+    image = ImageFolder(split / "train")[0][0]
+    steps = [transforms.ToTensor(), transforms.Normalize(augment.MEAN, augment.STD)]
+    theirs = transforms.Compose(steps)(image)
+    ours = augment.normalize(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tiny_image_is_packed(tmp_path):
+    draw_split(tmp_path / "split", {"train": 2, "test": 2}, sides=(3, 9))
+    packed.write(tmp_path / "split", tmp_path / "out", resize=72, size=64, short_side=0)
+    tiny = packed.load(tmp_path / "out")
+    crops = augment.random_crops(tiny.train.height, tiny.train.width, np.random.default_rng(0))
+    assert augment.crop_batch(tiny, np.arange(4), crops).shape == (4, 3, 64, 64)

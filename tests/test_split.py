@@ -1,0 +1,650 @@
+"""Sources, the audit and the split stage, on small images made here."""
+
+import hashlib
+import io
+import json
+import os
+import resource
+import stat
+import struct
+import subprocess
+import sys
+import tracemalloc
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder, folder
+
+from stages.split import split, summary
+from transfer import archive, audit, params
+from transfer.cli import UserError
+
+ROOT = Path(__file__).parent.parent
+OWN = {
+    "train": {"ant": "train/ant", "bee": "train/bee"},
+    "test": {"ant": "val/ant", "bee": "val/bee"},
+}
+POOL = {"all": {"ant": "Ant", "bee": "Bee"}}
+
+
+def image(
+    seed: int, kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (12, 9)
+) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    out = io.BytesIO()
+    if mode == "I;16":
+        picture = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(pixels).convert("RGB").convert(mode)
+    picture.save(out, kind)
+    return out.getvalue()
+
+
+def files(train: int = 4, test: int = 3) -> dict[str, bytes]:
+    """An own split, every image different, `train` and `test` per class."""
+    seeds = iter(range(10**6))
+    counts = {"train": train, "val": test}
+    return {
+        f"set/{part}/{label}/{n}.png": image(next(seeds))
+        for part, count in counts.items()
+        for label in ("ant", "bee")
+        for n in range(count)
+    }
+
+
+def pool(count: int) -> dict[str, bytes]:
+    return {
+        f"{label}/{n}.png": image(1000 * (label == "Bee") + n)
+        for label in ("Ant", "Bee")
+        for n in range(count)
+    }
+
+
+@pytest.fixture(autouse=True)
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pack(members: dict[str, bytes], path: str = "a.zip", method: int = zipfile.ZIP_DEFLATED) -> str:
+    with zipfile.ZipFile(path, "w", method) as out:
+        for name, data in members.items():
+            out.writestr(name, data)
+    return path
+
+
+def unpack(members: dict[str, bytes], path: str = "a") -> str:
+    for name, data in members.items():
+        Path(path, name).parent.mkdir(parents=True, exist_ok=True)
+        Path(path, name).write_bytes(data)
+    return path
+
+
+def run(source, folders=OWN, train="all", test="all", name="ab", **rules) -> dict:
+    dataset = params.Dataset(
+        title="ant and bee",
+        table=0,
+        source=source,
+        folders=params.Folders(**folders),
+        count=params.Counts(train=train, test=test),
+    )
+    rules = {"seed": 0, "duplicates": "keep", "unreadable": "fail"} | rules
+    return split(name, dataset, params.Split(**rules))
+
+
+def written(name="ab") -> dict[str, bytes]:
+    root = Path("data/split", name)
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def refused(source, *words, **settings) -> None:
+    """It fails on one line with these words, and leaves what was there before, nothing more."""
+    unpack({"split/ab/train/ant/old.png": b"old", "../metrics/data/ab.json": b"old"}, "data")
+    with pytest.raises(UserError) as error:
+        run(source, **settings)
+    message = str(error.value)
+    assert "\n" not in message and all(word in message for word in words), message
+    assert written() == {"train/ant/old.png": b"old"}
+    assert Path("metrics/data/ab.json").read_bytes() == b"old"
+    assert not list(Path(".").rglob("*.part"))
+
+
+# Sources
+
+
+@pytest.mark.parametrize("make", [pack, unpack])
+def test_a_zip_and_a_folder_read_alike(make):
+    members = files() | {"notes.txt": b"hello"}
+    with archive.opened(make(members)) as source:
+        assert source.names == sorted(members)
+        assert {name: source.read(name) for name in source.names} == members
+
+
+def test_folders_and_dots_in_a_zip_are_no_members():
+    with archive.opened(pack({"./a//b.txt": b"1", "c/": b"", "d": b"old"})) as source:
+        assert source.names == ["a/b.txt", "d"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ["not there", "download"]),
+        (b"", ["empty"]),
+        (b"<!DOCTYPE html>", ["not a zip"]),
+        ("cut", ["cut short"]),
+        ("middle", ["damaged"]),
+    ],
+)
+def test_a_source_that_is_no_whole_zip_is_refused(content, words):
+    whole = Path(pack(files())).read_bytes()
+    Path("a.zip").unlink()
+    if content == "cut":
+        content = whole[: len(whole) // 2]
+    elif content == "middle":
+        content = whole[:100] + whole[400:]
+    if content is not None:
+        Path("a.zip").write_bytes(content)
+    refused("a.zip", "a.zip", *words, unreadable="skip" if words == ["damaged"] else "fail")
+
+
+@pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/x.png", "C:/x.png", "a\\x.png"])
+def test_a_path_that_leaves_the_folder_is_refused(name):
+    refused(pack(files() | {name: b"1"}), repr(name), "could leave its folder")
+
+
+def test_a_path_with_a_nul_is_refused():
+    whole = Path(pack(files() | {"x|y.png": b""})).read_bytes()
+    Path("a.zip").write_bytes(whole.replace(b"x|y", b"x\0y"))
+    refused("a.zip", r"'x\x00y.png'", "could leave its folder")
+
+
+@pytest.mark.parametrize(("kind", "word"), [(stat.S_IFLNK, "a link"), (stat.S_IFIFO, "special")])
+def test_a_link_in_a_zip_is_refused(kind, word):
+    info = zipfile.ZipInfo("set/train/ant/link.png")
+    info.external_attr = (kind | 0o777) << 16
+    pack(files())
+    with zipfile.ZipFile("a.zip", "a") as out:
+        out.writestr(info, "/etc/passwd")
+    refused("a.zip", "link.png", word)
+
+
+@pytest.mark.parametrize("make", [lambda p: os.symlink("/etc", p), os.mkfifo])
+def test_a_link_in_a_folder_is_refused(make):
+    unpack(files())
+    make("a/set/train/ant/odd.png")
+    refused("a", "odd.png", "put the file itself")
+
+
+def test_the_source_itself_may_be_a_link():
+    os.symlink(pack(files()), "link.zip")
+    assert run("link.zip")["split"]["images"]["train"] == {"ant": 4, "bee": 4}
+
+
+def patch(path: str, name: str, **fields: int) -> None:
+    """Overwrite flags, method, packed size or size of a member in a zip's central directory."""
+    data = bytearray(Path(path).read_bytes())
+    at = data.rindex(name.encode()) - 46
+    assert data[at : at + 4] == b"PK\x01\x02"
+    for field, value in fields.items():
+        offset = {"flags": 8, "method": 10, "packed": 20, "size": 24}[field]
+        struct.pack_into("<L" if offset > 10 else "<H", data, at + offset, value)
+    Path(path).write_bytes(data)
+
+
+def test_an_encrypted_archive_is_refused():
+    patch(pack(files()), "set/val/bee/0.png", flags=1)
+    refused("a.zip", "val/bee/0.png", "encrypted")
+
+
+def test_a_member_with_an_absurd_ratio_is_refused():
+    # a blank bitmap as dense as deflate can make it, and far larger than one in a data set
+    refused(pack(files() | {"x.bmp": bytes(64 << 20)}), "x.bmp", "64 MiB", "bomb")
+
+
+def test_an_absurd_total_is_refused():
+    pack(files() | {f"{n:02}.bin": b"" for n in range(30)})
+    for n in range(30):
+        patch("a.zip", f"{n:02}.bin", packed=2**32 - 2, size=2**32 - 2)
+    refused("a.zip", "120 GiB", "over 100 GiB")
+
+
+@pytest.mark.parametrize(("size", "bound"), [(100, 1 << 20), (80 << 20, 32 << 20)])
+def test_a_read_is_bounded_by_the_claimed_size_and_the_true_one(size, bound):
+    data = bytes(8 << 20) + os.urandom(100_000)
+    patch(pack({"x.bin": data}), "x.bin", size=size)
+    with archive.opened("a.zip") as source:
+        tracemalloc.start()
+        with pytest.raises(archive.Unreadable):
+            source.read("x.bin")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < bound
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_method_that_inflates_without_bound_is_not_read(method):
+    refused(pack(files(), method=method), "compression method")
+
+
+def test_a_member_too_large_for_an_image_is_not_read():
+    name = "set/val/ant/9.png"
+    patch(pack(files() | {name: b""}), name, packed=2**30 + 1, size=2**30 + 1)
+    refused("a.zip", name, "over 1 GiB")
+    os.truncate(Path(unpack(files() | {name: b""}), name), 2**30 + 1)
+    refused("a", name, "over 1 GiB")
+
+
+# Choosing
+
+
+def test_the_split_loads_with_imagefolder_and_bytes_are_unchanged():
+    members = files(train=5, test=2)
+    report = run(pack(members))
+    loaded = {part: ImageFolder(f"data/split/ab/{part}") for part in ("train", "test")}
+    assert {part: len(data) for part, data in loaded.items()} == {"train": 10, "test": 4}
+    assert loaded["train"].classes == ["ant", "bee"] and loaded["train"][0][0].mode == "RGB"
+    assert report["split"]["images"] == {"train": dict(ant=5, bee=5), "test": dict(ant=2, bee=2)}
+    assert sorted(written().values()) == sorted(members.values())
+    assert report == json.loads(Path("metrics/data/ab.json").read_text())
+    assert summary(report) == ["ab: train: 5 ant, 5 bee; test: 2 ant, 2 bee; left out: none"]
+
+
+def test_the_extensions_are_imagefolders():
+    assert set(audit.EXTENSIONS) == set(folder.IMG_EXTENSIONS)
+
+
+def test_a_class_is_a_folders_end_with_all_below_it():
+    members = files() | {
+        "set/train/ant/more/0.png": image(90),
+        "set/train/more ant/0.png": image(91),
+        "set/val/ants/0.png": image(92),
+    }
+    report = run(unpack(members))
+    assert report["split"]["images"]["train"]["ant"] == 5
+    assert {"train/ant/0.png", "train/ant/more-0.png"} < set(written())
+    assert report["left_out"]["elsewhere"]["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "folders", "words"),
+    [
+        ({"other/train/ant/0.png": b""}, OWN, ["several", "'other/train/ant'", "'set/train/ant'"]),
+        ({"set/train/ant/train/ant/0.png": b""}, OWN, ["several folders end in 'train/ant'"]),
+        (
+            {},
+            OWN | {"train": dict(ant="train/Ant", bee="train/bee")},
+            ["'train/Ant'", "'set/train"],
+        ),
+        ({"none/ant/.DS_Store": b""}, {"all": dict(ant="none/ant", bee="b")}, ["none/ant"]),
+        ({"none/ant/": b""}, {"all": dict(ant="none/ant", bee="b")}, ["none/ant"]),
+        ({}, {"all": dict(ant="train/ant", bee="train")}, ["overlap", "set/train/ant/"]),
+        ({}, {"all": dict(ant="train/ant", bee="train/ant")}, ["overlap"]),
+        ({f"{n}/x": b"" for n in range(30)}, {"all": dict(ant="n", bee="m")}, ["and 17 more"]),
+    ],
+)
+def test_a_folder_that_is_missing_empty_or_ambiguous_is_refused(extra, folders, words):
+    refused(pack(files() | extra), "a.zip", *words, folders=folders, test=1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "set/.DS_Store",
+        "set/train/ant/_DS_Store",
+        "set/train/ant/._0.png",
+        "set/train/ant/Thumbs.db",
+        "set/train/ant/desktop.ini",
+        "__MACOSX/set/train/ant/0.png",
+        "set/train/ant/.ipynb_checkpoints/0.png",
+    ],
+)
+def test_hidden_files_are_left_out(name):
+    report = run(pack(files() | {name: image(99)}))
+    assert report["left_out"]["hidden"] == {"count": 1, "names": [name]}
+    assert report["archive"]["images"]["train"]["ant"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("x.gif", image(99, "GIF", "P"), "gif"),
+        ("x.jpg", image(99, "GIF", "P"), "gif"),
+        ("x.gif", b"no image", "other"),
+        ("labels.csv", b"a,b", "other"),
+        ("README", b"", "other"),
+    ],
+)
+def test_what_imagefolder_would_not_read_is_left_out(name, data, reason):
+    path = f"set/train/ant/{name}"
+    report = run(pack(files() | {path: data}))
+    assert report["left_out"][reason] == {"count": 1, "names": [path]}
+    assert report["split"]["images"]["train"]["ant"] == 4
+
+
+def bomb() -> bytes:
+    data = bytearray(image(1, "BMP"))
+    struct.pack_into("<ll", data, 18, 10_000, 10_000)  # above the warning, below the error
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("x.jpg", b"no image", "not an image"),
+        ("x.PNG", b"", "empty"),
+        ("x.jpg", image(1, "JPEG", size=(60, 60))[:-400], "truncated"),
+        ("x", image(1, "JPEG", size=(60, 60))[:-400], "truncated"),
+        ("x.png", image(1, size=(60, 60))[:-400], "truncated"),
+        ("x.bmp", bomb(), "decompression bomb"),
+    ],
+)
+def test_an_unreadable_image_fails_or_is_skipped(name, data, words):
+    path = f"set/train/ant/{name}"
+    source = pack(files() | {path: data})
+    refused(source, "a.zip", repr(path), words, "split.unreadable: skip")
+    report = run(source, unreadable="skip")
+    (shown,) = report["left_out"]["unreadable"]["names"]
+    assert shown.startswith(path) and words in shown and "\n" not in shown
+    assert report["split"]["images"]["train"]["ant"] == 4
+
+
+def test_a_damaged_member_is_unreadable():
+    source = pack(files(), method=zipfile.ZIP_STORED)
+    data = bytearray(Path(source).read_bytes())
+    data[data.index(b"IDAT") + 20] ^= 255
+    Path(source).write_bytes(data)
+    refused(source, "set/train/ant/0.png", "CRC")
+    assert run(source, unreadable="skip")["left_out"]["unreadable"]["count"] == 1
+
+
+@pytest.mark.parametrize("kind", list(audit.FORMATS))
+@pytest.mark.parametrize("extension", ["own", "OWN", ".png", ".jpg", ".jfif", ""])
+def test_a_wrong_extension_is_corrected(kind, extension):
+    own = audit.FORMATS[kind][-1]
+    extension = {"own": own, "OWN": own.upper()}.get(extension, extension)
+    name = f"x y (1){extension}"
+    data = image(99, kind)
+    report = run(pack(files() | {f"set/train/ant/{name}": data}))
+    right = extension.lower() in audit.FORMATS[kind]
+    expected = name if right else f"x y (1){audit.FORMATS[kind][0]}"
+    assert written()[f"train/ant/{expected}"] == data
+    assert report["split"]["wrong_extension"]["count"] == 1 - right
+    assert report["split"]["formats"] == ({"PNG": 15} if kind == "PNG" else {"PNG": 14, kind: 1})
+    assert len(ImageFolder("data/split/ab/train")) == 9
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("P", "PNG"),
+        ("RGBA", "PNG"),
+        ("LA", "PNG"),
+        ("L", "JPEG"),
+        ("CMYK", "JPEG"),
+        ("I;16", "PNG"),
+    ],
+)
+def test_modes_are_counted_and_read(mode, kind):
+    name = f"set/train/ant/x.{kind.lower()}"
+    report = run(pack(files() | {name: image(99, kind, mode)}))
+    assert report["split"]["modes"] == {"RGB": 14, mode: 1}
+
+
+def test_a_cameras_jpeg_of_several_pictures_is_a_jpeg():
+    out = io.BytesIO()
+    pictures = [Image.open(io.BytesIO(image(n))) for n in (98, 99)]
+    pictures[0].save(out, "MPO", save_all=True, append_images=pictures[1:])
+    report = run(pack(files() | {"set/train/ant/x.jpg": out.getvalue()}))
+    assert report["split"]["formats"] == {"PNG": 14, "JPEG": 1}
+
+
+def test_sizes_are_short_sides():
+    extra = {
+        "set/train/ant/x.png": image(1, size=(40, 7)),
+        "set/val/ant/x.png": image(2, size=(15, 30)),
+    }
+    report = run(pack(files() | extra))
+    assert report["split"]["short_side"] == {"min": 7, "median": 9, "max": 15}
+
+
+def test_one_name_for_two_members_becomes_two():
+    clash = ["x.png", "x.jpg", "X.PNG", "sub/x.png", "sub-x.png", "\u00e9.png", "e\u0301.png"]
+    long = ["l" * 180 + "é" * 20 + f"{n}.png" for n in range(2)]
+    odd = ["a:b?.png", "line\nbreak.png"]
+    members = {f"set/train/ant/{n}": image(i) for i, n in enumerate(clash + long + odd, start=50)}
+    run(pack(files() | members))
+    first = written()
+    run(pack(dict(reversed((files() | members).items()))))
+    assert first == written()
+    names = {name[10:] for name in first if name.startswith("train/ant/")}
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in names}) == 15
+    assert {"X.PNG", "x-2.png", "x-3.png", "sub-x.png", "sub-x-2.png", "a_b_.png"} < names
+    assert "line_break.png" in names and max(len(name.encode()) for name in names) <= 206
+
+
+# Duplicates
+
+
+def copies() -> dict[str, bytes]:
+    """Within train: ant 1. Within test: bee 1. Across: ant 1 (by pixels, in another format).
+    In two classes: one image, in train's ant and test's bee."""
+    return files() | {
+        "set/train/ant/copy.png": image(0),
+        "set/val/bee/copy.bmp": image(11, "BMP"),
+        "set/val/ant/leak.tif": image(1, "TIFF"),
+        "set/train/ant/both.png": image(77),
+        "set/val/bee/both.png": image(77),
+    }
+
+
+def test_duplicates_are_counted_by_pixels():
+    report = run(pack(copies()))
+    found = report["archive"]["duplicates"]
+    assert found == report["split"]["duplicates"]
+    assert found["within"] == {"train": dict(ant=1, bee=0), "test": dict(ant=0, bee=1)}
+    assert found["across"] == {"ant": 1, "bee": 1}
+    assert found["between_classes"] == 2
+    assert found["examples"]["within"] == [
+        ["set/val/bee/copy.bmp", "set/val/bee/0.png"],
+        ["set/train/ant/copy.png", "set/train/ant/0.png"],
+    ]
+    assert ["set/val/ant/leak.tif", "set/train/ant/1.png"] in found["examples"]["across"]
+    assert len(found["examples"]["between_classes"]) == 2
+    assert "ab: 1 of 4 test images of ant are in train too" in summary(report)[1]
+
+
+def test_dropping_leaves_no_duplicate_and_the_test_set_whole():
+    report = run(pack(copies()), duplicates="drop")
+    assert report["archive"]["duplicates"]["between_classes"] == 2
+    kept = report["split"]["duplicates"]
+    assert kept["within"] == {"train": dict(ant=0, bee=0), "test": dict(ant=0, bee=0)}
+    assert kept["across"] == {"ant": 0, "bee": 0} and kept["between_classes"] == 0
+    assert report["dropped"] == {"train": dict(ant=3, bee=0), "test": dict(ant=0, bee=2)}
+    names = set(written())
+    assert "test/ant/leak.tif" in names and "train/ant/1.png" not in names
+    assert not [name for name in names if "both" in name or "copy" in name]
+
+
+def test_a_pool_counts_what_the_draw_made_of_its_copies():
+    members = pool(6) | {f"Ant/copy{n}.png": image(n) for n in range(6)}
+    report = run(pack(members), POOL, test=3)
+    assert report["archive"]["duplicates"]["within"] == {"all": {"ant": 6, "bee": 0}}
+    assert report["archive"]["duplicates"]["across"] == {}
+    found = report["split"]["duplicates"]
+    halves = found["within"]["train"]["ant"] + found["within"]["test"]["ant"]
+    assert found["across"]["ant"] >= 1 and halves + found["across"]["ant"] <= 6
+    report = run(pack(members), POOL, test=3, duplicates="drop")
+    assert report["dropped"] == {"all": {"ant": 6, "bee": 0}}
+    assert report["split"]["images"] == {"train": dict(ant=3, bee=3), "test": dict(ant=3, bee=3)}
+
+
+def test_alpha_is_no_difference_but_size_is():
+    out = io.BytesIO()
+    Image.open(io.BytesIO(image(0))).convert("RGBA").save(out, "PNG")
+    plain = [Image.new("RGB", size) for size in ((4, 9), (9, 4))]
+    blank = [io.BytesIO(), io.BytesIO()]
+    for picture, file in zip(plain, blank, strict=True):
+        picture.save(file, "PNG")
+    extra = {"alpha": out.getvalue(), "tall": blank[0].getvalue(), "wide": blank[1].getvalue()}
+    report = run(pack(files() | {f"set/train/ant/{n}.png": data for n, data in extra.items()}))
+    assert report["split"]["duplicates"]["within"]["train"] == {"ant": 1, "bee": 0}
+
+
+# Drawing
+
+
+@pytest.mark.parametrize(
+    ("folders", "train", "test", "expected"),
+    [
+        (OWN, 3, 2, (3, 2)),
+        (OWN, "all", "all", (20, 20)),
+        (OWN, 0.29, 0.01, (5, 1)),
+        (POOL, 12, 8, (12, 8)),
+        (POOL, 0.7, 0.3, (14, 6)),
+        (POOL, "all", 8, (12, 8)),
+        (POOL, 15, "all", (15, 5)),
+        (POOL, 0.55, 0.45, (11, 9)),
+    ],
+)
+def test_counts(folders, train, test, expected):
+    report = run(pack(pool(20) if folders is POOL else files(20, 20)), folders, train, test)
+    for part, count in zip(("train", "test"), expected, strict=True):
+        assert report["split"]["images"][part] == {"ant": count, "bee": count}
+    assert len(set(written().values())) == 2 * sum(expected)
+
+
+def test_a_fraction_is_not_cut_by_rounding():
+    assert int(0.58 * 50) == 28
+    report = run(pack(files(50, 1)), train=0.58)
+    assert report["split"]["images"]["train"] == {"ant": 29, "bee": 29}
+
+
+@pytest.mark.parametrize(
+    ("folders", "train", "test", "words"),
+    [
+        (OWN, 5, "all", ["ab.count.train", "'ant'", "4 images", "5 are asked", "set 4 or fewer"]),
+        (OWN, "all", 4, ["ab.count.test", "3 images"]),
+        (POOL, 5, 6, ["ab.count.train", "4 images left", "5 are asked"]),
+        (POOL, 5, 11, ["ab.count.test", "10 images"]),
+        (POOL, 1, 10, ["ab.count.train", "none left", "lower the other"]),
+        (POOL, "all", 10, ["ab.count.train", "none left"]),
+    ],
+)
+def test_too_few_images_are_refused(folders, train, test, words):
+    members = pool(10) if folders is POOL else files()
+    refused(pack(members), "params.yaml", *words, folders=folders, train=train, test=test)
+
+
+def test_a_class_without_a_usable_image_is_refused():
+    members = {name: data for name, data in files().items() if "train/ant" not in name}
+    refused(pack(members | {"set/train/ant/x.gif": image(1, "GIF", "P")}), "'ant'", "has no image")
+
+
+@pytest.mark.parametrize(("folders", "members"), [(OWN, files(20, 20)), (POOL, pool(20))])
+def test_the_draw_is_seeded_and_nested(folders, members):
+    def draw(part, **settings):
+        run(pack(members), folders, **({"train": 5, "test": 5} | settings))
+        return {name for name in written() if name.startswith(part)}
+
+    small = draw("train")
+    assert small == draw("train") != draw("train", seed=1)
+    assert small < draw("train", train=9)
+    assert draw("test") < draw("test", test=9)
+    ants = {name.rsplit("/")[-1] for name in small if "/ant/" in name}
+    assert ants != {name.rsplit("/")[-1] for name in small if "/bee/" in name}
+    assert ants != {name.rsplit("/")[-1] for name in draw("test") if "/ant/" in name}
+
+
+def test_the_draw_knows_neither_the_archives_order_nor_the_other_classes():
+    run(pack(pool(20)), POOL, 5, 5)
+    before = written()
+    run(pack(dict(reversed(pool(20).items()))), POOL, 5, 5)
+    assert written() == before
+    run(unpack(pool(20)), POOL, 5, 5, name="cd")
+    assert written("cd").keys() != before.keys()
+    run("a", POOL, 5, 5)
+    assert written() == before
+    more = pool(20) | {f"Bee/more{n}.png": image(5000 + n) for n in range(9)}
+    run(pack(more), POOL, 5, 5)
+    ants = {name for name in before if "/ant/" in name}
+    assert ants == {name for name in written() if "/ant/" in name} and written() != before
+
+
+# The stage
+
+
+def stage(*arguments: str, **settings) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.split", *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        **settings,
+    )
+
+
+@pytest.fixture
+def report_params(study):
+    text = (ROOT / "params.yaml").read_text()
+    (study / "params.yaml").write_text(text.replace("data/raw/ants_bees.zip", "a.zip"))
+    rename = {"train/ant": "train/ants", "train/bee": "train/bees", "val/ant": "val/ants"}
+    rename |= {"val/bee": "val/bees"}
+    return {
+        name.replace(old, new): data
+        for name, data in files().items()
+        for old, new in rename.items()
+        if old in name
+    }
+
+
+def test_the_stage_writes_and_says_what_it_did(report_params):
+    pack(report_params)
+    done = stage("ants_bees")
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout == (
+        "ants_bees: train: 4 ants, 4 bees; test: 3 ants, 3 bees; left out: none\n"
+    )
+    assert len(written("ants_bees")) == 14
+    assert json.loads(Path("metrics/data/ants_bees.json").read_text())["rules"]["seed"] == 0
+
+
+def test_a_failed_stage_says_so_on_one_line_and_keeps_what_was_there(report_params):
+    pack(report_params)
+    stage("ants_bees")
+    before = written("ants_bees"), Path("metrics/data/ants_bees.json").read_bytes()
+    pack(report_params | {"hymenoptera_data/train/ants/x.jpg": b"no image"})
+    done = stage("ants_bees")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: a.zip: ")
+    assert before == (written("ants_bees"), Path("metrics/data/ants_bees.json").read_bytes())
+    assert not list(Path(".").rglob("*.part"))
+
+
+def test_a_disk_that_refuses_a_write_costs_nothing_that_was_there(report_params):
+    pack(report_params)
+    stage("ants_bees")
+    before = written("ants_bees")
+    pack(report_params | {"set/val/bees/9.png": image(99, size=(90, 90))})
+    limit = (8192, 8192)
+    done = stage("ants_bees", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    assert done.returncode == 1 and written("ants_bees") == before
+    assert not list(Path(".").rglob("*.part"))
+
+
+def test_an_unknown_data_set_is_refused(report_params):
+    done = stage("ants")
+    assert done.returncode == 1 and "datasets has no 'ants'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_hash_is_of_size_and_rgb_pixels():
+    content = audit.decode(image(3))
+    with Image.open(io.BytesIO(image(3))) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    height, width, _ = pixels.shape
+    expected = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
+    assert content == audit.Content("PNG", "RGB", (width, height), expected.hexdigest())

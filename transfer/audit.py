@@ -1,0 +1,391 @@
+"""Which images a data set's source holds: chosen, decoded once, compared, and drawn by seed.
+
+Everything here is a function of its arguments; the caller reads the source and writes the files.
+"""
+
+import hashlib
+import io
+import re
+import statistics
+import unicodedata
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from transfer.archive import Source, Unreadable, quoted
+from transfer.cli import UserError
+
+# What torchvision's ImageFolder reads, as Pillow names the content and ImageFolder the file.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "PPM": (".ppm", ".pgm"),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+EXTENSIONS = sum(FORMATS.values(), ())
+NAMES_SHOWN = 20
+PAIRS_SHOWN = 5
+
+Folders = dict[str, dict[str, str]]  # part → class → folder
+LeftOut = dict[str, list[str]]  # reason → paths
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a class's folder. `inner` is its path from there."""
+
+    part: str
+    label: str
+    path: str
+    inner: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """An image decoded: Pillow's `format` and `mode`, (width, height) in pixels, and the sha256
+    of that size and the RGB pixels."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of one class and one part (train, test, or all before it is divided). `path` is
+    in the source, `name` the file name to write it under, unique in its class and part."""
+
+    part: str
+    label: str
+    path: str
+    name: str
+    content: Content
+
+
+class _Rejected(Exception):
+    def __init__(self, reason: str, why: str = ""):
+        self.reason, self.why = reason, why
+
+
+def choose(source: Source, folders: Folders) -> tuple[list[Member], LeftOut]:
+    """The files under each class's folder, by part, class and path.
+
+    Left out are `hidden` ones (a system's own, anywhere) and those `elsewhere`, in no class's
+    folder. Raises UserError when a folder matches none, or several, or lies in another's.
+    """
+    hidden = [name for name in source.names if is_hidden(name)]
+    names = sorted(set(source.names) - set(hidden))
+    found = _class_folders(source, names, folders)
+    members = [
+        Member(part, label, name, name[len(folder) + 1 :])
+        for (part, label), folder in found.items()
+        for name in names
+        if name.startswith(folder + "/")
+    ]
+    elsewhere = sorted(set(names) - {member.path for member in members})
+    return members, {"hidden": hidden, "elsewhere": elsewhere}
+
+
+def is_hidden(path: str) -> bool:
+    """Whether an operating system left the file there, or hides it."""
+    parts = path.split("/")
+    return (
+        "__MACOSX" in parts
+        or any(part.startswith(".") for part in parts)
+        or parts[-1].lower() in ("_ds_store", "thumbs.db", "desktop.ini")
+    )
+
+
+def _class_folders(
+    source: Source, names: list[str], folders: Folders
+) -> dict[tuple[str, str], str]:
+    there = sorted({str(parent) for name in names for parent in PurePosixPath(name).parents})
+    found = {
+        (part, label): _match(source, there, folder)
+        for part, classes in folders.items()
+        for label, folder in classes.items()
+    }
+    in_order = sorted(folder + "/" for folder in found.values())
+    for outer, inner in zip(in_order, in_order[1:], strict=False):
+        if inner.startswith(outer):
+            raise UserError(
+                f"{source.path}: folders of two classes or parts overlap: {outer!r} and {inner!r}"
+            )
+    return found
+
+
+def _match(source: Source, there: list[str], folder: str) -> str:
+    wanted = [part for part in folder.split("/") if part]
+    matches = [name for name in there if wanted and name.split("/")[-len(wanted) :] == wanted]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(
+            f"{source.path}: several folders end in {folder!r}: {_some(matches)}; "
+            "give more of the path"
+        )
+    holding = [name for name in there if name != "."]
+    raise UserError(
+        f"{source.path}: no folder with files ends in {folder!r}; it has {_some(holding)}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return (", ".join(map(quoted, names[:NAMES_SHOWN])) or "none") + more
+
+
+def scan(
+    source: Source, members: Iterable[Member], unreadable: str
+) -> tuple[list[Picture], LeftOut]:
+    """Decode every member once, one at a time.
+
+    Left out are `gif` (ImageFolder ignores them), `other` (no image, nor named like one) and,
+    with `unreadable` 'skip', `unreadable` ones; with 'fail' the first of these raises UserError.
+    """
+    pictures: list[Picture] = []
+    left_out: LeftOut = {"gif": [], "other": [], "unreadable": []}
+    taken: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for member in members:
+        try:
+            content = _inspect(source, member.path)
+        except _Rejected as rejected:
+            if rejected.reason == "unreadable" and unreadable == "fail":
+                raise UserError(
+                    f"{source.path}: {quoted(member.path)}: {rejected.why}; "
+                    "remove it, or set split.unreadable: skip"
+                ) from None
+            why = f": {rejected.why}" if rejected.why else ""
+            left_out[rejected.reason].append(member.path + why)
+            continue
+        name = _output_name(member.inner, content.format, taken[member.part, member.label])
+        pictures.append(Picture(member.part, member.label, member.path, name, content))
+    return pictures, left_out
+
+
+def _inspect(source: Source, path: str) -> Content:
+    try:
+        data = source.read(path)
+    except Unreadable as error:
+        raise _Rejected("unreadable", str(error)) from None
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        raise _Rejected("gif")
+    try:
+        return decode(data)
+    except UnidentifiedImageError:
+        if PurePosixPath(path).suffix.lower() not in EXTENSIONS:
+            raise _Rejected("other") from None
+        why = "not an image that ImageFolder reads" if data else "empty"
+        raise _Rejected("unreadable", why) from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise _Rejected("unreadable", why) from None
+
+
+def decode(data: bytes) -> Content:
+    """Decode a whole image, as a reader's convert('RGB') sees it: no alpha, 16 bits clipped.
+
+    Raises PIL.UnidentifiedImageError for what is none of FORMATS, and whatever Pillow does for
+    one that is truncated, broken, or has more pixels than Pillow's limit.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+            width, height = image.size
+            rgb = image.convert("RGB").tobytes()
+            # MPO: a camera's JPEG with more pictures behind the first
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            digest = hashlib.sha256(f"{width}x{height}:".encode() + rgb).hexdigest()
+            return Content(kind, image.mode, (width, height), digest)
+
+
+def _output_name(inner: str, kind: str, taken: set[str]) -> str:
+    """The member's name, flattened, with an extension for its content, and not in `taken`."""
+    path = PurePosixPath(inner)
+    suffix = path.suffix if path.suffix.lower() in FORMATS[kind] else FORMATS[kind][0]
+    stem = "-".join([*path.parts[:-1], path.stem])
+    # what some file system refuses, and its limit of 255 bytes with room to spare
+    stem = re.sub(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]', "_", stem)
+    stem = stem.encode()[:200].decode(errors="ignore")
+    name, number = stem + suffix, 2
+    while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
+        name, number = f"{stem}-{number}{suffix}", number + 1
+    taken.add(key)
+    return name
+
+
+def duplicates(pictures: list[Picture]) -> dict[str, Any]:
+    """Images with equal pixels.
+
+    `within`: part → class → copies beyond the first. `across`: class → test images whose pixels
+    stand in train too, whatever their class there; empty for a source not yet divided.
+    `between_classes`: images whose pixels stand in another class too. `examples`: a few pairs of
+    paths each, the counted image first.
+    """
+    groups = _by_pixels(pictures)
+    copies = [pair for group in groups for pair in _copies(group)]
+    leaks = [pair for group in groups for pair in _leaks(group)]
+    conflicts = [pair for group in groups for pair in _conflicts(group)]
+    pairs = {"within": copies, "across": leaks, "between_classes": conflicts}
+    return {
+        "within": tally(pictures, [copy for copy, _ in copies]),
+        "across": tally(pictures, [test for test, _ in leaks]).get("test", {}),
+        "between_classes": len(conflicts),
+        "examples": {
+            kind: [[a.path, b.path] for a, b in found[:PAIRS_SHOWN]]
+            for kind, found in pairs.items()
+        },
+    }
+
+
+def _by_pixels(pictures: list[Picture]) -> list[list[Picture]]:
+    groups = defaultdict(list)
+    for picture in sorted(pictures, key=_place):
+        groups[picture.content.digest].append(picture)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _place(picture: Picture) -> tuple[str, str, str]:
+    return picture.part, picture.label, picture.path
+
+
+def _copies(group: list[Picture]) -> list[tuple[Picture, Picture]]:
+    first: dict[tuple[str, str], Picture] = {}
+    pairs = [(p, first.setdefault((p.part, p.label), p)) for p in group]
+    return [(p, kept) for p, kept in pairs if p is not kept]
+
+
+def _leaks(group: list[Picture]) -> list[tuple[Picture, Picture]]:
+    train = [p for p in group if p.part == "train"]
+    return [(p, train[0]) for p in group if p.part == "test" and train]
+
+
+def _conflicts(group: list[Picture]) -> list[tuple[Picture, Picture]]:
+    first = {p.label: p for p in reversed(group)}
+    if len(first) == 1:
+        return []
+    return [(p, next(q for label, q in first.items() if label != p.label)) for p in group]
+
+
+def tally(pictures: list[Picture], counted: Iterable[Picture]) -> dict[str, dict[str, int]]:
+    """How many of `counted` there are by part and class, for all that `pictures` has."""
+    counts: dict[str, dict[str, int]] = {}
+    for picture in pictures:
+        counts.setdefault(picture.part, {})[picture.label] = 0
+    for picture in counted:
+        counts[picture.part][picture.label] += 1
+    return counts
+
+
+def drop_duplicates(pictures: list[Picture]) -> list[Picture]:
+    """Without copies: none of an image found in two classes, the first by path within a part,
+    and none in train of an image in test."""
+    dropped = set()
+    for group in _by_pixels(pictures):
+        if len({p.label for p in group}) > 1:
+            dropped.update(group)
+            continue
+        dropped.update(copy for copy, _ in _copies(group))
+        if any(p.part == "test" for p in group):
+            dropped.update(p for p in group if p.part == "train")
+    return [p for p in pictures if p not in dropped]
+
+
+def select(
+    pictures: list[Picture], folders: Folders, count: dict[str, Any], dataset: str, seed: int
+) -> list[Picture]:
+    """Draw `count` (part → a number, a fraction of the class, or 'all') of each class.
+
+    The order of drawing depends on the seed, the data set, the class, the part and the name, so a
+    larger count holds the smaller one. Pictures of part 'all' are divided: test is drawn first,
+    unless it asks for 'all', which is what the other part leaves. Raises UserError when a class
+    has too few.
+    """
+    drawn = []
+    for part, classes in folders.items():
+        for label in classes:
+            group = [p for p in pictures if (p.part, p.label) == (part, label)]
+            if part == "all":
+                drawn += _divide(group, label, count, dataset, seed)
+            else:
+                drawn += _draw(group, len(group), part, label, count[part], dataset, seed)
+    return sorted(drawn, key=_place)
+
+
+def _divide(
+    pool: list[Picture], label: str, count: dict[str, Any], dataset: str, seed: int
+) -> list[Picture]:
+    drawn: list[Picture] = []
+    for part in sorted(("test", "train"), key=lambda part: count[part] == "all"):
+        names = {p.name for p in drawn}
+        left = [p for p in pool if p.name not in names]
+        drawn += _draw(left, len(pool), part, label, count[part], dataset, seed)
+    return drawn
+
+
+def _draw(
+    group: list[Picture], whole: int, part: str, label: str, count: Any, dataset: str, seed: int
+) -> list[Picture]:
+    number = _number(count, whole, len(group))
+    if not 0 < number <= len(group):
+        where = f"params.yaml: datasets.{dataset}.count.{part}: class {label!r}"
+        raise UserError(f"{where} {_too_few(number, len(group), whole)}")
+
+    def order(picture: Picture) -> str:
+        key = f"{seed}/{dataset}/{label}/{part}/{picture.name}"
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    return [replace(p, part=part) for p in sorted(group, key=order)[:number]]
+
+
+def _too_few(asked: int, has: int, whole: int) -> str:
+    if not whole:
+        return "has no image, without those left out or dropped"
+    if not has:
+        return "has none left; lower the other count"
+    left = " left" if has < whole else ", without those left out or dropped,"
+    return f"has {has} images{left} and {asked} are asked for; set {has} or fewer, or all"
+
+
+def _number(count: Any, whole: int, left: int) -> int:
+    """A fraction rounds down, so that two that add up to 1 fit; 0.29 of 100 is 29 all the same."""
+    if count == "all":
+        return left
+    return count if isinstance(count, int) else max(1, int(count * whole + 1e-9))
+
+
+def describe(pictures: list[Picture]) -> dict[str, Any]:
+    """Counts by part and class, formats, modes, short sides in pixels, extensions that are not
+    the content's, and duplicates."""
+    short = [min(p.content.size) for p in pictures]
+    wrong = [
+        f"{p.path}: {p.content.format}"
+        for p in pictures
+        if PurePosixPath(p.path).suffix.lower() not in FORMATS[p.content.format]
+    ]
+    return {
+        "images": tally(pictures, pictures),
+        "formats": dict(Counter(p.content.format for p in pictures)),
+        "modes": dict(Counter(p.content.mode for p in pictures)),
+        "short_side": {
+            "min": min(short),
+            "median": statistics.median_low(short),
+            "max": max(short),
+        },
+        "wrong_extension": shown(wrong),
+        "duplicates": duplicates(pictures),
+    }
+
+
+def shown(names: list[str]) -> dict[str, Any]:
+    """How many, and the first few by name."""
+    return {"count": len(names), "names": names[:NAMES_SHOWN]}

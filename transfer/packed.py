@@ -1,0 +1,149 @@
+"""A data set decoded once: every image's pixels in one file, mapped into memory."""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from transfer.cli import UserError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of the train or test part, in ImageFolder's order.
+
+    offset: int64 [n], where an image's height·width·3 bytes (RGB, row by row) start.
+    height, width: int64 [n], pixels. label: int64 [n], index into the classes.
+    """
+
+    names: list[str]
+    offset: np.ndarray
+    height: np.ndarray
+    width: np.ndarray
+    label: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """pixels: uint8, flat, mapped. size: side of the prepared test images, pixels."""
+
+    pixels: np.ndarray
+    classes: list[str]
+    size: int
+    train: Part
+    test: Part
+
+    def image(self, part: Part, i: int) -> np.ndarray:
+        """Image i as uint8 [height, width, 3], not copied."""
+        height, width, start = int(part.height[i]), int(part.width[i]), int(part.offset[i])
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    def test_images(self) -> np.ndarray:
+        """All prepared test images as uint8 [n, size, size, 3], not copied."""
+        start = int(self.test.offset[0])
+        shape = (len(self.test), self.size, self.size, 3)
+        return self.pixels[start : start + int(np.prod(shape))].reshape(shape)
+
+
+def resize_short_side(image: Image.Image, side: int) -> Image.Image:
+    """torchvision's Resize(side) on a PIL image: bilinear, antialiased."""
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    if short == side:
+        return image
+    scaled = int(side * long / short)
+    size = (side, scaled) if width <= height else (scaled, side)
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """torchvision's CenterCrop(size) of an image at least that large."""
+    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _train_pixels(path: Path, short_side: int) -> np.ndarray:
+    image = _read(path)
+    if short_side and min(image.size) > short_side:
+        image = resize_short_side(image, short_side)
+    return np.asarray(image)
+
+
+def _test_pixels(path: Path, resize: int, size: int) -> np.ndarray:
+    return np.asarray(center_crop(resize_short_side(_read(path), resize), size))
+
+
+def _read(path: Path) -> Image.Image:
+    """As ImageFolder's loader does: RGB, and the EXIF orientation left alone."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be decoded ({error}); run its split again") from None
+
+
+def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) -> None:
+    """Decode `split`/{train,test}/<class>/<image> into `out`/pixels.bin and `out`/index.json.
+
+    Training images keep their pixels, or a short side of `short_side` if that is smaller and
+    not 0. Test images get torchvision's Resize(resize) and CenterCrop(size). Images are streamed,
+    so a data set may be larger than memory. Raises UserError for an image that does not decode.
+    """
+    classes = sorted(folder.name for folder in (split / "train").iterdir())
+    readers = {
+        "train": partial(_train_pixels, short_side=short_side),
+        "test": partial(_test_pixels, resize=resize, size=size),
+    }
+    out.mkdir(parents=True)
+    index = {"classes": classes, "size": size}
+    with open(out / "pixels.bin", "wb") as file:
+        for part, reader in readers.items():
+            files = [
+                (label, path)
+                for label, name in enumerate(classes)
+                for path in sorted((split / part / name).iterdir())
+            ]
+            columns = {key: [] for key in ("names", "offset", "height", "width", "label")}
+            for (label, path), pixels in zip(files, _decoded(reader, files), strict=True):
+                row = (f"{path.parent.name}/{path.name}", file.tell(), *pixels.shape[:2], label)
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
+                file.write(pixels)
+            index[part] = columns
+    (out / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
+
+
+def _decoded(reader, files: list[tuple[int, Path]]) -> Iterator[np.ndarray]:
+    """Pillow decodes outside Python's lock, so threads do; a few at a time, to bound memory."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(files), 16 * workers):
+            yield from pool.map(reader, [path for _, path in files[start : start + 16 * workers]])
+
+
+def load(folder: str | Path) -> Packed:
+    """Map what `write` wrote; nothing is read until it is used."""
+    folder = Path(folder)
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    parts = {
+        part: Part(
+            names=index[part]["names"],
+            **{
+                key: np.asarray(index[part][key], dtype=np.int64)
+                for key in ("offset", "height", "width", "label")
+            },
+        )
+        for part in ("train", "test")
+    }
+    # Copy on write: nobody writes, and torch takes only arrays that could be written.
+    pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="c")
+    return Packed(pixels, index["classes"], index["size"], **parts)

@@ -1,0 +1,88 @@
+"""A contact sheet of the drawn study: its source and its targets, in their quadrants."""
+
+from PIL import Image, ImageDraw, ImageFont
+
+from transfer import draw, params
+
+SOURCE = "things"
+# Heading and place, column and row, of each target. Small and large are as params.yaml comes.
+QUADRANTS = {
+    "hearts_drops": ("Small, similar", 0, 0),
+    "arrows_bolts": ("Large, similar", 1, 0),
+    "scans": ("Small, different", 0, 1),
+    "cells": ("Large, different", 1, 1),
+}
+
+# The contact sheet's measures, pixels.
+THUMB, PITCH, SHOWN = 80, 84, 4
+MARGIN, SIDE, GUTTER = 24, 82, 24
+HALF = SIDE + SHOWN * PITCH + GUTTER
+TARGETS_TOP, TARGET_HEIGHT = 476, 262
+WIDTH, HEIGHT = 2 * MARGIN + 2 * HALF - GUTTER, TARGETS_TOP + 2 * TARGET_HEIGHT - 12
+INK, QUIET, PAPER = "#1f2328", "#59636e", "#ffffff"
+
+
+def contact_sheet(settings: params.Draw) -> Image.Image:
+    """The source, one image a class, above the targets in their quadrants."""
+    sheet = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+    if SOURCE in settings.images:
+        _head(sheet, 0, MARGIN, "Source", settings, SOURCE)
+        for column in (0, 1):
+            shapes = list(draw.SHAPES)[column * SHOWN : (column + 1) * SHOWN]
+            rows = {
+                texture: [picture(settings, SOURCE, f"{shape}_{texture}", 0) for shape in shapes]
+                for texture in draw.TEXTURES
+            }
+            _rows(sheet, column, MARGIN + 82, rows)
+            _titles(sheet, column, MARGIN + 73, shapes)
+    for dataset, (heading, column, row) in QUADRANTS.items():
+        if dataset in settings.images:
+            y = TARGETS_TOP + row * TARGET_HEIGHT
+            rows = {
+                name: [picture(settings, dataset, name, index) for index in range(SHOWN)]
+                for name in draw.painters(dataset)
+            }
+            _head(sheet, column, y, heading, settings, dataset)
+            _rows(sheet, column, y + 58, rows)
+    return sheet
+
+
+def _head(sheet, column, y, heading, settings, dataset) -> None:
+    _text(sheet, (_left(column), y), heading, 20, INK, "la")
+    detail = f"{dataset}: {amount(settings, dataset)}"
+    _text(sheet, (_left(column), y + 27), detail, 15, QUIET, "la")
+
+
+def _titles(sheet, column, y, titles) -> None:
+    for i, title in enumerate(titles):
+        _text(sheet, (_left(column) + i * PITCH + THUMB // 2, y), title, 14, INK, "ms")
+
+
+def _rows(sheet, column, y, rows) -> None:
+    """Rows of thumbnails, their labels to the left of them."""
+    for label, images in rows.items():
+        _text(sheet, (_left(column) - 12, y + THUMB // 2), label.replace("_", " "), 14, INK, "rm")
+        for i, image in enumerate(images):
+            # Nearest shows the pixels as they are; their last two bits would cost 70 kB.
+            thumb = image.resize((THUMB, THUMB), Image.Resampling.NEAREST)
+            thumb = thumb.point(lambda value: value & 0xFC)
+            sheet.paste(thumb, (_left(column) + i * PITCH, y))
+        y += PITCH
+
+
+def _left(column: int) -> int:
+    """Where a half's thumbnails start."""
+    return MARGIN + SIDE + column * HALF
+
+
+def _text(sheet, place, text, size, colour, anchor) -> None:
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(sheet).text(place, text, fill=colour, font=font, anchor=anchor)
+
+
+def picture(settings: params.Draw, dataset: str, name: str, index: int) -> Image.Image:
+    return Image.fromarray(draw.image(settings.seed, dataset, name, index, settings.size))
+
+
+def amount(settings: params.Draw, dataset: str) -> str:
+    return f"{len(draw.painters(dataset))} classes of {settings.images[dataset]} images"

@@ -1,0 +1,86 @@
+"""The report's tables, from run files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from tabulate import tabulate
+
+from transfer.params import Dataset, Grid
+from transfer.runs import Run, rows
+
+Results = dict[tuple[str, float, str], dict[str, float]]
+Published = dict[str, dict[float, dict[str, list[float]]]]
+
+STARTS = {"pretrained": "Accuracy", "scratch": "Baseline"}
+
+
+def published() -> dict[int, Published]:
+    """Table number → backbone → lr → freezing → [accuracy, baseline], as printed."""
+    return YAML(typ="safe", pure=True).load(Path(__file__).with_name("published.yaml"))["tables"]
+
+
+def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> Results:
+    """Best test accuracy of every run of a data set, by (backbone, lr, freezing) and start."""
+    return {
+        row: {start: read(Run(dataset, *row, start))["best"]["accuracy"] for start in grid.start}
+        for row in rows(grid, dataset)
+    }
+
+
+def table(results: Results, printed: Published | None) -> str:
+    """Markdown in the report's columns and order; with its numbers and ours minus its beside."""
+    starts = list(next(iter(results.values())))
+    header = ["Freezing", "Backbone", "LR", *(STARTS[start] for start in starts)]
+    if printed:
+        for start in starts:
+            header += [f"Report's {STARTS[start].lower()}", "Difference"]
+    body = []
+    for (backbone, lr, freezing), accuracy in results.items():
+        line = ["Y" if freezing == "frozen" else "N", _short(backbone), lr]
+        line += [f"{accuracy[start]:.4f}" for start in starts]
+        if printed:
+            pair = printed.get(backbone, {}).get(lr, {}).get(freezing)
+            for start in starts:
+                line += _beside(accuracy[start], pair, list(STARTS).index(start))
+        body.append(line)
+    align = ["left", "left", *["right"] * (len(header) - 2)]
+    return tabulate(body, header, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def page(grid: Grid, datasets: dict[str, Dataset], results: dict[str, Results]) -> str:
+    """All tables as one markdown page."""
+    printed = published()
+    sections = ["# Best test accuracy over the epochs, one seed"]
+    for name in grid.dataset:
+        dataset = datasets[name]
+        number = f"Table {dataset.table}. " if dataset.table else ""
+        sections.append(f"## {number}Classification of {dataset.title}")
+        sections.append(table(results[name], printed.get(dataset.table)))
+    if any(datasets[name].table for name in grid.dataset):
+        sections.append("Difference: ours minus the report's (its section 3.5).")
+    return "\n\n".join(sections) + "\n"
+
+
+def summary(results: dict[str, Results]) -> dict[str, Any]:
+    """data set → row → accuracy (and baseline), six decimals: what `dvc metrics diff` compares."""
+    return {
+        dataset: {
+            f"{backbone}-{lr}-{freezing}": {
+                STARTS[start].lower(): round(value, 6) for start, value in accuracy.items()
+            }
+            for (backbone, lr, freezing), accuracy in found.items()
+        }
+        for dataset, found in results.items()
+    }
+
+
+def _short(backbone: str) -> str:
+    return backbone.replace("resnet", "R") if backbone[-1].isdigit() else backbone
+
+
+def _beside(ours: float, pair: list[float] | None, column: int) -> list[str]:
+    if pair is None:
+        return ["", ""]
+    return [f"{pair[column]:.4f}", f"{ours - pair[column]:+.4f}"]
