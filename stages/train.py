@@ -88,7 +88,8 @@ def write(run, curve, data, seed, device, seconds) -> None:
             "seed": seed,
             "device": device_name(device),
             "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}
-            | {"python": platform.python_version()},
+            # Patch releases would make equal runs differ.
+            | {"python": ".".join(platform.python_version_tuple()[:2])},
         },
     )
     with files.replacing(run.path("curves", "csv")) as part, open(part, "w", newline="") as file:

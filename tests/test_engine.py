@@ -63,7 +63,7 @@ def plain_loop(model, data, protocol, frozen):
         scheduler.step()
         model.eval()
         with torch.no_grad():
-            images = torch.from_numpy(data.test_images().copy()).permute(0, 3, 1, 2)
+            images = torch.from_numpy(data.test_images())
             right = model(augment.normalize(images)).argmax(1).numpy() == data.test.label
         accuracies.append(right.mean())
     return accuracies
@@ -192,3 +192,26 @@ theirs = torchvision.models.resnet50(num_classes=3).state_dict()
 assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_features_are_bound_to_all_they_depend_on(scratch, tmp_path):
+    def key(name, protocol=PROTOCOL, pixels=0, backbone="resnet18", checkpoint=scratch):
+        draw_split(tmp_path / name, {"train": 2, "test": 2}, sides=(40, 41), seed=pixels)
+        out = tmp_path / f"{name}-packed"
+        packed.write(tmp_path / name, out, resize=72, size=64, short_side=0)
+        return features.fingerprint(out / "index.json", checkpoint, backbone, protocol, "cpu")
+
+    other = tmp_path / "other.pth"
+    torch.save({"x": torch.zeros(1)}, other)
+    assert key("first") == key("again") == key("lr", replace(PROTOCOL, lr=1.0, lr_step=3))
+    different = [
+        key("first2"),
+        key("seed", replace(PROTOCOL, seed=9)),
+        key("batch", replace(PROTOCOL, batch_size=2)),
+        key("epochs", replace(PROTOCOL, epochs=9)),
+        key("batchnorm", replace(PROTOCOL, frozen_batchnorm="eval")),
+        key("pixels", pixels=1),
+        key("backbone", backbone="resnet50"),
+        key("weights", checkpoint=other),
+    ]
+    assert len(set(different)) == len(different)

@@ -38,7 +38,7 @@ def test_short_side_caps_large_images_only(split, tmp_path):
 def test_crops_are_pillows_within_one_grey_level(split, data):
     chosen = np.arange(len(data.train))
     crops = augment.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
-    ours = augment.crop_batch(data, chosen, crops).permute(0, 2, 3, 1).numpy().astype(int)
+    ours = augment.crop_batch(data, chosen, crops).numpy().astype(int)
     for i, (image, _) in enumerate(ImageFolder(split / "train")):
         box = [int(side[i]) for side in (crops.top, crops.left, crops.height, crops.width)]
         theirs = functional.resized_crop(image, *box, [64, 64])
@@ -69,7 +69,7 @@ def test_normalize_is_totensor_and_normalize(split):
     image = ImageFolder(split / "train")[0][0]
     steps = [transforms.ToTensor(), transforms.Normalize(augment.MEAN, augment.STD)]
     theirs = transforms.Compose(steps)(image)
-    ours = augment.normalize(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])[0]
+    ours = augment.normalize(torch.from_numpy(np.array(image))[None])[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -78,4 +78,4 @@ def test_a_tiny_image_is_packed(tmp_path):
     packed.write(tmp_path / "split", tmp_path / "out", resize=72, size=64, short_side=0)
     tiny = packed.load(tmp_path / "out")
     crops = augment.random_crops(tiny.train.height, tiny.train.width, np.random.default_rng(0))
-    assert augment.crop_batch(tiny, np.arange(4), crops).shape == (4, 3, 64, 64)
+    assert augment.crop_batch(tiny, np.arange(4), crops).shape == (4, 64, 64, 3)

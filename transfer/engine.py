@@ -113,7 +113,7 @@ def probe(
 
 
 def prepare(images: torch.Tensor, protocol: Protocol, device: torch.device) -> torch.Tensor:
-    """uint8 [n, 3, h, w] → normalised float32 on the device, in the protocol's memory format."""
+    """uint8 [n, h, w, 3] → normalised float32 [n, 3, h, w], as the protocol lays it out."""
     return augment.normalize(images.to(device)).contiguous(
         memory_format=memory_format(protocol.memory_format)
     )
@@ -124,8 +124,7 @@ def test_batches(model, data, protocol, device) -> Iterable[torch.Tensor]:
     model.eval()
     images = data.test_images()
     for start in range(0, len(images), TEST_BATCH):
-        batch = torch.from_numpy(images[start : start + TEST_BATCH])
-        yield prepare(batch.permute(0, 3, 1, 2), protocol, device)
+        yield prepare(torch.from_numpy(images[start : start + TEST_BATCH]), protocol, device)
 
 
 def memory_format(name: str) -> torch.memory_format:

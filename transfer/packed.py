@@ -1,5 +1,6 @@
 """A data set decoded once: every image's pixels in one file, mapped into memory."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
         "test": partial(_test_pixels, resize=resize, size=size),
     }
     out.mkdir(parents=True)
-    index = {"classes": classes, "size": size}
+    index, digest = {"classes": classes, "size": size}, hashlib.sha256()
     with open(out / "pixels.bin", "wb") as file:
         for part, reader in readers.items():
             files = [
@@ -118,7 +119,10 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
                 file.write(pixels)
+                digest.update(pixels)
             index[part] = columns
+    # So that index.json alone tells whether two packed data sets are the same.
+    index["sha256"] = digest.hexdigest()
     (out / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
 
 
