@@ -182,6 +182,29 @@ def test_exp_run_set_param_and_metrics_diff(study):
     assert "two.resnet18-1e-05-frozen.accuracy" in diff
 
 
+def test_exp_run_takes_a_new_data_set_and_sizes(study):
+    """Images under data/raw, named on the command line; no download is asked for."""
+    entry = (
+        "{title:three,table:0,source:data/raw/one,count:{train:all,test:0.5},"
+        "folders:{all:{a:train/a,b:train/b}}}"
+    )
+    study.run(
+        *("dvc", "exp", "run", "-S", f"+datasets.three={entry}", "-S", "grid.dataset=[three]"),
+        *("-S", "grid.freezing=[frozen]", "-S", "pack.size=36", "-S", "train.seed=5", "tables"),
+    )
+    run = study.json("metrics/runs/three-resnet18-0.001-frozen-scratch.json")
+    assert run["images"] == {"train": {"a": 3, "b": 3}, "test": {"a": 3, "b": 3}}
+    assert run["seed"] == 5
+    study.run("git", "checkout", "-q", ".")
+
+
+def test_the_tables_need_the_grids_data_sets_only(study):
+    study.change("download", {"far": {"kaggle": "someone/far", "version": 1}})
+    assert "download@far" in study.run("dvc", "stage", "list", "--name-only")
+    assert not {s for s in study.repro("tables") if s.startswith("download")}
+    study.run("git", "checkout", "-q", ".")
+
+
 def test_a_bad_setting_stops_before_anything_runs(study):
     study.change("train.epochs", 0)
     output = study.run("dvc", "repro", status=None)
