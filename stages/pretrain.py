@@ -20,6 +20,7 @@ def main() -> None:
     protocol = engine.Protocol(
         frozen_batchnorm="train",
         memory_format="contiguous",
+        precision="default",
         **settings.model_dump(exclude={"source", "backbone"}),
     )
     with progress(f"pretrain {backbone}", protocol.epochs) as report:

@@ -61,7 +61,8 @@ def parse() -> Run:
 def check(settings: params.Train, data: packed.Packed) -> torch.device:
     """The device to train on. Raises UserError for what would fail after a whole epoch."""
     # The last stage of a ResNet sees size/32 pixels; batch norm needs more than one value.
-    if data.size <= 32 and len(data.train) % settings.batch_size == 1:
+    last = len(data.train) % settings.batch_size or settings.batch_size
+    if data.size <= 32 and last == 1:
         raise cli.UserError(
             f"params.yaml: train.batch_size {settings.batch_size} leaves a last batch of one of "
             f"{len(data.train)} images, too small for batch norm at pack.size {data.size}"

@@ -23,6 +23,7 @@ PROTOCOL = engine.Protocol(
     seed=3,
     frozen_batchnorm="train",
     memory_format="contiguous",
+    precision="default",
 )
 
 
@@ -132,7 +133,7 @@ def test_grouped_batchnorm_is_batch_after_batch(images):
     many, x = copy.deepcopy(one), torch.randn(images, 3, 8, 8) + 2
     with torch.inference_mode():
         expected = torch.cat([one(part) for part in x.split(4)])
-        ours = features.per_batch(many, x, 4)
+        ours = features.per_batch(many, x, PROTOCOL)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     for buffer, theirs in zip(many.buffers(), one.buffers(), strict=True):
         torch.testing.assert_close(buffer, theirs, rtol=1e-5, atol=1e-6)
@@ -192,6 +193,21 @@ theirs = torchvision.models.resnet50(num_classes=3).state_dict()
 assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("setting", [{"memory_format": "channels_last"}, {"precision": "bfloat16"}])
+def test_faster_settings_reach_the_same_accuracy(scratch, tmp_path, frozen, setting):
+    draw_split(tmp_path / "split", {"train": 20, "test": 60})
+    packed.write(tmp_path / "split", tmp_path / "ab", resize=72, size=64, short_side=0)
+    data = packed.load(tmp_path / "ab")
+
+    def losses(**changed):
+        model = models.build("resnet18", 2, scratch, seed=0)
+        curve = run(model, data, replace(PROTOCOL, epochs=3, **changed), frozen)
+        return [curve[0].train_loss, curve[-1].test_accuracy]
+
+    assert losses(**setting) == pytest.approx(losses(), abs=0.05)
 
 
 def test_features_are_bound_to_all_they_depend_on(scratch, tmp_path):

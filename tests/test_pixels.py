@@ -9,7 +9,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from tests.conftest import draw_split
-from transfer import augment, packed
+from transfer import augment, engine, packed
 
 
 def test_packed_test_images_are_torchvisions(split, data):
@@ -79,3 +79,12 @@ def test_a_tiny_image_is_packed(tmp_path):
     tiny = packed.load(tmp_path / "out")
     crops = augment.random_crops(tiny.train.height, tiny.train.width, np.random.default_rng(0))
     assert augment.crop_batch(tiny, np.arange(4), crops).shape == (4, 64, 64, 3)
+
+
+def test_loader_threads_change_nothing(data):
+    protocol = engine.Protocol(1e-3, 1, 4, 7, 0.1, 0, "train", "channels_last", "default")
+    alone = list(engine.train_batches(data, protocol, 0, loaders=0))
+    ahead = list(engine.train_batches(data, protocol, 0, loaders=2))
+    assert [batch.tolist() for _, batch in alone] == [batch.tolist() for _, batch in ahead]
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(alone, ahead, strict=True))
+    assert sorted(np.concatenate([batch for _, batch in alone])) == list(range(len(data.train)))

@@ -1,7 +1,11 @@
 """The report's training protocol (section 3.3)."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,6 +43,7 @@ class Protocol:
     seed: int
     frozen_batchnorm: str
     memory_format: str
+    precision: str
 
     def plan(self, data: Packed, epoch: int) -> tuple[list[np.ndarray], augment.Crops]:
         """The epoch's batches (indices of training images) and crops, from (seed, epoch) alone."""
@@ -47,6 +52,19 @@ class Protocol:
         crops = augment.random_crops(data.train.height, data.train.width, rng)
         starts = range(0, len(order), self.batch_size)
         return [order[i : i + self.batch_size] for i in starts], crops
+
+    def forward(self, module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The module as called: float32 out, and bfloat16 inside, where that is safe, if asked."""
+
+        def call(inputs: torch.Tensor) -> torch.Tensor:
+            reduced = self.precision == "bfloat16"
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=reduced):
+                return module(inputs).float()
+
+        return call
+
+    def optimizer(self, module: nn.Module) -> "Adam":
+        return Adam(module.parameters(), self.lr, self.lr_step, self.lr_gamma)
 
 
 Report = Callable[[Epoch], None]
@@ -67,18 +85,15 @@ def finetune(
     """Train the whole model in place and return its curve; report is called after every epoch."""
     model.to(device, memory_format=memory_format(protocol.memory_format))
     labels = torch.from_numpy(data.train.label).to(device)
-    optimizer = Adam(model.parameters(), protocol)
-    curve = []
+    optimizer, forward, curve = protocol.optimizer(model), protocol.forward(model), []
     for epoch in range(protocol.epochs):
         model.train()
         train, lr = _Totals(device), optimizer.lr
-        batches, crops = protocol.plan(data, epoch)
-        for batch in batches:
-            images = prepare(augment.crop_batch(data, batch, crops), protocol, device)
-            _step(model, optimizer, images, labels[batch], train)
+        for images, batch in train_batches(data, protocol, epoch, loaders(device)):
+            _step(forward, optimizer, images.to(device, non_blocking=True), labels[batch], train)
         optimizer.end_epoch()
         with torch.inference_mode():
-            outputs = torch.cat([model(x) for x in test_batches(model, data, protocol, device)])
+            outputs = torch.cat([forward(x) for x in test_batches(model, data, protocol, device)])
         curve.append(_epoch(epoch, lr, train, outputs, data))
         report(curve[-1])
     return curve
@@ -93,7 +108,7 @@ def probe(
     [n, d], and of the test images, [m, d]: a frozen backbone's output, its batch-norm statistics
     included, does not depend on the head, so this is the frozen run itself.
     """
-    optimizer, curve = Adam(head.parameters(), protocol), []
+    optimizer, curve = protocol.optimizer(head), []
     for epoch, (train_features, test_features) in enumerate(epochs):
         train, lr = _Totals(train_features.device), optimizer.lr
         order = np.concatenate(protocol.plan(data, epoch)[0])
@@ -112,11 +127,45 @@ def probe(
     return curve
 
 
-def prepare(images: torch.Tensor, protocol: Protocol, device: torch.device) -> torch.Tensor:
+def train_batches(
+    data: Packed, protocol: Protocol, epoch: int, loaders: int, group: int = 1
+) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    """The epoch's images, prepared, with their indices, `group` batches at a time.
+
+    `loaders` threads prepare a few groups ahead of the one in use; with 0 nothing is ahead.
+    """
+    batches, crops = protocol.plan(data, epoch)
+    groups = [np.concatenate(batches[i : i + group]) for i in range(0, len(batches), group)]
+    prepared = partial(_prepared, data, crops, protocol)
+    yield from zip(_ahead(prepared, groups, loaders), groups, strict=True)
+
+
+def _ahead(function: Callable, inputs: list, threads: int) -> Iterator:
+    if not threads:
+        yield from map(function, inputs)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for value in inputs:
+            waiting.append(pool.submit(function, value))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _prepared(data, crops, protocol, chosen) -> torch.Tensor:
+    return prepare(augment.crop_batch(data, chosen, crops), protocol)
+
+
+def loaders(device: torch.device) -> int:
+    """On a CPU, threads beside those of the convolutions would only stall them."""
+    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+
+
+def prepare(images: torch.Tensor, protocol: Protocol) -> torch.Tensor:
     """uint8 [n, h, w, 3] → normalised float32 [n, 3, h, w], as the protocol lays it out."""
-    return augment.normalize(images.to(device)).contiguous(
-        memory_format=memory_format(protocol.memory_format)
-    )
+    return augment.normalize(images).contiguous(memory_format=memory_format(protocol.memory_format))
 
 
 def test_batches(model, data, protocol, device) -> Iterable[torch.Tensor]:
@@ -124,7 +173,8 @@ def test_batches(model, data, protocol, device) -> Iterable[torch.Tensor]:
     model.eval()
     images = data.test_images()
     for start in range(0, len(images), TEST_BATCH):
-        yield prepare(torch.from_numpy(images[start : start + TEST_BATCH]), protocol, device)
+        batch = torch.from_numpy(images[start : start + TEST_BATCH])
+        yield prepare(batch.to(device), protocol)
 
 
 def memory_format(name: str) -> torch.memory_format:
@@ -138,9 +188,11 @@ class Adam:
     64 runs would pay.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], protocol: Protocol) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, step: int, gamma: float
+    ) -> None:
         self.parameters = list(parameters)
-        self.lr, self.epoch, self.protocol = protocol.lr, 0, protocol
+        self.lr, self.step_size, self.gamma, self.epoch = lr, step, gamma, 0
         self.means = [torch.zeros_like(p) for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
@@ -169,12 +221,12 @@ class Adam:
 
     def end_epoch(self) -> None:
         self.epoch += 1
-        if self.epoch % self.protocol.lr_step == 0:
-            self.lr *= self.protocol.lr_gamma
+        if self.epoch % self.step_size == 0:
+            self.lr *= self.gamma
 
 
-def _step(module, optimizer, inputs, labels, totals: "_Totals") -> None:
-    outputs = module(inputs)
+def _step(forward, optimizer, inputs, labels, totals: "_Totals") -> None:
+    outputs = forward(inputs)
     loss = cross_entropy(outputs, labels)
     loss.backward()
     optimizer.step()

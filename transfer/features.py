@@ -8,15 +8,17 @@ weights. So one pass serves every learning rate, and is kept in a file.
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from transfer import augment, files, models
-from transfer.engine import Features, Protocol, memory_format, prepare, test_batches
+from transfer import files, models
+from transfer.engine import Features, Protocol, loaders, memory_format, test_batches, train_batches
 from transfer.packed import Packed
 
 
@@ -35,62 +37,56 @@ def compute(
     setattr(model, models.HEAD, nn.Identity())
     model.to(device, memory_format=memory_format(protocol.memory_format))
     group = max(1, chunk // protocol.batch_size)
-    test = None
+    forward, test = protocol.forward(model), None
     for epoch in range(protocol.epochs):
         moving = protocol.frozen_batchnorm == "train"
         with torch.inference_mode():
             train = torch.cat(list(_train_features(model, data, protocol, device, epoch, group)))
             if moving or test is None:
                 batches = test_batches(model, data, protocol, device)
-                test = torch.cat([model(images) for images in batches])
+                test = torch.cat([forward(images) for images in batches])
         # A clone outside inference mode is an ordinary tensor, which a head can be trained on.
         yield train.clone(), test.clone()
 
 
 def _train_features(model, data, protocol, device, epoch, group) -> Iterator[torch.Tensor]:
     model.train(protocol.frozen_batchnorm == "train")
-    batches, crops = protocol.plan(data, epoch)
-    for start in range(0, len(batches), group):
-        chunk = np.concatenate(batches[start : start + group])
-        images = prepare(augment.crop_batch(data, chunk, crops), protocol, device)
-        yield per_batch(model, images, protocol.batch_size)
+    for images, _ in train_batches(data, protocol, epoch, loaders(device), group):
+        yield per_batch(model, images.to(device, non_blocking=True), protocol)
 
 
-def per_batch(model: nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """The model's output with batch norm over each batch_size images apart; a short last batch
-    goes through by itself."""
-    whole = len(images) - len(images) % batch_size
-    outputs = []
+def per_batch(model: nn.Module, images: torch.Tensor, protocol: Protocol) -> torch.Tensor:
+    """The model's output with batch norm over each batch of the protocol's size apart; a short last
+    batch goes through by itself."""
+    forward, outputs = protocol.forward(model), []
+    whole = len(images) - len(images) % protocol.batch_size
     if whole:
-        with grouped_batchnorm(model, whole // batch_size):
-            outputs.append(model(images[:whole]))
+        with grouped_batchnorm(model, whole // protocol.batch_size):
+            outputs.append(forward(images[:whole]))
     if whole < len(images):
-        outputs.append(model(images[whole:]))
+        outputs.append(forward(images[whole:]))
     return torch.cat(outputs)
 
 
-class grouped_batchnorm:
+@contextmanager
+def grouped_batchnorm(model: nn.Module, groups: int) -> Iterator[None]:
     """Within the block, a model in train() normalises each of `groups` equal parts of its input by
     that part's own statistics (as in ghost batch norm, Hoffer 2017), and folds them into the
     running statistics in order: what as many single forwards would have done."""
-
-    def __init__(self, model: nn.Module, groups: int) -> None:
-        self.groups = groups
-        self.layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
-
-    def __enter__(self) -> None:
-        if self.groups > 1:
-            for layer in self.layers:
-                layer.forward = lambda x, layer=layer: _grouped(layer, x, self.groups)
-
-    def __exit__(self, *_) -> None:
-        for layer in self.layers:
-            layer.__dict__.pop("forward", None)
+    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    for layer in layers:
+        layer.forward = partial(_grouped, layer, groups=groups)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def _grouped(layer: nn.BatchNorm2d, x: torch.Tensor, groups: int) -> torch.Tensor:
     n, channels, height, width = x.shape
-    parts = x.view(groups, n // groups, channels, height, width)
+    # Sums in bfloat16 would be too coarse for statistics.
+    parts = x.float().view(groups, n // groups, channels, height, width)
     var, mean = torch.var_mean(parts, dim=(1, 3, 4), correction=0, keepdim=True)
     scale = layer.weight.view(1, 1, channels, 1, 1) * torch.rsqrt(var + layer.eps)
     shift = layer.bias.view(1, 1, channels, 1, 1) - mean * scale
@@ -98,7 +94,7 @@ def _grouped(layer: nn.BatchNorm2d, x: torch.Tensor, groups: int) -> torch.Tenso
     _fold(layer.running_mean, mean.view(groups, channels), layer.momentum)
     _fold(layer.running_var, var.view(groups, channels) * (count / (count - 1)), layer.momentum)
     layer.num_batches_tracked += groups
-    return torch.addcmul(shift, parts, scale).view_as(x)
+    return torch.addcmul(shift, parts, scale).view_as(x).to(x.dtype)
 
 
 def _fold(running: torch.Tensor, steps: torch.Tensor, momentum: float) -> None:

@@ -159,7 +159,8 @@ class Grid(Section):
 
 class Train(Section):
     """The report's protocol (section 3.3) is Adam, batches of 4, 25 epochs, and a learning rate
-    multiplied by `lr_gamma` every `lr_step` epochs. `keep_features` keeps frozen runs' backbone
+    multiplied by `lr_gamma` every `lr_step` epochs. `precision`: PyTorch's default, or bfloat16
+    where PyTorch's autocast holds it safe. `keep_features` keeps frozen runs' backbone
     passes in data/features, for further heads."""
 
     epochs: Positive
@@ -170,6 +171,7 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     device: Literal["auto", "cpu", "cuda"]
     memory_format: Literal["contiguous", "channels_last"]
+    precision: Literal["default", "bfloat16"]
     keep_features: bool
 
 

@@ -1,0 +1,43 @@
+"""What a run costs before it starts: the `train` stage's imports and model, against a tutorial's.
+
+`PYTHONPATH=. python benchmarks/startup.py`
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import ROOT, alternate, show
+from transfer import models
+
+THEIRS = """
+import torch, torchvision
+model = torchvision.models.resnet18()
+torch.optim.Adam(model.parameters(), lr=1e-3).zero_grad()
+"""
+OURS = """
+import sys
+from stages import train
+from transfer import engine, models
+engine.Adam(models.build("resnet18", 2, sys.argv[1], 0).parameters(), lr=1e-3, step=7, gamma=0.1)
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder, "scratch.pth")
+        models.save_empty(checkpoint)
+
+        def seconds(code: str) -> float:
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code, str(checkpoint)], cwd=ROOT, check=True)
+            return time.perf_counter() - started
+
+        contestants = {"tutorial": lambda _: seconds(THEIRS), "ours": lambda _: seconds(OURS)}
+        show("start-up", alternate(contestants, rounds=5), "s")
+
+
+if __name__ == "__main__":
+    main()
