@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,38 +75,44 @@ def check(settings: params.Train, data: packed.Packed) -> torch.device:
 
 
 def write(run, curve, data, seed, device, seconds) -> None:
+    """The run's three files; what differs between equal runs is in the last."""
+    outcome = record(run, curve, data, seed, device)
+    files.write_json(run.path("runs"), outcome)
+    with files.replacing(run.path("curves", "csv")) as part, open(part, "w", newline="") as file:
+        table = csv.DictWriter(file, [f.name for f in fields(engine.Epoch)], lineterminator="\n")
+        table.writeheader()
+        table.writerows(asdict(epoch) for epoch in curve)
+    images = len(curve) * sum(outcome["n"].values())
+    files.write_json(
+        run.path("timing"),
+        {"seconds": seconds, "images_per_second": images / seconds, "host": socket.gethostname()},
+    )
+    best, last = outcome["best"], outcome["last"]
+    print(
+        f"{run.name}: best {best['accuracy']:.4f} (epoch {best['epoch']}), "
+        f"last {last['test_accuracy']:.4f}, {seconds:.1f} s"
+    )
+
+
+def record(run, curve, data, seed, device) -> dict[str, Any]:
+    """What the run came to, equal for equal runs."""
     best = max(curve, key=lambda epoch: epoch.test_accuracy)
     counts = {
         part: dict(zip(data.classes, np.bincount(getattr(data, part).label).tolist(), strict=True))
         for part in ("train", "test")
     }
-    files.write_json(
-        run.path("runs"),
-        {
-            **asdict(run),
-            "best": {"accuracy": best.test_accuracy, "epoch": best.epoch},
-            "last": {key: finite(value) for key, value in asdict(curve[-1]).items()},
-            "images": counts,
-            "seed": seed,
-            "device": device_name(device),
-            "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}
-            # Patch releases would make equal runs differ.
-            | {"python": ".".join(platform.python_version_tuple()[:2])},
-        },
-    )
-    with files.replacing(run.path("curves", "csv")) as part, open(part, "w", newline="") as file:
-        table = csv.DictWriter(file, [f.name for f in fields(engine.Epoch)], lineterminator="\n")
-        table.writeheader()
-        table.writerows(asdict(epoch) for epoch in curve)
-    images = len(curve) * (len(data.train) + len(data.test))
-    files.write_json(
-        run.path("timing"),
-        {"seconds": seconds, "images_per_second": images / seconds, "host": socket.gethostname()},
-    )
-    print(
-        f"{run.name}: best {best.test_accuracy:.4f} (epoch {best.epoch}), "
-        f"last {curve[-1].test_accuracy:.4f}, {seconds:.1f} s"
-    )
+    return {
+        **asdict(run),
+        "best": {"accuracy": best.test_accuracy, "epoch": best.epoch},
+        "last": {key: finite(value) for key, value in asdict(curve[-1]).items()},
+        "n": {part: sum(count.values()) for part, count in counts.items()},
+        "images": counts,
+        "seed": seed,
+        "device": device_name(device),
+        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}
+        # Patch releases would make equal runs differ.
+        | {"python": ".".join(platform.python_version_tuple()[:2])},
+    }
 
 
 def finite(value: float) -> float | None:

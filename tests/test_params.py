@@ -55,7 +55,7 @@ def test_the_reports_grid_has_64_runs():
         ("grid.lr", [float("nan")], "grid.lr.0: "),
         ("grid.lr", [1], "grid.lr.0: write 1.0"),
         ("grid.lr", ["fast"], "grid.lr.0: "),
-        ("grid.lr", [], "grid.lr: list should have at least 1 item"),
+        ("grid.lr", [], "grid.lr: empty; give at least one"),
         ("grid.lr", [0.1, 0.1], "grid: lr lists 0.1 twice"),
         ("grid.freezing", ["half"], "grid.freezing.0: "),
         ("grid.dataset", ["cats"], "grid.dataset names 'cats', which datasets lacks"),

@@ -74,6 +74,8 @@ Features = tuple[torch.Tensor, torch.Tensor]
 def pick_device(name: str) -> torch.device:
     """'auto' is the GPU where there is one. Raises ValueError when 'cuda' is asked for in vain."""
     available = torch.cuda.is_available()
+    # The same seed gives the same run: cuDNN's fastest kernels would not.
+    torch.backends.cudnn.deterministic = True
     if name == "cuda" and not available:
         raise ValueError("no GPU was found; set it to auto or cpu")
     return torch.device("cuda" if available and name != "cpu" else "cpu")

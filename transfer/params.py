@@ -281,6 +281,8 @@ def _words(error: Any) -> str:
         return "unknown key; remove it or mend its spelling"
     if error["type"] == "missing":
         return "missing key; add it"
+    if error["type"] == "too_short":
+        return "empty; give at least one"
     message = error["msg"].removeprefix("Value error, ")
     given = error["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
