@@ -202,12 +202,19 @@ def test_faster_settings_reach_the_same_accuracy(scratch, tmp_path, frozen, sett
     packed.write(tmp_path / "split", tmp_path / "ab", resize=72, size=64, short_side=0)
     data = packed.load(tmp_path / "ab")
 
-    def losses(**changed):
+    def outcome(**changed):
+        protocol = replace(PROTOCOL, epochs=3, **changed)
         model = models.build("resnet18", 2, scratch, seed=0)
-        curve = run(model, data, replace(PROTOCOL, epochs=3, **changed), frozen)
-        return [curve[0].train_loss, curve[-1].test_accuracy]
+        images = next(iter(engine.test_batches(model, data, protocol, CPU)))
+        with torch.inference_mode():
+            outputs = protocol.forward(model.train())(images)
+        model = models.build("resnet18", 2, scratch, seed=0)
+        return outputs, run(model, data, protocol, frozen)[-1].test_accuracy
 
-    assert losses(**setting) == pytest.approx(losses(), abs=0.05)
+    (outputs, accuracy), (reference, expected) = outcome(**setting), outcome()
+    # Single losses part ways within an epoch: training makes any rounding visible.
+    assert (outputs - reference).norm() < 0.05 * reference.norm()
+    assert accuracy == pytest.approx(expected, abs=0.05)
 
 
 def test_features_are_bound_to_all_they_depend_on(scratch, tmp_path):
