@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.common import alternate, show
+from benchmarks.common import ROOT, alternate, show
 from benchmarks.tutorial import loaders
-from transfer import engine, packed
+from transfer import engine, packed, params
 
 
 def main() -> None:
@@ -37,17 +37,8 @@ def main() -> None:
 
 
 def ours(data: packed.Packed, epoch: int, loaders: int) -> int:
-    protocol = engine.Protocol(
-        lr=1e-3,
-        epochs=1,
-        batch_size=4,
-        lr_step=7,
-        lr_gamma=0.1,
-        seed=0,
-        frozen_batchnorm="train",
-        memory_format="channels_last",
-        precision="default",
-    )
+    settings = params.load(ROOT / "params.yaml").train
+    protocol = engine.Protocol(lr=1e-3, **settings.model_dump(exclude={"device", "keep_features"}))
     return sum(len(images) for images, _ in engine.train_batches(data, protocol, epoch, loaders))
 
 

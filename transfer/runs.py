@@ -24,6 +24,6 @@ class Run:
         return f"metrics/{kind}/{self.name}.{suffix}"
 
 
-def rows(grid: Grid, dataset: str) -> list[tuple[str, float, str]]:
+def rows(grid: Grid) -> list[tuple[str, float, str]]:
     """(backbone, lr, freezing) in the order of the report's tables."""
     return list(product(grid.backbone, grid.lr, grid.freezing))

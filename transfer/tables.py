@@ -25,7 +25,7 @@ def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> 
     """Best test accuracy of every run of a data set, by (backbone, lr, freezing) and start."""
     return {
         row: {start: read(Run(dataset, *row, start))["best"]["accuracy"] for start in grid.start}
-        for row in rows(grid, dataset)
+        for row in rows(grid)
     }
 
 
