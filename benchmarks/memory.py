@@ -1,11 +1,13 @@
-"""Peak resident memory of a run: over the epochs, and beside the tutorial's.
+"""Peak memory of a run: by number of epochs, and on a data set larger than the machine's memory.
 
-The packed pixels are mapped, not read, and the system takes their pages back when it needs them, so
-what counts is the anonymous peak (VmHWM less mapped files).
+The packed pixels are mapped, and the system takes their pages back when it needs them, so what
+counts is the anonymous peak (RssAnon). The large data set is a file of zeros without blocks on
+disk: reading it fills memory as any file would.
 `PYTHONPATH=. python benchmarks/memory.py data/split/ants_bees`
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -46,6 +48,42 @@ def main() -> None:
             rows = ", ".join(f"{e}: {p} MiB" for e, p in zip(args.epochs, peaks, strict=True))
             growth = peaks[-1] / peaks[0]
             print(f"peak memory by epochs, {freezing}: {rows}; {growth:.2f} × the first")
+        pixels = larger_than_memory(study.folder / "data/packed/ab")
+        memory = peak(study, "frozen", 1)
+        print(
+            f"{pixels / 2**30:.0f} GiB of pixels, {total() / 2**30:.0f} GiB of memory: {memory} MiB"
+        )
+
+
+def larger_than_memory(folder: Path, side: int = 6000, size: int = 32, tested: int = 8) -> int:
+    """Make the packed data set one of square images, 1.5 times memory in all; bytes of pixels."""
+    image, prepared = side * side * 3, size * size * 3
+    n = int(1.5 * total()) // image
+    train, test = range(n), range(tested)
+    index = {
+        "classes": ["a", "b"],
+        "size": size,
+        "sha256": "",
+        "train": part([i * image for i in train], side),
+        "test": part([n * image + i * prepared for i in test], size),
+    }
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    os.truncate(folder / "pixels.bin", 0)
+    os.truncate(folder / "pixels.bin", n * image + tested * prepared)
+    return n * image
+
+
+def part(offsets: list[int], side: int) -> dict[str, list]:
+    n = len(offsets)
+    labels = [i % 2 for i in range(n)]
+    names = [f"{i}" for i in range(n)]
+    sides = [side] * n
+    return {"names": names, "offset": offsets, "height": sides, "width": sides, "label": labels}
+
+
+def total() -> int:
+    """Bytes of memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak(study: Study, freezing: str, epochs: int) -> int:

@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from benchmarks.common import ROOT, alternate, show
 from benchmarks.tutorial import loaders
 from transfer import engine, packed, params
+from transfer.feed import Feed
 
 
 def main() -> None:
@@ -36,10 +39,12 @@ def main() -> None:
     show(f"input pipeline, {len(data.train)} images, {cores} cores", results, "images/s")
 
 
-def ours(data: packed.Packed, epoch: int, loaders: int) -> int:
+def ours(data: packed.Packed, epoch: int, threads: int) -> int:
     settings = params.load(ROOT / "params.yaml").train
-    protocol = engine.Protocol(lr=1e-3, **settings.model_dump(exclude={"device", "keep_features"}))
-    return sum(len(images) for images, _ in engine.train_batches(data, protocol, epoch, loaders))
+    protocol = engine.Protocol(lr=1e-3, **settings.protocol)
+    feed = Feed(data, torch.device("cpu"), protocol.layout)
+    feed.threads = threads
+    return sum(len(images) for images, _ in feed.train(*protocol.plan(data, epoch)))
 
 
 def rate(once: Callable[[], int]) -> float:

@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from transfer import cli, engine, files, models, packed, params
-from transfer.progress import progress
+from transfer.progress import watched
 
 
 def main() -> None:
@@ -21,14 +21,15 @@ def main() -> None:
         frozen_batchnorm="train",
         memory_format="contiguous",
         precision="default",
+        cuda_graph=False,
         **settings.model_dump(exclude={"source", "backbone"}),
     )
-    with progress(f"pretrain {backbone}", protocol.epochs) as report:
-        curve = engine.finetune(model, data, protocol, torch.device("cpu"), report)
+    curve = engine.finetune(model, data, protocol, torch.device("cpu"))
+    last = watched(f"pretrain {backbone}", protocol.epochs, curve)[-1]
     with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
         torch.save(model.state_dict(), part)
     print(
-        f"pretrain {backbone}: accuracy {curve[-1].test_accuracy:.3f} "
+        f"pretrain {backbone}: accuracy {last.test_accuracy:.3f} "
         f"on {len(data.classes)} source classes"
     )
 

@@ -6,6 +6,7 @@ import math
 import platform
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from transfer import cli, engine, features, files, models, packed, params
-from transfer.progress import progress
+from transfer.progress import watched
 from transfer.runs import Run
 
 
@@ -24,21 +25,19 @@ def main() -> None:
     settings = params.load().train
     data = packed.load(f"data/packed/{run.dataset}")
     device = check(settings, data)
-    protocol = engine.Protocol(
-        lr=run.lr, **settings.model_dump(exclude={"device", "keep_features"})
-    )
+    protocol = engine.Protocol(lr=run.lr, **settings.protocol)
     started = time.perf_counter()
-    with progress(run.name, protocol.epochs) as report:
-        curve = fit(run, settings, data, protocol, device, report)
+    epochs = fit(run, settings, data, protocol, device)
+    curve = watched(run.name, protocol.epochs, epochs)
     write(run, curve, data, protocol.seed, device, time.perf_counter() - started)
 
 
-def fit(run, settings, data, protocol, device, report) -> list[engine.Epoch]:
-    """The run's curve. A frozen run's backbone pass is taken from its file, or kept there."""
+def fit(run, settings, data, protocol, device) -> Iterator[engine.Epoch]:
+    """The run's epochs. A frozen run's backbone pass is taken from its file, or kept there."""
     checkpoint = Path(f"data/weights/{run.backbone}-{run.start}.pth")
     model = models.build(run.backbone, len(data.classes), checkpoint, protocol.seed)
     if run.freezing == "finetuned":
-        return engine.finetune(model, data, protocol, device, report)
+        return engine.finetune(model, data, protocol, device)
     head = getattr(model, models.HEAD).to(device)
     epochs = features.compute(model, data, protocol, device)
     if settings.keep_features:
@@ -46,7 +45,7 @@ def fit(run, settings, data, protocol, device, report) -> list[engine.Epoch]:
         key = features.fingerprint(index, checkpoint, run.backbone, protocol, device_name(device))
         name = f"{run.dataset}-{run.backbone}-{run.start}"
         epochs = features.kept(Path("data/features"), name, key, epochs, protocol, data, device)
-    return engine.probe(head, epochs, data, protocol, report)
+    return engine.probe(head, epochs, data, protocol)
 
 
 def parse() -> Run:

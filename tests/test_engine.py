@@ -12,6 +12,7 @@ from torch import nn
 
 from tests.conftest import ROOT, draw_split
 from transfer import augment, engine, features, models, packed
+from transfer.feed import Feed
 
 CPU = torch.device("cpu")
 PROTOCOL = engine.Protocol(
@@ -24,6 +25,7 @@ PROTOCOL = engine.Protocol(
     frozen_batchnorm="train",
     memory_format="contiguous",
     precision="default",
+    cuda_graph=False,
 )
 
 
@@ -72,10 +74,10 @@ def plain_loop(model, data, protocol, frozen):
 
 def run(model, data, protocol, frozen, chunk=64):
     if not frozen:
-        return engine.finetune(model, data, protocol, CPU, report=lambda epoch: None)
+        return list(engine.finetune(model, data, protocol, CPU))
     head = model.fc
     epochs = features.compute(model, data, protocol, CPU, chunk)
-    curve = engine.probe(head, epochs, data, protocol, report=lambda epoch: None)
+    curve = list(engine.probe(head, epochs, data, protocol))
     model.fc = head
     return curve
 
@@ -145,7 +147,7 @@ def test_kept_features_give_the_same_run(scratch, data, tmp_path):
         head = model.fc
         epochs = features.compute(model, data, PROTOCOL, CPU) if computed else iter(())
         kept = features.kept(tmp_path, "run", key, epochs, PROTOCOL, data, CPU)
-        return engine.probe(head, kept, data, PROTOCOL, lambda epoch: None)
+        return list(engine.probe(head, kept, data, PROTOCOL))
 
     first = curve("one")
     assert curve("one", computed=False) == first
@@ -205,7 +207,7 @@ def test_faster_settings_reach_the_same_accuracy(scratch, tmp_path, frozen, sett
     def outcome(**changed):
         protocol = replace(PROTOCOL, epochs=3, **changed)
         model = models.build("resnet18", 2, scratch, seed=0)
-        images = next(iter(engine.test_batches(model, data, protocol, CPU)))
+        images = next(Feed(data, CPU, protocol.layout).test())
         with torch.inference_mode():
             outputs = protocol.forward(model.train())(images)
         model = models.build("resnet18", 2, scratch, seed=0)
@@ -238,3 +240,20 @@ def test_features_are_bound_to_all_they_depend_on(scratch, tmp_path):
         key("weights", checkpoint=other),
     ]
     assert len(set(different)) == len(different)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["default", "bfloat16"])
+def test_a_recorded_step_is_the_plain_one(scratch, data, precision):
+    """On 22 images in batches of 4, the last one short."""
+
+    def outcome(graph):
+        model = models.build("resnet18", 2, scratch, seed=0)
+        protocol = replace(PROTOCOL, cuda_graph=graph, precision=precision)
+        curve = list(engine.finetune(model, data, protocol, torch.device("cuda")))
+        return curve, model.state_dict()
+
+    (recorded, weights), (plain, expected) = outcome(True), outcome(False)
+    assert [row.lr for row in recorded] == [row.lr for row in plain]
+    for ours, theirs in zip(weights.values(), expected.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-4)

@@ -1,5 +1,8 @@
 """Packed pixels and crops against torchvision on PIL images."""
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from torchvision.transforms import functional
 
 from tests.conftest import draw_split
 from transfer import augment, engine, packed
+from transfer.feed import Feed, ahead
 
 
 def test_packed_test_images_are_torchvisions(split, data):
@@ -44,6 +48,18 @@ def test_crops_are_pillows_within_one_grey_level(split, data):
         theirs = functional.resized_crop(image, *box, [64, 64])
         theirs = functional.hflip(theirs) if crops.flip[i] else theirs
         assert np.abs(ours[i] - np.asarray(theirs, dtype=int)).max() <= 1
+
+
+@pytest.mark.parametrize("floats", [1, 30_000, 1 << 26])
+def test_crops_by_matrix_products_are_the_same(data, floats):
+    """Whether all are cut at once, in a few pieces, or one by one."""
+    chosen = np.random.default_rng(1).permutation(len(data.train))[:9]
+    crops = augment.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
+    expected = augment.crop_batch(data, chosen, crops)
+    resident = replace(data, pixels=torch.from_numpy(data.pixels))
+    ours = augment.crop_chunk(resident, chosen, crops, floats)
+    assert ours.dtype == expected.dtype
+    assert (ours.int() - expected.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("height,width", [(300, 500), (20, 400), (400, 20), (1, 1)])
@@ -81,10 +97,28 @@ def test_a_tiny_image_is_packed(tmp_path):
     assert augment.crop_batch(tiny, np.arange(4), crops).shape == (4, 64, 64, 3)
 
 
-def test_loader_threads_change_nothing(data):
-    protocol = engine.Protocol(1e-3, 1, 4, 7, 0.1, 0, "train", "channels_last", "default")
-    alone = list(engine.train_batches(data, protocol, 0, loaders=0))
-    ahead = list(engine.train_batches(data, protocol, 0, loaders=2))
-    assert [batch.tolist() for _, batch in alone] == [batch.tolist() for _, batch in ahead]
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(alone, ahead, strict=True))
-    assert sorted(np.concatenate([batch for _, batch in alone])) == list(range(len(data.train)))
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_ahead_change_nothing(threads):
+    """Whatever is ready first, results come in order, and an error comes out."""
+
+    def slow(value):
+        time.sleep(0.002 * (value % 3))
+        return 12 // (value - 40)
+
+    assert list(ahead(slow, range(30), threads)) == list(map(slow, range(30)))
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(slow, range(50), threads))
+
+
+def test_an_epoch_has_every_image_once(data):
+    protocol = engine.Protocol(1e-3, 1, 4, 7, 0.1, 0, "train", "channels_last", "default", False)
+    batches, crops = protocol.plan(data, 0)
+    singly = list(Feed(data, torch.device("cpu"), protocol.layout).train(batches, crops))
+    grouped = list(Feed(data, torch.device("cpu"), protocol.layout).train(batches, crops, 3))
+    assert sorted(np.concatenate(batches)) == list(range(len(data.train)))
+    assert [len(labels) for _, labels in singly] == [4, 4, 4, 4, 4, 2]
+    assert [len(labels) for _, labels in grouped] == [12, 10]
+    for singles, groups in zip(zip(*singly, strict=True), zip(*grouped, strict=True), strict=True):
+        assert torch.equal(torch.cat(singles), torch.cat(groups))
+    order = np.concatenate(batches)
+    assert torch.cat([labels for _, labels in singly]).tolist() == data.train.label[order].tolist()

@@ -59,12 +59,59 @@ def crop_batch(data: Packed, chosen: np.ndarray, crops: Crops) -> torch.Tensor:
     """Cut, resize and flip the chosen training images: uint8 [len(chosen), size, size, 3]."""
     out = torch.empty((len(chosen), data.size, data.size, 3), dtype=torch.uint8)
     for row, i in zip(out, chosen, strict=True):
-        top, left = crops.top[i], crops.left[i]
-        cut = data.image(data.train, i)[top : top + crops.height[i], left : left + crops.width[i]]
-        pixels = torch.from_numpy(cut).permute(2, 0, 1)[None]
-        resized = interpolate(pixels, (data.size, data.size), mode="bilinear", antialias=True)
+        cut = _cut(data, crops, i).permute(2, 0, 1)[None]
+        resized = interpolate(cut, (data.size, data.size), mode="bilinear", antialias=True)
         row.copy_((resized.flip(3) if crops.flip[i] else resized)[0].permute(1, 2, 0))
     return out
+
+
+def crop_chunk(
+    data: Packed, chosen: np.ndarray, crops: Crops, floats: int = 1 << 26
+) -> torch.Tensor:
+    """What `crop_batch` does, to one grey level, for pixels on a GPU: two matrix products for all
+    images at once, instead of some launches for each.
+
+    The crops are laid on a canvas of the largest one's size, of at most `floats` numbers unless
+    one crop needs more.
+    """
+    height, width = crops.height[chosen], crops.width[chosen]
+    tall, wide = int(height.max()), int(width.max())
+    if len(chosen) > 1 and len(chosen) * tall * wide * 3 > floats:
+        halves = np.array_split(chosen, 2)
+        return torch.cat([crop_chunk(data, half, crops, floats) for half in halves])
+    device, n = data.pixels.device, len(chosen)
+    canvas = torch.zeros((n, 3, tall, wide), device=device)
+    for row, i, h, w in zip(canvas, chosen, height, width, strict=True):
+        row[:, :h, :w] = _cut(data, crops, i).permute(2, 0, 1)
+    across = _triangles(width, wide, data.size, device)
+    flip = torch.from_numpy(crops.flip[chosen]).to(device)
+    across = torch.where(flip[:, None, None], across.flip(1), across)
+    down = _triangles(height, tall, data.size, device)
+    # As Pillow: first across, then down, and whole grey levels after each.
+    rows = _grey(canvas.view(n, 3 * tall, wide) @ across.mT).view(n, 3, tall, data.size)
+    return _grey(down[:, None] @ rows).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _cut(data: Packed, crops: Crops, i: int) -> torch.Tensor:
+    top, left = crops.top[i], crops.left[i]
+    image = data.image(data.train, i)
+    return torch.as_tensor(image[top : top + crops.height[i], left : left + crops.width[i]])
+
+
+def _triangles(lengths: np.ndarray, longest: int, size: int, device) -> torch.Tensor:
+    """[n, size, longest]: what each of `size` output pixels takes of each of `lengths` inputs, by
+    the triangle filter that Pillow and torch resize with, widened when it shrinks."""
+    length = torch.from_numpy(lengths).to(device)[:, None, None].float()
+    scale = length / size
+    center = (torch.arange(size, device=device)[:, None] + 0.5) * scale
+    pixel = torch.arange(longest, device=device)
+    weights = 1 - (pixel + 0.5 - center).abs() / scale.clamp(min=1)
+    weights = weights.clamp(min=0) * (pixel < length)
+    return weights / weights.sum(2, keepdim=True)
+
+
+def _grey(values: torch.Tensor) -> torch.Tensor:
+    return values.round_().clamp_(0, 255)
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from transfer import files, models
-from transfer.engine import Features, Protocol, loaders, memory_format, test_batches, train_batches
+from transfer.engine import Features, Protocol
+from transfer.feed import CHUNK, Feed
 from transfer.packed import Packed
 
 
@@ -27,7 +28,7 @@ def compute(
     data: Packed,
     protocol: Protocol,
     device: torch.device,
-    chunk: int = 64,
+    chunk: int = CHUNK,
 ) -> Iterator[Features]:
     """Each epoch's features [n, d] of the training images, batch by batch, and [m, d] of the test
     images. The model's head is replaced; its batch-norm statistics move as in training.
@@ -35,24 +36,20 @@ def compute(
     About `chunk` images go through the network at once, with batch norm still per batch.
     """
     setattr(model, models.HEAD, nn.Identity())
-    model.to(device, memory_format=memory_format(protocol.memory_format))
+    model.to(device, memory_format=protocol.layout)
+    feed, forward = Feed(data, device, protocol.layout), protocol.forward(model)
     group = max(1, chunk // protocol.batch_size)
-    forward, test = protocol.forward(model), None
+    moving, test = protocol.frozen_batchnorm == "train", None
     for epoch in range(protocol.epochs):
-        moving = protocol.frozen_batchnorm == "train"
         with torch.inference_mode():
-            train = torch.cat(list(_train_features(model, data, protocol, device, epoch, group)))
+            model.train(moving)
+            batches = feed.train(*protocol.plan(data, epoch), group)
+            train = torch.cat([per_batch(model, images, protocol) for images, _ in batches])
+            model.eval()
             if moving or test is None:
-                batches = test_batches(model, data, protocol, device)
-                test = torch.cat([forward(images) for images in batches])
+                test = torch.cat([forward(images) for images in feed.test()])
         # A clone outside inference mode is an ordinary tensor, which a head can be trained on.
         yield train.clone(), test.clone()
-
-
-def _train_features(model, data, protocol, device, epoch, group) -> Iterator[torch.Tensor]:
-    model.train(protocol.frozen_batchnorm == "train")
-    for images, _ in train_batches(data, protocol, epoch, loaders(device), group):
-        yield per_batch(model, images.to(device, non_blocking=True), protocol)
 
 
 def per_batch(model: nn.Module, images: torch.Tensor, protocol: Protocol) -> torch.Tensor:
@@ -117,7 +114,7 @@ def fingerprint(
         "code": [
             hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(Path(__file__).parent.glob("*.py"))
-            if path.stem in ("augment", "engine", "features", "models", "packed")
+            if path.stem in ("augment", "engine", "features", "feed", "models", "packed")
         ],
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()

@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Packed:
-    """pixels: uint8, flat, mapped. size: side of the prepared test images, pixels."""
+    """pixels: uint8, flat: mapped, or a tensor. size: side of the prepared test images, pixels."""
 
     pixels: np.ndarray
     classes: list[str]

@@ -160,8 +160,9 @@ class Grid(Section):
 class Train(Section):
     """The report's protocol (section 3.3) is Adam, batches of 4, 25 epochs, and a learning rate
     multiplied by `lr_gamma` every `lr_step` epochs. `precision`: PyTorch's default, or bfloat16
-    where PyTorch's autocast holds it safe. `keep_features` keeps frozen runs' backbone
-    passes in data/features, for further heads."""
+    where PyTorch's autocast holds it safe. `cuda_graph` records a GPU's finetuning step once and
+    replays it. `keep_features` keeps frozen runs' backbone passes in data/features, for further
+    heads."""
 
     epochs: Positive
     batch_size: Positive
@@ -172,7 +173,13 @@ class Train(Section):
     device: Literal["auto", "cpu", "cuda"]
     memory_format: Literal["contiguous", "channels_last"]
     precision: Literal["default", "bfloat16"]
+    cuda_graph: bool
     keep_features: bool
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What engine.Protocol takes besides the learning rate."""
+        return self.model_dump(exclude={"device", "keep_features"})
 
 
 class Draw(Section):

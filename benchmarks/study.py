@@ -1,0 +1,135 @@
+"""All runs of the study, and how far that is from the machine's limit.
+
+Data sets of the report's sizes, drawn as noise (500 × 375 pixels), and random weights: a run's time
+depends on neither. The floor is the networks' operations ÷ the rate of a large matrix product.
+`PYTHONPATH=. python benchmarks/study.py --precision bfloat16 --cuda-graph --at-once 4`
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import ROOT, hardware
+from transfer import models, packed, params
+
+SIZES = {  # images per class, as params.yaml has them
+    "ants_bees": (122, 77),
+    "cats_dogs": (2000, 1000),
+    "glioma": (200, 100),
+    "cars_bikes": (1500, 500),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shrink", type=int, default=1, help="divide the data sets' sizes")
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--precision", choices=["default", "bfloat16"], default="default")
+    parser.add_argument("--cuda-graph", action="store_true")
+    parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
+    args = parser.parse_args()
+    sizes = {name: [n // args.shrink for n in parts] for name, parts in SIZES.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder), sizes, args)
+        study = params.load(Path(folder, "params.yaml"))
+        seconds = train(Path(folder), study.grid, args.at_once)
+    done, rate = operations(study, sizes), peak(args.precision)
+    print(
+        f"study: {study.runs} runs, {args.epochs} epochs, {args.precision}, {args.at_once} at once"
+    )
+    print(f"study: {seconds:.0f} s [{hardware()}]")
+    print(f"study: floor {done / rate:.0f} s = {done:.3g} operations ÷ {rate:.3g}/s")
+    print(f"study: {seconds * rate / done:.1f} × the floor")
+
+
+def prepare(folder: Path, sizes: dict, args) -> None:
+    settings = YAML().load(ROOT / "params.yaml")
+    chosen = {"epochs": args.epochs, "precision": args.precision, "cuda_graph": args.cuda_graph}
+    settings["train"].update(chosen)
+    YAML().dump(settings, folder / "params.yaml")
+    (folder / "data/weights").mkdir(parents=True)
+    for backbone, start in product(settings["grid"]["backbone"], settings["grid"]["start"]):
+        models.save_empty(folder / f"data/weights/{backbone}-{start}.pth")
+    rng = np.random.default_rng(0)
+    for name, counts in sizes.items():
+        for part, label in product(("train", "test"), ("a", "b")):
+            into = folder / "split" / name / part / label
+            into.mkdir(parents=True)
+            for i in range(counts[part == "test"]):
+                noise = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+                noise.resize((500, 375)).save(into / f"{i}.bmp")
+        out = folder / "data/packed" / name
+        packed.write(folder / "split" / name, out, resize=256, size=224, short_side=0)
+
+
+def train(folder: Path, grid: params.Grid, at_once: int) -> float:
+    """Seconds of all runs as processes; a frozen pass is done before the runs that share it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(arguments: tuple) -> None:
+        command = [sys.executable, "-m", "stages.train", *map(str, arguments)]
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+
+    started = time.perf_counter()
+    first, *others = grid.lr
+    for rates in ([first], others):
+        runs = product(grid.dataset, grid.backbone, rates, grid.freezing, grid.start)
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(run, runs))
+    return time.perf_counter() - started
+
+
+def operations(study: params.Params, sizes: dict) -> float:
+    """Of the whole grid: a training step counts three forwards, a frozen pass one for all rates."""
+    total, grid = 0, study.grid
+    for backbone, dataset in product(grid.backbone, grid.dataset):
+        train, test = (2 * n for n in sizes[dataset])
+        finetuned = len(grid.lr) * (3 * train + test)
+        frozen = train + test
+        passes = sum({"finetuned": finetuned, "frozen": frozen}[f] for f in grid.freezing)
+        total += passes * len(grid.start) * study.train.epochs * forward_operations(backbone)
+    return total
+
+
+def forward_operations(backbone: str) -> int:
+    """Of one 224 px image; a multiply-add is two."""
+    with tempfile.TemporaryDirectory() as folder:
+        models.save_empty(Path(folder, "empty.pth"))
+        model = models.build(backbone, 2, Path(folder, "empty.pth"), seed=0).eval()
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(torch.zeros(1, 3, 224, 224))
+    return counter.get_total_flops()
+
+
+def peak(precision: str) -> float:
+    """Operations per second of the best of ten large matrix products."""
+    cuda = torch.cuda.is_available()
+    # Convolutions use TF32 by default.
+    torch.backends.cuda.matmul.allow_tf32 = True
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    n = 8192 if cuda else 2048
+    a = torch.randn(n, n, device="cuda" if cuda else "cpu", dtype=dtype)
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        a @ a
+        if cuda:
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * n**3 / best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A data set's images as the network takes them: cropped anew every epoch, batched, normalised."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from transfer import augment
+from transfer.packed import Packed
+
+CHUNK = 64  # images that go through a network at once where batches do not matter
+
+
+class Feed:
+    """Batches of a data set on a device.
+
+    `layout` is the memory format of the batches. A GPU holds all pixels and cuts the crops
+    itself where half its free memory takes them; otherwise threads on the host prepare some
+    batches ahead. A CPU prepares each batch when it is asked for: threads beside those of the
+    convolutions would only stall them.
+    """
+
+    def __init__(self, data: Packed, device: torch.device, layout: torch.memory_format) -> None:
+        self.device, self.layout = device, layout
+        pixels = torch.from_numpy(data.pixels)
+        self.resident = device.type == "cuda" and fits(pixels.nbytes, device)
+        self.data = replace(data, pixels=pixels.to(device) if self.resident else pixels)
+        self.threads = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+
+    def train(
+        self, batches: list[np.ndarray], crops: augment.Crops, group: int = 1
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images float32 [n, 3, size, size] and labels int64 [n] of the batches (indices of
+        training images), `group` batches at a time."""
+        labels = torch.from_numpy(self.data.train.label[np.concatenate(batches)]).to(self.device)
+        together = [np.concatenate(batches[i : i + group]) for i in range(0, len(batches), group)]
+        images = self._resident(together, crops) if self.resident else self._host(together, crops)
+        yield from zip(images, labels.split(len(together[0])), strict=True)
+
+    def test(self) -> Iterator[torch.Tensor]:
+        """The test images in order, in large batches."""
+        for images in self.data.test_images().split(CHUNK):
+            yield self._prepared(images.to(self.device))
+
+    def _resident(self, groups: list[np.ndarray], crops: augment.Crops) -> Iterator[torch.Tensor]:
+        # Launching a kernel takes longer than cropping four images, so many are cropped at once.
+        at_once = max(1, CHUNK // len(groups[0]))
+        for start in range(0, len(groups), at_once):
+            some = groups[start : start + at_once]
+            cut = augment.crop_chunk(self.data, np.concatenate(some), crops)
+            yield from self._prepared(cut).split([len(group) for group in some])
+
+    def _host(self, groups: list[np.ndarray], crops: augment.Crops) -> Iterator[torch.Tensor]:
+        def prepared(chosen: np.ndarray) -> torch.Tensor:
+            images = self._prepared(augment.crop_batch(self.data, chosen, crops))
+            return images.pin_memory() if self.threads else images
+
+        for images in ahead(prepared, groups, self.threads):
+            yield images.to(self.device, non_blocking=True)
+
+    def _prepared(self, images: torch.Tensor) -> torch.Tensor:
+        return augment.normalize(images).contiguous(memory_format=self.layout)
+
+
+def fits(size: int, device: torch.device) -> bool:
+    return size <= torch.cuda.mem_get_info(device)[0] // 2
+
+
+def ahead(function: Callable, inputs: Iterable, threads: int) -> Iterator:
+    """map(function, inputs), computed by `threads` threads a few inputs ahead; by none with 0."""
+    if not threads:
+        yield from map(function, inputs)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for value in inputs:
+            waiting.append(pool.submit(function, value))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
