@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--further-only", action="store_true", help="leave the half itself out")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = Study(folder, args.split, args.checkpoint, epochs=args.epochs)
@@ -35,8 +36,11 @@ def main() -> None:
         def theirs(round: int) -> float:
             return sum(study.tutorial(*run, args.epochs) for run in runs)
 
-        results = alternate({"tutorial": theirs, "ours": ours}, args.rounds, warm_up=0)
-        show(f"frozen half, {args.backbone}, {args.epochs} epochs", results, "s")
+        if args.further_only:
+            study.ours(*runs[0])
+        else:
+            results = alternate({"tutorial": theirs, "ours": ours}, args.rounds, warm_up=0)
+            show(f"frozen half, {args.backbone}, {args.epochs} epochs", results, "s")
         further = alternate(
             {
                 "tutorial": lambda round: study.tutorial(

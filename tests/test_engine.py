@@ -66,8 +66,9 @@ def plain_loop(model, data, protocol, frozen):
         scheduler.step()
         model.eval()
         with torch.no_grad():
-            images = torch.from_numpy(data.test_images())
-            right = model(augment.normalize(images)).argmax(1).numpy() == data.test.label
+            right = (
+                model(augment.normalize(data.test_images())).argmax(1).numpy() == data.test.label
+            )
         accuracies.append(right.mean())
     return accuracies
 

@@ -95,7 +95,7 @@ def crop_chunk(
 def _cut(data: Packed, crops: Crops, i: int) -> torch.Tensor:
     top, left = crops.top[i], crops.left[i]
     image = data.image(data.train, i)
-    return torch.as_tensor(image[top : top + crops.height[i], left : left + crops.width[i]])
+    return image[top : top + crops.height[i], left : left + crops.width[i]]
 
 
 def _triangles(lengths: np.ndarray, longest: int, size: int, device) -> torch.Tensor:

@@ -26,9 +26,8 @@ class Feed:
 
     def __init__(self, data: Packed, device: torch.device, layout: torch.memory_format) -> None:
         self.device, self.layout = device, layout
-        pixels = torch.from_numpy(data.pixels)
-        self.resident = device.type == "cuda" and fits(pixels.nbytes, device)
-        self.data = replace(data, pixels=pixels.to(device) if self.resident else pixels)
+        self.resident = device.type == "cuda" and fits(data.pixels.nbytes, device)
+        self.data = replace(data, pixels=data.pixels.to(device)) if self.resident else data
         self.threads = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
 
     def train(

@@ -3,16 +3,21 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from transfer.cli import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -35,20 +40,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Packed:
-    """pixels: uint8, flat: mapped, or a tensor. size: side of the prepared test images, pixels."""
+    """pixels: uint8, flat, mapped. size: side of the prepared test images, pixels."""
 
-    pixels: np.ndarray
+    pixels: "torch.Tensor"
     classes: list[str]
     size: int
     train: Part
     test: Part
 
-    def image(self, part: Part, i: int) -> np.ndarray:
+    def image(self, part: Part, i: int) -> "torch.Tensor":
         """Image i as uint8 [height, width, 3], not copied."""
         height, width, start = int(part.height[i]), int(part.width[i]), int(part.offset[i])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
-    def test_images(self) -> np.ndarray:
+    def test_images(self) -> "torch.Tensor":
         """All prepared test images as uint8 [n, size, size, 3], not copied."""
         start = int(self.test.offset[0])
         shape = (len(self.test), self.size, self.size, 3)
@@ -148,6 +153,14 @@ def load(folder: str | Path) -> Packed:
         )
         for part in ("train", "test")
     }
-    # Copy on write: nobody writes, and torch takes only arrays that could be written.
-    pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="c")
-    return Packed(pixels, index["classes"], index["size"], **parts)
+    pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
+    return Packed(_tensor(pixels), index["classes"], index["size"], **parts)
+
+
+def _tensor(pixels: np.ndarray) -> "torch.Tensor":
+    """Of the same memory. A mapping that is only read may be larger than the machine's memory."""
+    import torch  # a second to import, and packing does without
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
