@@ -24,8 +24,8 @@ def main() -> None:
         cuda_graph=False,
         **settings.model_dump(exclude={"source", "backbone"}),
     )
-    curve = engine.finetune(model, data, protocol, torch.device("cpu"))
-    last = watched(f"pretrain {backbone}", protocol.epochs, curve)[-1]
+    outcomes = engine.finetune(model, data, protocol, torch.device("cpu"))
+    last = watched(f"pretrain {backbone}", protocol.epochs, outcomes)[-1].epoch
     with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
         torch.save(model.state_dict(), part)
     print(

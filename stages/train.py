@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from transfer import cli, engine, features, files, models, packed, params
+from transfer import cli, engine, features, files, models, packed, params, predictions
 from transfer.progress import watched
 from transfer.runs import Run
 
@@ -27,12 +27,13 @@ def main() -> None:
     device = check(settings, data)
     protocol = engine.Protocol(lr=run.lr, **settings.protocol)
     started = time.perf_counter()
-    epochs = fit(run, settings, data, protocol, device)
-    curve = watched(run.name, protocol.epochs, epochs)
-    write(run, curve, data, protocol.seed, device, time.perf_counter() - started)
+    outcomes = watched(run.name, protocol.epochs, fit(run, settings, data, protocol, device))
+    seconds = time.perf_counter() - started
+    predictions.save(run.path("predictions", "npz"), {"test": predicted(data, outcomes)})
+    write(run, [epoch for epoch, _ in outcomes], data, protocol.seed, device, seconds)
 
 
-def fit(run, settings, data, protocol, device) -> Iterator[engine.Epoch]:
+def fit(run, settings, data, protocol, device) -> Iterator[engine.Outcome]:
     """The run's epochs. A frozen run's backbone pass is taken from its file, or kept there."""
     checkpoint = Path(f"data/weights/{run.backbone}-{run.start}.pth")
     model = models.build(run.backbone, len(data.classes), checkpoint, protocol.seed)
@@ -73,8 +74,13 @@ def check(settings: params.Train, data: packed.Packed) -> torch.device:
         raise cli.UserError(f"params.yaml: train.device: {error}") from None
 
 
+def predicted(data: packed.Packed, outcomes: list[engine.Outcome]) -> predictions.Predictions:
+    outputs = torch.stack([outputs for _, outputs in outcomes])
+    return predictions.of(data.test.names, data.test.label, outputs.softmax(2).cpu().numpy())
+
+
 def write(run, curve, data, seed, device, seconds) -> None:
-    """The run's three files; what differs between equal runs is in the last."""
+    """The run's metrics, curve and timing; what differs between equal runs is in the last."""
     outcome = record(run, curve, data, seed, device)
     files.write_json(run.path("runs"), outcome)
     with files.replacing(run.path("curves", "csv")) as part, open(part, "w", newline="") as file:
@@ -106,6 +112,7 @@ def record(run, curve, data, seed, device) -> dict[str, Any]:
         "last": {key: finite(value) for key, value in asdict(curve[-1]).items()},
         "n": {part: sum(count.values()) for part, count in counts.items()},
         "images": counts,
+        "data": data.sha256,
         "seed": seed,
         "device": device_name(device),
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}

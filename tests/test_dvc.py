@@ -98,6 +98,9 @@ def study(tmp_path_factory) -> Study:
     return made
 
 
+PAGES = {"tables", "evidence", "report"}
+
+
 def trained(stages: set[str], *words: str) -> set[str]:
     return {s for s in stages if s.startswith("train@") and all(word in s for word in words)}
 
@@ -105,8 +108,10 @@ def trained(stages: set[str], *words: str) -> set[str]:
 def test_the_first_run_runs_all_and_the_second_nothing(study):
     assert len(trained(study.first)) == 8
     assert study.first - trained(study.first) == {
-        *("params", "tables", "weights@resnet18"),
+        *("params", "weights@resnet18"),
         *(f"{stage}@{name}" for stage in ("split", "pack") for name in ("one", "two")),
+        *(f"similarity@{name}-resnet18" for name in ("one", "two")),
+        *PAGES,
     }
     assert study.repro() == set()
     assert study.run("git", "status", "--porcelain") == ""
@@ -124,14 +129,16 @@ def test_runs_and_tables_agree(study):
 
 # Each change, the stages that must rerun beside `params`, and no other.
 CHANGES = {
-    "datasets.one.title": ("another", lambda all: {"tables"}),
+    "datasets.one.title": ("another", lambda all: PAGES),
     "datasets.two.count.test": (
         4,
-        lambda all: {"split@two", "pack@two", "tables"} | trained(all, "@two-"),
+        lambda all: (
+            {"split@two", "pack@two", "similarity@two-resnet18", *PAGES} | trained(all, "@two-")
+        ),
     ),
     "train.lr_gamma": (0.5, lambda all: trained(all)),
-    "grid.freezing": (["frozen"], lambda all: {"tables"}),
-    "split.unreadable": ("skip", lambda all: {"split@one", "split@two"}),
+    "grid.freezing": (["frozen"], lambda all: PAGES),
+    "split.unreadable": ("skip", lambda all: {"split@one", "split@two", "report"}),
 }
 
 
@@ -144,17 +151,17 @@ def test_a_change_reruns_its_own_stages_only(study, setting):
     (study.folder / "params.yaml").write_bytes(before)
     study.run("git", "checkout", "-q", ".")
     study.run("dvc", "checkout", "-q")
-    # One epoch's curve does not show the decay, so the tables may or may not be made anew.
-    assert ran - {"params"} - ({"tables"} if setting == "train.lr_gamma" else set()) == expected(
-        study.first
-    )
+    # One epoch's curve does not show the decay, so the pages may or may not be made anew.
+    may = {"params"} | (PAGES if setting == "train.lr_gamma" else set())
+    assert ran - may == expected(study.first)
 
 
 def test_new_weights_leave_the_baselines_alone(study):
     digest = save_weights(study.folder / "data/raw/resnet18.pth", seed=1)
     study.change("weights.resnet18.sha256", digest)
-    expected = {"params", "weights@resnet18", "tables"} | trained(study.first, "pretrained")
-    assert study.repro() == expected
+    similar = {s for s in study.first if s.startswith("similarity@")}
+    first = {"params", "weights@resnet18"} | similar | trained(study.first, "pretrained")
+    assert study.repro() - PAGES == first
 
 
 def test_exp_run_set_param_and_metrics_diff(study):
@@ -229,7 +236,7 @@ def test_stage_count_is_the_grids_product(folder):
 
 def test_the_samples_shared_stages_are_the_roots():
     root, sample = (YAML(typ="safe").load(ROOT / f) for f in ("dvc.yaml", "sample/dvc.yaml"))
-    shared = {"params", "split", "pack", "train", "tables"}
+    shared = {"params", "split", "pack", "train", "similarity", *PAGES}
     assert set(root["stages"]) - shared == {"download", "weights"}
     assert set(sample["stages"]) - shared == {"draw", "pretrain"}
     for name in shared:

@@ -75,10 +75,10 @@ def plain_loop(model, data, protocol, frozen):
 
 def run(model, data, protocol, frozen, chunk=64):
     if not frozen:
-        return list(engine.finetune(model, data, protocol, CPU))
+        return [row for row, _ in engine.finetune(model, data, protocol, CPU)]
     head = model.fc
     epochs = features.compute(model, data, protocol, CPU, chunk)
-    curve = list(engine.probe(head, epochs, data, protocol))
+    curve = [row for row, _ in engine.probe(head, epochs, data, protocol)]
     model.fc = head
     return curve
 
@@ -148,7 +148,7 @@ def test_kept_features_give_the_same_run(scratch, data, tmp_path):
         head = model.fc
         epochs = features.compute(model, data, PROTOCOL, CPU) if computed else iter(())
         kept = features.kept(tmp_path, "run", key, epochs, PROTOCOL, data, CPU)
-        return list(engine.probe(head, kept, data, PROTOCOL))
+        return [row for row, _ in engine.probe(head, kept, data, PROTOCOL)]
 
     first = curve("one")
     assert curve("one", computed=False) == first
@@ -251,7 +251,8 @@ def test_a_recorded_step_is_the_plain_one(scratch, data, precision):
     def outcome(graph):
         model = models.build("resnet18", 2, scratch, seed=0)
         protocol = replace(PROTOCOL, cuda_graph=graph, precision=precision)
-        curve = list(engine.finetune(model, data, protocol, torch.device("cuda")))
+        outcomes = engine.finetune(model, data, protocol, torch.device("cuda"))
+        curve = [row for row, _ in outcomes]
         return curve, model.state_dict()
 
     (recorded, weights), (plain, expected) = outcome(True), outcome(False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,13 @@ class Epoch:
     train_accuracy: float
     test_loss: float
     test_accuracy: float
+
+
+class Outcome(NamedTuple):
+    """An epoch and what the network then made of the test images: float32 [m, classes]."""
+
+    epoch: Epoch
+    outputs: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def pick_device(name: str) -> torch.device:
 
 def finetune(
     model: nn.Module, data: Packed, protocol: Protocol, device: torch.device
-) -> Iterator[Epoch]:
+) -> Iterator[Outcome]:
     """Train the whole model in place, an epoch at a time."""
     model.to(device, memory_format=protocol.layout)
     feed, forward = Feed(data, device, protocol.layout), protocol.forward(model)
@@ -100,12 +108,12 @@ def finetune(
         model.eval()
         with torch.inference_mode():
             outputs = torch.cat([forward(images) for images in feed.test()])
-        yield _row(epoch, lr, totals, outputs, data)
+        yield _outcome(epoch, lr, totals, outputs, data)
 
 
 def probe(
     head: nn.Module, epochs: Iterable[Features], data: Packed, protocol: Protocol
-) -> Iterator[Epoch]:
+) -> Iterator[Outcome]:
     """Train a head alone on each epoch's backbone features.
 
     The features of an epoch are those of the training images in the order of its batches,
@@ -125,11 +133,12 @@ def probe(
         optimizer.end_epoch()
         with torch.inference_mode():
             outputs = head(test_features)
-        yield _row(epoch, lr, totals, outputs, data)
+        yield _outcome(epoch, lr, totals, outputs, data)
 
 
-def _row(epoch: int, lr: float, totals: Totals, outputs: torch.Tensor, data: Packed) -> Epoch:
+def _outcome(epoch: int, lr: float, totals: Totals, outputs: torch.Tensor, data: Packed) -> Outcome:
     labels = torch.from_numpy(data.test.label).to(outputs.device)
     test = Totals(outputs.device)
     test.add(outputs, labels, cross_entropy(outputs, labels))
-    return Epoch(epoch, lr, *totals.take(len(data.train)), *test.take(len(labels)))
+    row = Epoch(epoch, lr, *totals.take(len(data.train)), *test.take(len(labels)))
+    return Outcome(row, outputs)

@@ -32,6 +32,19 @@ def build(backbone: str, classes: int, checkpoint: str | Path, seed: int) -> nn.
     return model
 
 
+def source(backbone: str, checkpoint: str | Path) -> nn.Module:
+    """The checkpoint's own network, with the head it was trained with.
+
+    Raises UserError as `load_checkpoint` does, and for a checkpoint without a head.
+    """
+    state = load_checkpoint(checkpoint)
+    if f"{HEAD}.weight" not in state:
+        raise UserError(f"{checkpoint}: has no {HEAD}.weight, the head of its source classes")
+    model = _architecture(backbone)(num_classes=len(state[f"{HEAD}.weight"]))
+    _fill(model, state, backbone, checkpoint)
+    return model
+
+
 def load_checkpoint(path: str | Path, source: str | Path = "") -> dict[str, torch.Tensor]:
     """Read a state_dict; a file that holds more than tensors is refused, never run.
 

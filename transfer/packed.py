@@ -40,11 +40,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Packed:
-    """pixels: uint8, flat, mapped. size: side of the prepared test images, pixels."""
+    """pixels: uint8, flat, mapped. size: side of the prepared test images, pixels. sha256: of the
+    pixels."""
 
     pixels: "torch.Tensor"
     classes: list[str]
     size: int
+    sha256: str
     train: Part
     test: Part
 
@@ -154,7 +156,7 @@ def load(folder: str | Path) -> Packed:
         for part in ("train", "test")
     }
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
-    return Packed(_tensor(pixels), index["classes"], index["size"], **parts)
+    return Packed(_tensor(pixels), index["classes"], index["size"], index["sha256"], **parts)
 
 
 def _tensor(pixels: np.ndarray) -> "torch.Tensor":

@@ -4,15 +4,16 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from transfer.engine import Epoch
+from transfer.engine import Outcome
 
 
-def watched(name: str, epochs: int, curve: Iterable[Epoch]) -> list[Epoch]:
-    """The curve's epochs as a list, shown as they come."""
-    rows = []
+def watched(name: str, epochs: int, outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes as a list, shown as they come."""
+    seen = []
     with tqdm(total=epochs, desc=name, unit="epoch", disable=None) as bar:
-        for row in curve:
-            rows.append(row)
+        for outcome in outcomes:
+            seen.append(outcome)
+            row = outcome.epoch
             bar.set_postfix(loss=f"{row.train_loss:.3f}", test=f"{row.test_accuracy:.3f}")
             bar.update()
-    return rows
+    return seen

@@ -1,0 +1,54 @@
+"""Measure the similarity of a data set to what a backbone was pretrained on."""
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+
+from transfer import augment, cli, engine, files, models, packed, params, similarity
+
+BATCH = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset")
+    parser.add_argument("backbone")
+    args = parser.parse_args()
+    settings = params.load().pack
+    data = packed.load(f"data/packed/{args.dataset}")
+    model = models.source(args.backbone, f"data/weights/{args.backbone}-pretrained.pth")
+    observed = similarity.collect(model, batches(data, settings), engine.pick_device("auto"))
+    prototypes = model.fc.weight.detach().cpu().numpy()
+    found = similarity.measure(observed, data.train.label, prototypes)
+    files.write_json(
+        f"metrics/similarity/{args.dataset}-{args.backbone}.json",
+        {
+            "dataset": args.dataset,
+            "backbone": args.backbone,
+            "n": len(data.train),
+            "source_classes": len(prototypes),
+            "measures": {key: round(value, 6) for key, value in found.items()},
+        },
+    )
+
+
+def batches(data: packed.Packed, settings: params.Pack) -> Iterator[torch.Tensor]:
+    """The training images, prepared as test images are, and normalised."""
+    for start in range(0, len(data.train), BATCH):
+        images = [
+            prepared(data.image(data.train, i).numpy(), settings)
+            for i in range(start, min(start + BATCH, len(data.train)))
+        ]
+        yield augment.normalize(torch.from_numpy(np.stack(images)))
+
+
+def prepared(pixels: np.ndarray, settings: params.Pack) -> np.ndarray:
+    resized = packed.resize_short_side(Image.fromarray(pixels), settings.resize)
+    return np.asarray(packed.center_crop(resized, settings.size))
+
+
+if __name__ == "__main__":
+    cli.run(main)

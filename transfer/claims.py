@@ -1,0 +1,335 @@
+"""The report's claims (its sections 3.4 to 3.7), each tested by a stated rule on one study.
+
+A rule is a list of differences with 95 % intervals, all expected above 0. It `holds` if every
+interval lies above 0 and no run is missing, `does not` if one lies below, and otherwise one
+`cannot tell`. A rule that begins with "not:" has `holds` and `does not` exchanged. Nothing is
+corrected for the number of differences, nor for choosing the best setting on the test images.
+"""
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from itertools import combinations, product
+from math import hypot
+from typing import Any
+
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+from transfer.stats import Difference
+from transfer.tables import Published
+
+HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not", "cannot tell"
+CONTRARY = {HOLDS: DOES_NOT, DOES_NOT: HOLDS, CANNOT_TELL: CANNOT_TELL}
+HEADERS = ["Section", "Claim", "Rule", "Verdict", "Numbers"]
+
+Key = tuple[str, float, str, str]
+BACKBONE, LR, FREEZING, START = range(4)  # places in a key
+SETTINGS: list[Key] = list(
+    product(("resnet18", "resnet50"), (0.001, 0.0001), ("frozen", "finetuned"), ("pretrained",))
+)
+FINETUNED = [key for key in SETTINGS if key[FREEZING] == "finetuned"]
+
+# By table: 1 small and similar to ImageNet, 2 large and similar, 3 small and different, 4 large
+# and different. As the report states it, but for its percent signs: these are fractions.
+STATED = {1: 200, 2: 2000, 3: 200, 4: 2000}  # test images, section 3.1
+MARGINS = {1: 0.307189, 2: 0.355, 3: 0.155, 4: 0.027}  # best setting less its baseline, 3.4
+SOTA = {1: (0.99, 0.035), 2: (0.991, 0.007)}  # quoted accuracy, its lead over the best, 3.4
+
+
+Labelled = tuple[str, Difference | None]  # None: a run is missing
+
+
+@dataclass(frozen=True)
+class Study:
+    """Accuracies and number of test images by the report's table. Tables and runs may be missing.
+
+    compare(table, first, second): the first's accuracy minus the second's, on that table's images.
+    """
+
+    accuracy: dict[int, dict[Key, float]]
+    compare: Callable[[int, Key, Key], Difference]
+    sizes: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Claim:
+    section: str
+    text: str
+    rule: str
+    verdict: str
+    numbers: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """A table's test images: as stated, and the fewest its accuracies allow (None: no number
+    does). chance: that 16 independent counts out of `stated` would all allow `implied` too."""
+
+    table: int
+    stated: int
+    implied: int | None
+    fits_stated: bool
+    chance: float
+
+
+def published_study(published: dict[int, Published], sizes: dict[int, int]) -> Study:
+    """The printed accuracies as a study.
+
+    Which images each run got right was not printed, so two accuracies are compared as if on
+    different images. That is conservative where both runs tend to be right on the same ones.
+    """
+    accuracy = {table: _flat(printed) for table, printed in published.items()}
+
+    def compare(table: int, first: Key, second: Key) -> Difference:
+        runs, n = accuracy[table], sizes[table]
+        return newcombe(runs[first], n, runs[second], n)
+
+    return Study(accuracy, compare, sizes)
+
+
+def newcombe(first: float, first_n: int, second: float, second_n: int) -> Difference:
+    """Difference of independent proportions; Newcombe 1998 (Stat Med 17:873), method 10."""
+    counts = first * first_n, first_n, second * second_n, second_n
+    interval = confint_proportions_2indep(*counts, compare="diff", method="newcomb")
+    return Difference(first - second, *map(float, interval))
+
+
+def minus(first: Difference | None, second: Difference | None) -> Difference | None:
+    """First minus second as if independent; Zou and Donner 2008 (Stat Med 27:1693)."""
+    if first is None or second is None:
+        return None
+    value = first.value - second.value
+    low = value - hypot(first.value - first.low, second.high - second.value)
+    high = value + hypot(first.high - first.value, second.value - second.low)
+    return Difference(value, low, high)
+
+
+def judge(found: list[Labelled]) -> tuple[str, str]:
+    """(verdict, numbers) of "every difference is above 0"."""
+    known = [(difference, label) for label, difference in found if difference]
+    if not known:
+        return CANNOT_TELL, "no such runs"
+    above = sum(difference.value > 0 for difference, _ in known)
+    beyond = sum(difference.low > 0 for difference, _ in known)
+    below = [pair for pair in known if pair[0].high < 0]
+    least, label = min(below or known, key=lambda pair: pair[0].value)
+    numbers = f"{least} ({label})"
+    if len(found) > 1:
+        which = f"{len(below)} below beyond noise, as" if below else "least"
+        numbers = f"{above} of {len(known)} above; {beyond} beyond noise; {which} {numbers}"
+    if len(known) < len(found):
+        numbers += f"; {len(found) - len(known)} not run"
+    return DOES_NOT if below else HOLDS if beyond == len(found) else CANNOT_TELL, numbers
+
+
+def judge_not(found: list[Labelled]) -> tuple[str, str]:
+    verdict, numbers = judge(found)
+    return CONTRARY[verdict], numbers
+
+
+def quantitative(study: Study) -> list[Claim]:
+    """Sections 3.4 and 3.5."""
+    best = {table: _ranked(study, table)[:1] for table in MARGINS}
+    example = [key for key in SETTINGS if key[:2] == ("resnet18", 0.0001)]
+    return [
+        *(Claim("3.4", f"The state of the art leads the best setting on Table {t} by {SOTA[t][1]}",
+                "none: quoted without source or test images", CANNOT_TELL, _lead(study, t))
+          for t in SOTA),
+        *(Claim("3.4", f"The best setting on Table {t} is frozen R50 at 0.001",
+                "above each other transfer setting", *judge(_others(study, t)))
+          for t in SOTA),
+        *(Claim("3.4", f"The best setting on Table {t} beats its baseline (by {MARGINS[t]:.3f})",
+                "above its own baseline", *judge(_gains(study, [t], best[t])))
+          for t in MARGINS),
+        Claim("3.4", "On Table 4 the best setting gains less over its baseline than the others do",
+              "each other setting's gain above the best one's (gains taken as independent)",
+              *judge(_other_gains(study, 4))),
+        Claim("3.5", "Transfer classifies better (shown on one bee, R18 at 0.0001)",
+              "above its own baseline in Table 1, R18 at 0.0001",
+              *judge(_gains(study, [1], example))),
+    ]  # fmt: skip
+
+
+def figures(study: Study) -> list[Claim]:
+    """Section 3.6."""
+    return [
+        Claim("3.6", "Transfer beats no transfer on every data set in every setting",
+              "above its own baseline in every row",
+              *judge(_gains(study, [1, 2, 3, 4], SETTINGS))),
+        *(Claim("3.6", f"Freezing helps on Table {t}",
+                "frozen above finetuned at each backbone and rate",
+                *judge(_change(study, [t], FREEZING, "frozen", "finetuned")))
+          for t in (2, 3)),
+        *(Claim("3.6", f"Freezing does not clearly help on Table {t} (implied)",
+                "not: frozen above finetuned at each backbone and rate",
+                *judge_not(_change(study, [t], FREEZING, "frozen", "finetuned")))
+          for t in (1, 4)),
+        Claim("3.6", "Finetuned, the lower rate is the better one where the data are similar",
+              "Tables 1 and 2: 0.0001 above 0.001",
+              *judge(_change(study, [1, 2], LR, 0.0001, 0.001, FINETUNED))),
+        Claim("3.6", "... and only there: where they differ it is the higher one (implied)",
+              "Tables 3 and 4: 0.001 above 0.0001",
+              *judge(_change(study, [3, 4], LR, 0.001, 0.0001, FINETUNED))),
+        Claim("3.6", "Fewer layers do not do better where the data differ, against earlier work",
+              "not: Tables 3 and 4: R18 above R50",
+              *judge_not(_change(study, [3, 4], BACKBONE, "resnet18", "resnet50"))),
+        Claim("3.6", "Settings matter least on Table 4, which is large",
+              "best less worst setting: each other table's above Table 4's",
+              *judge(_spreads(study, [(1, 4), (2, 4), (3, 4)]))),
+        Claim("3.6", "Settings do not matter less on Table 2, though it is large",
+              "best less worst setting: Table 2's above those of the small Tables 1 and 3",
+              *judge(_spreads(study, [(2, 1), (2, 3)]))),
+        Claim("3.6", "Size and similarity are what decides", "none", CANNOT_TELL,
+              "one data set for each: size and similarity vary together with all else"),
+    ]  # fmt: skip
+
+
+def discussion(study: Study) -> list[Claim]:
+    """Section 3.7."""
+    return [
+        Claim("3.7", "Table 4's images are easier than the other data sets'",
+              "each transfer setting above itself on each other table (independent images)",
+              *judge(_across(study, 4, [1, 2, 3]))),
+        Claim("3.7", "Table 4's accuracies are too high to tell settings apart",
+              "the interval of best less worst setting does not lie above 0",
+              *_apart(study, 4)),
+        Claim("3.7", "It is unsure that cars and bikes differ from ImageNet", "none", CANNOT_TELL,
+              "no table measures similarity"),
+    ]  # fmt: skip
+
+
+def check(study: Study) -> list[Claim]:
+    """Every claim, in the report's order."""
+    return quantitative(study) + figures(study) + discussion(study)
+
+
+def table(claims: list[Claim]) -> list[list[str]]:
+    """Rows under HEADERS, for tabulate."""
+    return [list(astuple(claim)) for claim in claims]
+
+
+def implied_sizes(published: dict[int, Published], largest: int = 5000) -> list[Size]:
+    """What the printed accuracies say of each table's number of test images.
+
+    Up to three digits are read as complete, with zeros left off after them: Table 1 has six, so
+    the author did not round to three. Had Tables 2 to 4 been rounded, any 1000 or more would fit.
+    """
+    return [_size(table, [*_flat(rows).values()], largest) for table, rows in published.items()]
+
+
+def _size(table: int, accuracies: list[float], largest: int) -> Size:
+    fits = [n for n in range(1, largest + 1) if all(_is_count(a, n) for a in accuracies)]
+    stated, implied = STATED[table], fits[0] if fits else None
+    share = implied / stated if stated in fits else 0.0
+    return Size(table, stated, implied, stated in fits, share ** len(accuracies))
+
+
+def _is_count(accuracy: float, n: int) -> bool:
+    """Whether some k / n is printed like this."""
+    digits = len(str(accuracy).partition(".")[2])
+    tolerance = 0.5 * 10 ** -(digits if digits > 3 else 6)
+    return abs(round(accuracy * n) / n - accuracy) <= tolerance
+
+
+def _flat(printed: Published) -> dict[Key, float]:
+    return {
+        (backbone, lr, freezing, start): accuracy
+        for backbone, rates in printed.items()
+        for lr, row in rates.items()
+        for freezing, pair in row.items()
+        for start, accuracy in zip(("pretrained", "scratch"), pair, strict=True)
+    }
+
+
+def _name(key: Key) -> str:
+    backbone, lr, freezing, _ = key
+    return f"{backbone.replace('resnet', 'R')} {lr:g} {'Y' if freezing == 'frozen' else 'N'}"
+
+
+def _baseline(key: Key) -> Key:
+    return *key[:3], "scratch"
+
+
+def _pairs(study: Study, pairs: list[tuple[int, Key, Key]]) -> list[Labelled]:
+    return [(_label(*pair), _compare(study, *pair)) for pair in pairs]
+
+
+def _label(table: int, first: Key, second: Key) -> str:
+    other = "" if second == _baseline(first) else f" - {_name(second)}"
+    return f"Table {table}, {_name(first)}{other}"
+
+
+def _compare(study: Study, table: int, first: Key, second: Key) -> Difference | None:
+    runs = study.accuracy.get(table, {})
+    return study.compare(table, first, second) if first in runs and second in runs else None
+
+
+def _ranked(study: Study, table: int) -> list[Key]:
+    """Transfer settings, best first; of equals, first the one with the lower baseline, as the
+    report chose. Empty if a run is missing."""
+    runs = study.accuracy.get(table, {})
+    if not all(key in runs and _baseline(key) in runs for key in SETTINGS):
+        return []
+    return sorted(SETTINGS, key=lambda key: (-runs[key], runs[_baseline(key)]))
+
+
+def _lead(study: Study, table: int) -> str:
+    for best in _ranked(study, table)[:1]:
+        quoted, ours = SOTA[table][0], study.accuracy[table][best]
+        return f"{quoted:.3f} - {ours:.3f} = {quoted - ours:.3f}"
+    return "no such runs"
+
+
+def _others(study: Study, table: int) -> list[Labelled]:
+    best = ("resnet50", 0.001, "frozen", "pretrained")
+    return _pairs(study, [(table, best, other) for other in SETTINGS if other != best])
+
+
+def _change(
+    study: Study, tables: list[int], place: int, better: Any, worse: Any, among=SETTINGS
+) -> list[Labelled]:
+    """Settings with `better` at that place of the key, less the same with `worse` there."""
+    keys = [key for key in among if key[place] == better]
+    twins = [(key, (*key[:place], worse, *key[place + 1 :])) for key in keys]
+    return _pairs(study, [(table, *twin) for table, twin in product(tables, twins)])
+
+
+def _gains(study: Study, tables: list[int], keys: list[Key]) -> list[Labelled]:
+    return _change(study, tables, START, "pretrained", "scratch", keys)
+
+
+def _other_gains(study: Study, table: int) -> list[Labelled]:
+    """What every other setting gains, less what the best one does."""
+    gains = _gains(study, [table], _ranked(study, table))
+    return [(label, minus(gain, gains[0][1])) for label, gain in gains[1:]]
+
+
+def _spreads(study: Study, pairs: list[tuple[int, int]]) -> list[Labelled]:
+    """Best less worst transfer setting, of the first table minus that of the second. Picked among
+    eight, it comes out too large, and the more so the fewer the test images."""
+    ranked = {table: _ranked(study, table) for table in MARGINS}
+    spread = {t: study.compare(t, keys[0], keys[-1]) for t, keys in ranked.items() if keys}
+    return [(f"Tables {a} - {b}", minus(spread.get(a), spread.get(b))) for a, b in pairs]
+
+
+def _across(study: Study, table: int, others: list[int]) -> list[Labelled]:
+    """Each setting on one table, less the same on others, whose test images are different ones."""
+
+    def difference(key: Key, other: int) -> Difference | None:
+        runs = [study.accuracy.get(number, {}) for number in (table, other)]
+        if any(key not in found for found in runs):
+            return None
+        return newcombe(runs[0][key], study.sizes[table], runs[1][key], study.sizes[other])
+
+    places = product(others, SETTINGS)
+    return [(f"Tables {table} - {t}, {_name(key)}", difference(key, t)) for t, key in places]
+
+
+def _apart(study: Study, table: int) -> tuple[str, str]:
+    """(verdict, numbers) of a claim that says no more than that the intervals overlap."""
+    pairs = [study.compare(table, *pair) for pair in combinations(_ranked(study, table), 2)]
+    if not pairs:
+        return CANNOT_TELL, "no such runs"
+    spread = pairs[len(SETTINGS) - 2]  # the first with the last
+    apart = sum(pair.low > 0 or pair.high < 0 for pair in pairs)
+    numbers = f"{spread}; {apart} of {len(pairs)} pairs of settings differ beyond noise"
+    return DOES_NOT if spread.low > 0 else HOLDS, numbers

@@ -1,0 +1,61 @@
+"""What a run predicted: every image of the validation and test parts, at every epoch.
+
+All statistics come from these files; nothing is trained for them again.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from transfer import files
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One part's images. Classes are places in the data set's sorted class names.
+
+    name: str [n], <class>/<file>. label: int16 [n]. predicted: int16 [epochs, n].
+    confidence: float16 [epochs, n], the probability given to the predicted class.
+    """
+
+    name: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool [epochs, n]."""
+        return self.predicted == self.label
+
+
+def of(names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
+    """From class probabilities, float [epochs, n, classes]; of equal ones the first counts."""
+    return Predictions(
+        np.asarray(names),
+        labels.astype(np.int16),
+        probabilities.argmax(2).astype(np.int16),
+        probabilities.max(2).astype(np.float16),
+    )
+
+
+def save(path: str | Path, parts: dict[str, Predictions]) -> None:
+    """Write all parts to one npz file; equal predictions are equal files."""
+    arrays = {
+        f"{part}_{field}": values
+        for part, predictions in parts.items()
+        for field, values in vars(predictions).items()
+    }
+    with files.replacing(path) as fresh, open(fresh, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load(path: str | Path) -> dict[str, Predictions]:
+    """Part ('validation', if the run had one, and 'test') → its predictions."""
+    with np.load(path, allow_pickle=False) as arrays:
+        parts = {name.split("_")[0] for name in arrays}
+        return {
+            part: Predictions(**{f.name: arrays[f"{part}_{f.name}"] for f in fields(Predictions)})
+            for part in sorted(parts)
+        }

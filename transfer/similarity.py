@@ -1,0 +1,316 @@
+"""How similar a source (a torchvision ResNet checkpoint with its own head) is to a target data set.
+
+All from the checkpoint and the target's training images. Throughout, features are float32 [n, d],
+what the head is given; logits float32 [n, source classes]; labels [n] the target's, of any values.
+Functions of labels raise ValueError unless there is one label per image and two classes or more.
+"""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from scipy.optimize import linprog
+from scipy.sparse import eye, kron, vstack
+from scipy.spatial.distance import cdist
+from scipy.special import entr, softmax
+from sklearn.covariance import ledoit_wolf
+from sklearn.neighbors import NearestNeighbors
+from torch import nn
+
+# key → (title, +1 if higher means more similar or transferable and -1 if lower, needs labels)
+MEASURES = {
+    "batchnorm_frechet": ("Batch-norm Fréchet distance", -1, False),
+    "emd_distance": ("Prototype EMD", -1, True),
+    "emd_similarity": ("Prototype EMD similarity", +1, True),
+    "prediction_entropy": ("Prediction entropy", -1, False),
+    "knn_accuracy": ("k-NN accuracy", +1, True),
+    "logme": ("LogME", +1, True),
+    "leep": ("LEEP", +1, True),
+    "h_score": ("H-score", +1, True),
+    "gbc": ("GBC", +1, True),
+}
+
+
+@dataclass(frozen=True)
+class Observed:
+    """features: float32 [n, d]. logits: float32 [n, source classes].
+
+    batchnorm: per BatchNorm2d, in module order, (target mean, target variance, source mean, source
+    variance), float64 [channels]: the target's of the layer's input over all images and positions,
+    the variance biased; the source's the layer's running ones.
+    """
+
+    features: np.ndarray
+    logits: np.ndarray
+    batchnorm: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
+
+
+def collect(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.device) -> Observed:
+    """One pass over normalised float32 images [n, 3, h, w] by a ResNet with its own `fc`.
+
+    The model is left on the device and in eval mode. Raises ValueError when there are no batches.
+    """
+    model.to(device).eval()
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    sums, features, logits = dict.fromkeys(layers, 0.0), [], []
+
+    def add(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        variance, mean = torch.stack(torch.var_mean(inputs[0], (0, 2, 3), correction=0)).double()
+        count = inputs[0].numel() // len(mean)
+        sums[layer] += count * torch.stack([torch.ones_like(mean), mean, variance + mean**2])
+
+    def keep(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        features.append(inputs[0].cpu())
+
+    with ExitStack() as hooks, torch.inference_mode():
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_pre_hook(add))
+        hooks.enter_context(model.fc.register_forward_pre_hook(keep))
+        for images in batches:
+            logits.append(model(images.to(device)).cpu())
+    if not logits:
+        raise ValueError("there are no images to measure")
+    batchnorm = []
+    for layer in layers:
+        count, mean, square = sums[layer].cpu().numpy()
+        variance = np.maximum(square / count - (mean / count) ** 2, 0)
+        source = torch.stack([layer.running_mean, layer.running_var]).double().cpu().numpy()
+        batchnorm.append((mean / count, variance, *source))
+    return Observed(torch.cat(features).numpy(), torch.cat(logits).numpy(), batchnorm)
+
+
+def batchnorm_frechet(batchnorm: list[tuple]) -> float:
+    """Fréchet distance between the inputs of the batch-norm layers; lower is more similar, ≥ 0.
+
+    mean over layers of [mean over channels of (μt - μs)² + (σt - σs)²] / [mean over channels of
+    σs²], t the target and s the source: the squared distance between Gaussians with diagonal
+    covariance (Dowson & Landau 1982; FID, Heusel 2017), in units of the layer's source variance so
+    that layers weigh alike. Raises ValueError without layers, or where a source variance is 0.
+    """
+    if not batchnorm or any(not source_variance.any() for *_, source_variance in batchnorm):
+        raise ValueError("needs batch-norm layers, each with a source variance above 0")
+    distances = []
+    for mean, variance, source_mean, source_variance in batchnorm:
+        squared = (mean - source_mean) ** 2 + (np.sqrt(variance) - np.sqrt(source_variance)) ** 2
+        distances.append(squared.mean() / source_variance.mean())
+    return float(np.mean(distances))
+
+
+def prototype_emd(
+    features: np.ndarray, labels: np.ndarray, prototypes: np.ndarray, gamma: float = 0.01
+) -> tuple[float, float]:
+    """(similarity = exp(-gamma · distance), higher is more similar; distance, lower is, in [0, 2]).
+
+    The earth mover's distance between source and target classes (Cui 2018, "Large scale
+    fine-grained categorization and domain-specific transfer learning"), adapted: a source class
+    is its row of fc.weight, prototypes [C, d], not the mean feature of its images, which are not
+    at hand, and weighs 1/C. A target class is its mean feature and weighs its share of the images.
+    Both are scaled to length 1; the ground distance is Euclidean.
+    """
+    one_hot = _one_hot(labels, features)
+    cost = cdist(_unit(prototypes), _unit(_class_means(one_hot, features)))
+    sources, targets = cost.shape
+    # The flow from each source class, then the flow to each target class.
+    rows = kron(eye(sources), np.ones((1, targets)))
+    columns = kron(np.ones((1, sources)), eye(targets))
+    weights = np.concatenate([np.full(sources, 1 / sources), one_hot.mean(axis=0)])
+    flow = linprog(cost.ravel(), A_eq=vstack([rows, columns]), b_eq=weights, method="highs")
+    if flow.status:
+        raise ValueError(f"no earth mover's distance: {flow.message}")
+    return float(np.exp(-gamma * flow.fun)), float(flow.fun)
+
+
+def prediction_entropy(logits: np.ndarray) -> float:
+    """Mean entropy of the source's predictions / log C, in [0, 1]; lower is more similar.
+
+    Shannon's (1948), -Σ p log p of the softmax p over the C source classes. Raises ValueError for
+    C = 1.
+    """
+    classes = logits.shape[1]
+    if classes < 2:
+        raise ValueError("the entropy of predictions needs two source classes or more")
+    return float(entr(softmax(logits.astype(float), axis=1)).sum(axis=1).mean() / np.log(classes))
+
+
+def knn_accuracy(features: np.ndarray, labels: np.ndarray, neighbours: int = 5) -> float:
+    """Leave-one-out accuracy of k nearest neighbours by cosine; higher is more transferable.
+
+    Cover & Hart 1967. Of classes with as many votes, the one of the nearest image wins; k is at
+    most n - 1.
+    """
+    one_hot = _one_hot(labels, features)
+    neighbours = min(neighbours, len(features) - 1)
+    search = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(_unit(features))
+    nearest = search.kneighbors(return_distance=False)  # an image is not its own neighbour
+    # 1 vote each, and halves, quarters, … that only ever decide between as many votes.
+    votes = 1 + 0.5 ** np.arange(1, neighbours + 1)
+    chosen = np.einsum("k,nkc->nc", votes, one_hot[nearest]).argmax(axis=1)
+    return float((chosen == one_hot.argmax(axis=1)).mean())
+
+
+def logme(features: np.ndarray, labels: np.ndarray) -> float:
+    """Log maximum evidence per image, nats; higher is more transferable (LogME, You et al. 2021).
+
+    mean over classes of max over α, β of log p(y | F, α, β) / n, where y [n] is 1 for the class
+    and 0 elsewhere, y ~ N(Fw, 1/β) and w ~ N(0, 1/α). The evidence has no maximum where F fits y
+    exactly or not at all, so α/β is kept within 1e±8 of the largest eigenvalue of FᵀF.
+    """
+    one_hot = _one_hot(labels, features)
+    left, singular, _ = np.linalg.svd(features.astype(float), full_matrices=False)
+    return float(np.mean([_evidence(y, left.T @ y, singular**2) for y in one_hot.T]))
+
+
+def _evidence(y: np.ndarray, fitted: np.ndarray, eigenvalues: np.ndarray) -> float:
+    """Log maximum evidence per image of y [n], given it along F's left singular vectors [r].
+
+    With t = α/β, the best β is n / (|y - Fw|² + t|w|²). The best t of a grid, as there may be more
+    than one peak, then follows MacKay's (1992) fixed point: α = γ/|w|², β = (n - γ)/|y - Fw|², γ =
+    Σ s/(s + t) over the eigenvalues s.
+    """
+    n, outside = len(y), max(y @ y - fitted @ fitted, 0.0)
+
+    def evidence(t: np.ndarray) -> np.ndarray:
+        energy = outside + (t / (eigenvalues + t) * fitted**2).sum(axis=-1)
+        return (np.log(n / energy / 2 / np.pi) - 1 - np.log1p(eigenvalues / t).sum(axis=-1) / n) / 2
+
+    grid = np.geomspace(1e-8, 1e8, 65)[:, None] * (eigenvalues.max() or 1.0)
+    t = grid[evidence(grid).argmax()]
+    for _ in range(100):
+        shrunk = t / (eigenvalues + t)
+        residual = outside + ((shrunk * fitted) ** 2).sum()
+        squared_weights = (eigenvalues * (shrunk / t * fitted) ** 2).sum()
+        free = n - len(eigenvalues) + shrunk.sum()  # n - γ, without cancellation
+        t = (1 - shrunk).sum() * residual / max(free * squared_weights, np.finfo(float).tiny)
+        t = np.clip(t, grid[0], grid[-1])
+    return evidence(t)
+
+
+def leep(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Log expected empirical prediction, nats, ≤ 0; higher is more transferable (Nguyen 2020).
+
+    mean over images of log Σz P(y|z) θz: θ is the softmax over source classes z, and P(y|z) the
+    share of target class y in all images' θz.
+    """
+    return _leep(softmax(logits.astype(float), axis=1), _one_hot(labels, logits))
+
+
+def leep_null(
+    logits: np.ndarray, labels: np.ndarray, permutations: int, seed: int
+) -> tuple[float, float, float]:
+    """(mean, sd, p) of LEEP over random permutations of the labels; a small p is transferable.
+
+    p = (1 + how many are at least the observed) / (1 + permutations) (Phipson & Smyth 2010); the
+    sd divides by the permutations. Raises ValueError without permutations.
+    """
+    if permutations < 1:
+        raise ValueError("the null of LEEP needs one permutation or more")
+    predictions, one_hot = softmax(logits.astype(float), axis=1), _one_hot(labels, logits)
+    rng = np.random.default_rng(seed)
+    null = [_leep(predictions, rng.permutation(one_hot)) for _ in range(permutations)]
+    # Permutations that change nothing differ from the observed by rounding.
+    reached = np.sum(np.array(null) >= _leep(predictions, one_hot) - 1e-12)
+    return float(np.mean(null)), float(np.std(null)), float((1 + reached) / (1 + permutations))
+
+
+def _leep(predictions: np.ndarray, one_hot: np.ndarray) -> float:
+    joint = one_hot.T @ predictions
+    # A source class that underflows for every image adds nothing, rather than 0/0.
+    conditional = joint / np.maximum(joint.sum(axis=0), np.finfo(float).tiny)
+    return float(np.log(((predictions @ conditional.T) * one_hot).sum(axis=1)).mean())
+
+
+def h_score(features: np.ndarray, labels: np.ndarray) -> float:
+    """tr(S⁺ (1 - α) B), in [0, classes - 1]; higher is more transferable.
+
+    S = (1 - α) Σ + α tr(Σ)/d I is the features' covariance Σ shrunk by Ledoit & Wolf (2004), α
+    their shrinkage, and B the covariance of class means, each class weighing its share of images;
+    both divide by n. The H-score (Bao 2019) with the shrinkage of Ibrahim 2021. S⁺, the
+    pseudo-inverse, drops eigenvalues under 1e-10 of the largest.
+    """
+    one_hot = _one_hot(labels, features)
+    centred = features - features.mean(axis=0, dtype=float)
+    shrunk, shrinkage = ledoit_wolf(centred, assume_centered=True)
+    means = np.sqrt(one_hot.mean(axis=0))[:, None] * _class_means(one_hot, centred)
+    inverse = np.linalg.pinv(shrunk, rcond=1e-10, hermitian=True)
+    return float((1 - shrinkage) * ((means @ inverse) * means).sum())
+
+
+def gbc(features: np.ndarray, labels: np.ndarray, dimensions: int = 64) -> float:
+    """Gaussian Bhattacharyya coefficient, ≤ 0; higher is more transferable (Pándy 2022).
+
+    -Σ exp(-D) over unordered pairs of classes, half the authors' sum over ordered ones. D = 1/8 Σ
+    (μa - μb)²/v + 1/2 Σ log(v / √(va vb)), v = (va + vb)/2, for Gaussians of diagonal covariance
+    on the first 64 principal components, or as many as there are. Variances divide by the class's
+    images and are at least 1e-4 of the mean variance of a component; a class of one image takes
+    the mean variance of all images around their class means.
+    """
+    one_hot = _one_hot(labels, features)
+    centred = features - features.mean(axis=0, dtype=float)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    reduced = (left * singular)[:, :dimensions]
+    means = _class_means(one_hot, reduced)
+    squared = (reduced - one_hot @ means) ** 2
+    variances = _class_means(one_hot, squared)
+    variances[one_hot.sum(axis=0) == 1] = squared.mean(axis=0)
+    variances = np.maximum(variances, 1e-4 * (reduced**2).mean() or 1.0)
+    coefficients = []
+    for a, b in combinations(range(len(means)), 2):
+        between = (variances[a] + variances[b]) / 2
+        distance = ((means[a] - means[b]) ** 2 / between).sum() / 8
+        distance += np.log(between / np.sqrt(variances[a] * variances[b])).sum() / 2
+        coefficients.append(np.exp(-distance))
+    return -float(np.sum(coefficients))
+
+
+def measure(
+    observed: Observed,
+    labels: np.ndarray,
+    prototypes: np.ndarray,
+    permutations: int = 200,
+    seed: int = 0,
+) -> dict[str, float]:
+    """All of the above; prototypes [source classes, d] are the rows of the source's fc.weight.
+
+    Raises ValueError as they do, and where the network's outputs are not finite.
+    """
+    features, logits = observed.features, observed.logits
+    if not (np.isfinite(features).all() and np.isfinite(logits).all()):
+        raise ValueError("the network's features or logits are not finite")
+    emd_similarity, emd_distance = prototype_emd(features, labels, prototypes)
+    leep_null_mean, leep_null_sd, leep_p = leep_null(logits, labels, permutations, seed)
+    return {
+        "batchnorm_frechet": batchnorm_frechet(observed.batchnorm),
+        "emd_distance": emd_distance,
+        "emd_similarity": emd_similarity,
+        "prediction_entropy": prediction_entropy(logits),
+        "knn_accuracy": knn_accuracy(features, labels),
+        "logme": logme(features, labels),
+        "leep": leep(logits, labels),
+        "leep_null_mean": leep_null_mean,
+        "leep_null_sd": leep_null_sd,
+        "leep_p": leep_p,
+        "h_score": h_score(features, labels),
+        "gbc": gbc(features, labels),
+    }
+
+
+def _one_hot(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """float64 [n, classes], after checking the labels of the rows."""
+    classes, indices = np.unique(labels, return_inverse=True)
+    if len(labels) != len(rows) or len(classes) < 2:
+        raise ValueError("needs one label per image, and two classes or more")
+    return np.eye(len(classes))[indices]
+
+
+def _class_means(one_hot: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return one_hot.T @ rows / one_hot.sum(axis=0)[:, None]
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; rows of zeros are left."""
+    rows = rows.astype(float)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1.0)
