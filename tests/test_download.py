@@ -169,6 +169,8 @@ def run_stage(key: str) -> subprocess.Popen:
     shutil.copy(ROOT / "params.yaml", "params.yaml")
     return subprocess.Popen(
         [sys.executable, "-m", "stages.download", key],
+        # A shell's background job, which these tests may be, ignores Ctrl-C and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -233,7 +235,7 @@ def test_broken_server_is_given_up(server, capfd):
 def test_hang_is_cut_and_resumed(server):
     server.answers[STORAGE] = ["hang", 200]
     fetch(stall=4)
-    assert server.hung_up.wait(60)
+    assert server.hung_up.wait(5)
     assert downloaded() == server.archive
     assert server.calls(STORAGE)[-1]["Range"] == f"bytes={2**20}-"
 
@@ -241,7 +243,7 @@ def test_hang_is_cut_and_resumed(server):
 def test_hang_for_ever(server):
     server.answers[STORAGE] = ["hang"]
     assert "nothing came from Kaggle for 4 s" in refused(attempts=1, stall=4)
-    assert server.hung_up.wait(60)
+    assert server.hung_up.wait(5)
 
 
 def test_cut_body_is_resumed(server):
@@ -315,7 +317,7 @@ def test_interrupt_ends_the_client_too(server, number, code):
     stage.send_signal(number)
     stage.communicate()
     assert stage.returncode == code
-    assert server.hung_up.wait(60)
+    assert server.hung_up.wait(5)
     assert os.listdir("data/raw") == []
 
 
