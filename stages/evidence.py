@@ -3,11 +3,10 @@
 import csv
 from collections.abc import Iterable
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 from transfer import cli, evidence, files, params, predictions
-from transfer.runs import Run, rows
+from transfer.runs import Run, runs
 
 
 def main() -> None:
@@ -16,9 +15,9 @@ def main() -> None:
     found = evidence.compute(grid, settings.datasets, lambda run: tested(run).right)
     with files.replacing("metrics/plots") as folder:
         for name in grid.dataset:
-            runs = [Run(name, *row, start) for row, start in product(rows(grid), grid.start)]
-            write(folder / f"curves/{name}.csv", CURVE, curves(runs))
-            write(folder / f"confusion/{name}.csv", CONFUSION, confusion(runs))
+            own = runs(grid, name)
+            write(folder / f"curves/{name}.csv", CURVE, curves(own))
+            write(folder / f"confusion/{name}.csv", CONFUSION, confusion(own))
     files.write_json("metrics/evidence.json", found)
 
 
@@ -52,10 +51,7 @@ def write(path: Path, header: tuple, lines: Iterable[tuple]) -> None:
 @cache
 def tested(run: Run) -> predictions.Predictions:
     """Of the test images. Raises UserError for a run not trained."""
-    path = Path(run.path("predictions", "npz"))
-    if not path.is_file():
-        raise cli.UserError(f"{path}: no such run; train it with `dvc repro train@{run.name}`")
-    return predictions.load(path)["test"]
+    return predictions.load(run.written("predictions", "npz"))["test"]
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from transfer import cli, figures, files, page, params
-from transfer.runs import Run, rows
+from transfer import cli, figures, files, page, params, tables
+from transfer.runs import runs
 from transfer.similarity import MEASURES
-from transfer.tables import published
 
 SHOWN = ("batchnorm_frechet", "knn_accuracy", "leep")
 
@@ -24,7 +23,8 @@ def main() -> None:
         for dataset, backbone in product(grid.dataset, grid.backbone)
     ]
     shown = [row | {"images": trained(audits[row["dataset"]])} for row in evidence["rows"]]
-    printed = {name: report(datasets[name].table) for name in grid.dataset}
+    report = tables.published()
+    printed = {name: tables.settings(report.get(datasets[name].table, {})) for name in titles}
     pictures = {"gains": figures.gains(shown, titles, printed)}
     if points := [point(gain, similar) for gain in evidence["gains"]]:
         pictures["similarity"] = figures.similarity(points, {name: name for name in titles})
@@ -37,23 +37,13 @@ def main() -> None:
     files.write_text("metrics/report.md", text)
 
 
-def read(path: str) -> Any:
+def read(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def trained(audit: dict[str, Any]) -> int:
     """Training images of a data set."""
     return sum(audit["split"]["images"]["train"].values())
-
-
-def report(table: int) -> dict[tuple[str, float, str], tuple[float, float]]:
-    """The report's (accuracy, baseline) by setting; empty where it has no such table."""
-    return {
-        (backbone, lr, freezing): tuple(pair)
-        for backbone, rates in published().get(table, {}).items()
-        for lr, row in rates.items()
-        for freezing, pair in row.items()
-    }
 
 
 def point(gain: dict[str, Any], similar: list[dict[str, Any]]) -> dict[str, Any]:
@@ -71,10 +61,7 @@ def point(gain: dict[str, Any], similar: list[dict[str, Any]]) -> dict[str, Any]
 
 def made(grid: params.Grid) -> str:
     """Of how many runs the page is, on what data and device, with which versions."""
-    found = [
-        read(Run(dataset, *row, start).path("runs"))
-        for dataset, row, start in product(grid.dataset, rows(grid), grid.start)
-    ]
+    found = [read(run.written("runs")) for name in grid.dataset for run in runs(grid, name)]
     kinds = [", ".join(sorted({kind(run) for run in found})) for kind in KINDS]
     data = ", ".join(dict.fromkeys(f"{run['dataset']} {run['data'][:12]}" for run in found))
     return (

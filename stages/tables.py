@@ -1,7 +1,6 @@
 """Turn the runs of the grid into metrics/tables.md and metrics/summary.json."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from transfer import cli, files, params, tables
@@ -19,10 +18,7 @@ def main() -> None:
 
 def read(run: Run) -> dict[str, Any]:
     """A run's metrics. Raises UserError when it has not been trained."""
-    path = Path(run.path("runs"))
-    if not path.is_file():
-        raise cli.UserError(f"{path}: no such run; train it with `dvc repro train@{run.name}`")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(run.written("runs").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

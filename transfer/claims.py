@@ -14,8 +14,9 @@ from typing import Any
 
 from statsmodels.stats.proportion import confint_proportions_2indep
 
+from transfer.runs import short
 from transfer.stats import Difference
-from transfer.tables import Published
+from transfer.tables import Published, settings
 
 HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not", "cannot tell"
 CONTRARY = {HOLDS: DOES_NOT, DOES_NOT: HOLDS, CANNOT_TELL: CANNOT_TELL}
@@ -232,17 +233,15 @@ def _is_count(accuracy: float, n: int) -> bool:
 
 def _flat(printed: Published) -> dict[Key, float]:
     return {
-        (backbone, lr, freezing, start): accuracy
-        for backbone, rates in printed.items()
-        for lr, row in rates.items()
-        for freezing, pair in row.items()
+        (*setting, start): accuracy
+        for setting, pair in settings(printed).items()
         for start, accuracy in zip(("pretrained", "scratch"), pair, strict=True)
     }
 
 
 def _name(key: Key) -> str:
     backbone, lr, freezing, _ = key
-    return f"{backbone.replace('resnet', 'R')} {lr:g} {'Y' if freezing == 'frozen' else 'N'}"
+    return f"{short(backbone)} {lr:g} {'Y' if freezing == 'frozen' else 'N'}"
 
 
 def _baseline(key: Key) -> Key:

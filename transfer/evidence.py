@@ -22,8 +22,7 @@ def compute(grid: Grid, datasets: dict[str, Dataset], right: Right) -> dict[str,
     The rigorous accuracy is the last epoch's: fixed before training, it flatters no run. The
     best epoch's, which the report gives, is chosen on the test images.
     """
-    settings = list(product(grid.dataset, rows(grid)))
-    found = [_row(dataset, row, grid, right) for dataset, row in settings]
+    found = [_row(*place, grid, right) for place in product(grid.dataset, rows(grid))]
     pairs = [
         _frozen_finetuned(dataset, backbone, lr, right)
         for dataset, backbone, lr in product(grid.dataset, grid.backbone, grid.lr)
@@ -31,14 +30,15 @@ def compute(grid: Grid, datasets: dict[str, Dataset], right: Right) -> dict[str,
     ]
     _correct(found)
     _correct(pairs)
-    sizes = {size.table: size.implied for size in claims.implied_sizes(published())}
+    sizes = claims.implied_sizes(published())
+    implied = {size.table: size.implied for size in sizes}
     return {
         "rows": found,
         "frozen_finetuned": pairs,
         "gains": _gains(grid, right),
-        "implied_sizes": [asdict(size) for size in claims.implied_sizes(published())],
+        "implied_sizes": [asdict(size) for size in sizes],
         "claims": {
-            "published": _claims(claims.published_study(published(), sizes)),
+            "published": _claims(claims.published_study(published(), implied)),
             "ours": _claims(_study(grid, datasets, right)),
         },
     }

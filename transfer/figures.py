@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from transfer.files import replacing
+from transfer.runs import short
 
 Setting = tuple[str, float, str]  # backbone, lr, freezing
 Row = dict[str, Any]
@@ -72,10 +73,6 @@ def save(figure: Figure, path: str | Path) -> None:
 def _unique(values) -> list:
     """In the order they first come."""
     return list(dict.fromkeys(values))
-
-
-def _short(backbone: str) -> str:
-    return backbone.replace("resnet", "R") if backbone[-1].isdigit() else backbone
 
 
 def _length(words: str, size: float = SMALL) -> float:
@@ -141,7 +138,7 @@ def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
     handles = _gain_handles(rows, any(printed.get(dataset) for dataset in datasets))
     figure = _headed(0.25 + lines * (0.65 + 0.25 * len(settings)), title, handles)
     figure.supxlabel("test accuracy", size=SMALL)
-    labels = [f"{_short(backbone)} {lr:g} {freezing}" for backbone, lr, freezing in settings]
+    labels = [f"{short(backbone)} {lr:g} {freezing}" for backbone, lr, freezing in settings]
     room = (WIDTH - max(map(_length, labels))) / columns - 0.25
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, dataset in zip(panels, datasets, strict=False):
@@ -221,7 +218,7 @@ def similarity(points: list[Point], titles: dict[str, str]) -> Figure:
     marker = dict(zip(_unique(point["backbone"] for point in points), cycle(MARKERS), strict=False))
     colour = dict(zip(datasets, cycle(COLOURS), strict=False))
     handles = [
-        Line2D([], [], color=QUIET, marker=sign, ms=6, lw=0, label=_short(backbone))
+        Line2D([], [], color=QUIET, marker=sign, ms=6, lw=0, label=short(backbone))
         for backbone, sign in marker.items()
     ]
     figure = _headed(3.8, "Gain from transfer, by similarity of source and target", handles)

@@ -5,6 +5,7 @@ from typing import Any
 from tabulate import tabulate
 
 from transfer.claims import CANNOT_TELL
+from transfer.runs import short
 from transfer.similarity import MEASURES
 from transfer.stats import Difference
 
@@ -92,7 +93,7 @@ def freezing_table(pairs: list[Found]) -> str:
     if not pairs:
         return "No pair of frozen and finetuned runs."
     lines = [
-        [pair["dataset"], f"{_short(pair['backbone'])} {pair['lr']:g}", *_paired(pair)]
+        [pair["dataset"], f"{short(pair['backbone'])} {pair['lr']:g}", *_paired(pair)]
         for pair in pairs
     ]
     return _table(lines, ["Data set", "Setting", "Frozen - finetuned", "Alone right", "p"])
@@ -146,7 +147,7 @@ def similarity_table(similar: list[Found]) -> str:
     header = ["Data set", "Backbone"]
     header += [f"{title} {'↑' if sign > 0 else '↓'}" for title, sign, _ in MEASURES.values()]
     lines = [
-        [found["dataset"], _short(found["backbone"])]
+        [found["dataset"], short(found["backbone"])]
         + [f"{found['measures'][key]:.3f}" for key in keys]
         for found in ordered
     ]
@@ -175,7 +176,7 @@ def _of(rows: list[Found], dataset: str) -> list[Found]:
 
 
 def _setting(row: Found) -> str:
-    return f"{_short(row['backbone'])} {row['lr']:g} {row['freezing']}"
+    return f"{short(row['backbone'])} {row['lr']:g} {row['freezing']}"
 
 
 def _interval(found: dict[str, float]) -> str:
@@ -184,10 +185,6 @@ def _interval(found: dict[str, float]) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _short(backbone: str) -> str:
-    return backbone.replace("resnet", "R") if backbone[-1].isdigit() else backbone
 
 
 def _capital(title: str) -> str:

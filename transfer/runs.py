@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
+from transfer.cli import UserError
 from transfer.params import Grid
 
 
@@ -23,7 +25,24 @@ class Run:
     def path(self, kind: str, suffix: str = "json") -> str:
         return f"metrics/{kind}/{self.name}.{suffix}"
 
+    def written(self, kind: str, suffix: str = "json") -> Path:
+        """The path of a file that is there. Raises UserError when the run was not trained."""
+        path = Path(self.path(kind, suffix))
+        if not path.is_file():
+            raise UserError(f"{path}: no such run; train it with `dvc repro train@{self.name}`")
+        return path
+
 
 def rows(grid: Grid) -> list[tuple[str, float, str]]:
     """(backbone, lr, freezing) in the order of the report's tables."""
     return list(product(grid.backbone, grid.lr, grid.freezing))
+
+
+def runs(grid: Grid, dataset: str) -> list[Run]:
+    """All of a data set's, row by row."""
+    return [Run(dataset, *row, start) for row, start in product(rows(grid), grid.start)]
+
+
+def short(backbone: str) -> str:
+    """As the report's tables abbreviate it."""
+    return backbone.replace("resnet", "R") if backbone[-1].isdigit() else backbone

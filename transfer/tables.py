@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from transfer.params import Dataset, Grid
-from transfer.runs import Run, rows
+from transfer.runs import Run, rows, short
 
 Results = dict[tuple[str, float, str], dict[str, float]]
 Published = dict[str, dict[float, dict[str, list[float]]]]
@@ -19,6 +19,16 @@ STARTS = {"pretrained": "Accuracy", "scratch": "Baseline"}
 def published() -> dict[int, Published]:
     """Table number → backbone → lr → freezing → [accuracy, baseline], as printed."""
     return YAML(typ="safe", pure=True).load(Path(__file__).with_name("published.yaml"))["tables"]
+
+
+def settings(printed: Published) -> dict[tuple[str, float, str], tuple[float, float]]:
+    """A printed table's (accuracy, baseline) by (backbone, lr, freezing)."""
+    return {
+        (backbone, lr, freezing): tuple(pair)
+        for backbone, rates in printed.items()
+        for lr, row in rates.items()
+        for freezing, pair in row.items()
+    }
 
 
 def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> Results:
@@ -38,7 +48,7 @@ def table(results: Results, printed: Published | None) -> str:
             header += [f"Report's {STARTS[start].lower()}", "Difference"]
     body = []
     for (backbone, lr, freezing), accuracy in results.items():
-        line = ["Y" if freezing == "frozen" else "N", _short(backbone), lr]
+        line = ["Y" if freezing == "frozen" else "N", short(backbone), lr]
         line += [f"{accuracy[start]:.4f}" for start in starts]
         if printed:
             pair = printed.get(backbone, {}).get(lr, {}).get(freezing)
@@ -74,10 +84,6 @@ def summary(results: dict[str, Results]) -> dict[str, Any]:
         }
         for dataset, found in results.items()
     }
-
-
-def _short(backbone: str) -> str:
-    return backbone.replace("resnet", "R") if backbone[-1].isdigit() else backbone
 
 
 def _beside(ours: float, pair: list[float] | None, column: int) -> list[str]:
