@@ -12,7 +12,7 @@ from statistics import median
 import torch
 from ruamel.yaml import YAML
 
-from transfer import models, packed
+from transfer.training import models, packed
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,7 +72,7 @@ class Study:
 
     def ours(self, backbone: str, lr: float, freezing: str, start: str) -> float:
         """Seconds of one `train` stage, as a process."""
-        command = ["-m", "stages.train", "ab", backbone, lr, freezing, start]
+        command = ["-m", "stages.train", "ab", "all", backbone, lr, freezing, start, 0]
         return self._seconds(command)
 
     def tutorial(self, backbone: str, lr: float, freezing: str, start: str, epochs: int) -> float:

@@ -65,6 +65,7 @@ def larger_than_memory(folder: Path, side: int = 6000, size: int = 32, tested: i
         "size": size,
         "sha256": "",
         "train": part([i * image for i in train], side),
+        "validation": part([], size),
         "test": part([n * image + i * prepared for i in test], size),
     }
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -93,7 +94,7 @@ def peak(study: Study, freezing: str, epochs: int) -> int:
     settings["train"]["epochs"] = epochs
     YAML().dump(settings, path)
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, "train", "ab", "resnet18", "0.001", freezing, "scratch"],
+        [sys.executable, "-c", PEAK, *f"train ab all resnet18 0.001 {freezing} scratch 0".split()],
         cwd=study.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,

@@ -14,8 +14,9 @@ import torch
 
 from benchmarks.common import ROOT, alternate, show
 from benchmarks.tutorial import loaders
-from transfer import engine, packed, params
-from transfer.feed import Feed
+from transfer import params
+from transfer.training import engine, packed
+from transfer.training.feed import Feed
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
 
 def ours(data: packed.Packed, epoch: int, threads: int) -> int:
     settings = params.load(ROOT / "params.yaml").train
-    protocol = engine.Protocol(lr=1e-3, **settings.protocol)
+    protocol = engine.Protocol(lr=1e-3, seed=0, **settings.protocol)
     feed = Feed(data, torch.device("cpu"), protocol.layout)
     feed.threads = threads
     return sum(len(images) for images, _ in feed.train(*protocol.plan(data, epoch)))

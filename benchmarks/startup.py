@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import ROOT, alternate, show
-from transfer import models
+from transfer.training import models
 
 THEIRS = """
 import torch, torchvision
@@ -20,7 +20,7 @@ torch.optim.Adam(model.parameters(), lr=1e-3).zero_grad()
 OURS = """
 import sys
 from stages import train
-from transfer import engine, models
+from transfer.training import engine, models
 engine.Adam(models.build("resnet18", 2, sys.argv[1], 0).parameters(), lr=1e-3, step=7, gamma=0.1)
 """
 

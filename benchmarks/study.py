@@ -22,7 +22,8 @@ from ruamel.yaml import YAML
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import ROOT, hardware
-from transfer import models, packed, params
+from transfer import params
+from transfer.training import models, packed
 
 SIZES = {  # images per class, as params.yaml has them
     "ants_bees": (122, 77),
@@ -85,7 +86,8 @@ def train(folder: Path, grid: params.Grid, at_once: int) -> float:
     started = time.perf_counter()
     first, *others = grid.lr
     for rates in ([first], others):
-        runs = product(grid.dataset, grid.backbone, rates, grid.freezing, grid.start)
+        axes = (grid.images, grid.backbone, rates, grid.freezing, grid.start, grid.seed)
+        runs = product(grid.dataset, *axes)
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(run, runs))
     return time.perf_counter() - started

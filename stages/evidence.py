@@ -1,23 +1,27 @@
 """Turn the runs' predictions into metrics/evidence.json and the data of `dvc plots`."""
 
 import csv
+import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from transfer import cli, evidence, files, params, predictions
-from transfer.runs import Run, runs
+import numpy as np
+
+from transfer import cli, evidence, files, params
+from transfer.runs import Run, rows
+from transfer.training import predictions
 
 
 def main() -> None:
     settings = params.load()
     grid = settings.grid
-    found = evidence.compute(grid, settings.datasets, lambda run: tested(run).right)
+    found = evidence.compute(grid, settings.datasets, leaked(grid), tested)
     with files.replacing("metrics/plots") as folder:
         for name in grid.dataset:
-            own = runs(grid, name)
-            write(folder / f"curves/{name}.csv", CURVE, curves(own))
-            write(folder / f"confusion/{name}.csv", CONFUSION, confusion(own))
+            write(folder / f"curves/{name}.csv", CURVE, curves(grid, name))
+            own = [row for row in found["rows"] if row["dataset"] == name]
+            write(folder / f"confusion/{name}.csv", CONFUSION, confusion(grid, own))
     files.write_json("metrics/evidence.json", found)
 
 
@@ -25,18 +29,31 @@ CURVE = ("backbone", "lr", "freezing", "start", "epoch", "test_accuracy")
 CONFUSION = ("actual", "predicted")
 
 
-def curves(runs: list[Run]) -> Iterable[tuple]:
-    for run in runs:
-        for epoch, accuracy in enumerate(tested(run).right.mean(1)):
-            yield run.backbone, run.lr, run.freezing, run.start, epoch, round(float(accuracy), 6)
+def leaked(grid: params.Grid) -> evidence.Leaked:
+    audits = {name: Path(f"metrics/data/{name}.json") for name in grid.dataset}
+    return {
+        name: [test for test, _ in json.loads(path.read_text(encoding="utf-8"))["leaked"]]
+        for name, path in audits.items()
+    }
 
 
-def confusion(runs: list[Run]) -> Iterable[tuple]:
-    """The last epoch of the best transfer run; of the best run, if none is one."""
-    transfer = [run for run in runs if run.start == "pretrained"] or runs
-    found = tested(max(transfer, key=lambda run: tested(run).right[-1].mean()))
-    classes = sorted({name.split("/")[0] for name in found.name})
-    for actual, predicted in zip(found.label, found.predicted[-1], strict=True):
+def curves(grid: params.Grid, dataset: str) -> Iterable[tuple]:
+    """Of the first size, mean over the seeds."""
+    for setting in rows(grid):
+        for start in grid.start:
+            runs = [Run(dataset, grid.images[0], *setting, start, seed) for seed in grid.seed]
+            accuracies = np.mean([tested(run).right.mean(1) for run in runs], axis=0)
+            for epoch, accuracy in enumerate(accuracies):
+                yield *setting, start, epoch, round(float(accuracy), 6)
+
+
+def confusion(grid: params.Grid, found: list[evidence.Row]) -> Iterable[tuple]:
+    """The chosen epoch of the best setting's first run."""
+    run = evidence.best_run(grid, found)
+    parts = loaded(run)
+    test, epoch = parts["test"], predictions.chosen_epoch(parts)
+    classes = sorted({name.split("/")[0] for name in test.name})
+    for actual, predicted in zip(test.label, test.predicted[epoch], strict=True):
         yield classes[actual], classes[predicted]
 
 
@@ -49,9 +66,13 @@ def write(path: Path, header: tuple, lines: Iterable[tuple]) -> None:
 
 
 @cache
-def tested(run: Run) -> predictions.Predictions:
-    """Of the test images. Raises UserError for a run not trained."""
-    return predictions.load(run.written("predictions", "npz"))["test"]
+def tested(run: Run) -> evidence.Tested:
+    return evidence.tested(loaded(run))
+
+
+def loaded(run: Run) -> dict[str, predictions.Predictions]:
+    """Raises UserError for a run not trained."""
+    return predictions.load(run.written("predictions", "npz"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from transfer import cli, files, packed, params
+from transfer import cli, files, params
+from transfer.training import packed
 
 
 def main() -> None:
@@ -12,11 +13,10 @@ def main() -> None:
     dataset = parser.parse_args().dataset
     settings = params.load().pack
     with files.replacing(f"data/packed/{dataset}") as part:
-        packed.write(Path("data/split", dataset), part, **settings.model_dump())
-    data = packed.load(f"data/packed/{dataset}")
-    print(
-        f"{dataset}: {len(data.train)} + {len(data.test)} images, {data.pixels.nbytes / 1e6:.0f} MB"
-    )
+        counts = packed.write(Path("data/split", dataset), part, **settings.model_dump())
+    words = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    size = Path(f"data/packed/{dataset}/pixels.bin").stat().st_size
+    print(f"{dataset}: {words} images, {size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ was edited, and no other.
 """
 
 from transfer import cli, files, params
+from transfer.training import models
 
 
 def main() -> None:
     checked = params.load()
-    params.check_backbones(checked.grid.backbone)
+    models.check_backbones(checked.grid.backbone)
     files.write_text("data/params.ok", "params.yaml was checked\n")
     print(f"params.yaml: {checked.runs} runs")
 

@@ -4,8 +4,9 @@ import argparse
 
 import torch
 
-from transfer import cli, engine, files, models, packed, params
+from transfer import cli, files, params
 from transfer.progress import watched
+from transfer.training import engine, models, packed
 
 
 def main() -> None:

@@ -1,49 +1,97 @@
 """Turn evidence, similarity and audits into metrics/report.md and its pictures."""
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from transfer import cli, figures, files, page, params, tables
-from transfer.runs import runs
+from matplotlib.figure import Figure
+
+from transfer import cli, examples, figures, files, page, params, tables
+from transfer.evidence import best_run
+from transfer.runs import Run, runs, short
 from transfer.similarity import MEASURES
+from transfer.training import packed, predictions
 
 SHOWN = ("batchnorm_frechet", "knn_accuracy", "leep")
 
 
 def main() -> None:
     settings = params.load()
-    grid, datasets = settings.grid, settings.datasets
-    titles = {name: datasets[name].title for name in grid.dataset}
+    grid = settings.grid
+    datasets = {name: settings.datasets[name] for name in grid.dataset}
     evidence = read("metrics/evidence.json")
-    audits = {name: read(f"metrics/data/{name}.json") for name in grid.dataset}
+    audits = {name: read(f"metrics/data/{name}.json") for name in datasets}
     similar = [
         read(f"metrics/similarity/{dataset}-{backbone}.json")
         for dataset, backbone in product(grid.dataset, grid.backbone)
     ]
-    shown = [row | {"images": trained(audits[row["dataset"]])} for row in evidence["rows"]]
-    report = tables.published()
-    printed = {name: tables.settings(report.get(datasets[name].table, {})) for name in titles}
-    pictures = {"gains": figures.gains(shown, titles, printed)}
-    if points := [point(gain, similar) for gain in evidence["gains"]]:
-        pictures["similarity"] = figures.similarity(points, {name: name for name in titles})
+    pictures = overview(settings, evidence, similar, audits)
+    for name in datasets:
+        pictures |= looked_at(name, settings, evidence, audits[name]["leaked"])
+    pictures = {name: picture for name, picture in pictures.items() if picture}
     with files.replacing("metrics/figures") as folder:
+        folder.mkdir(parents=True)
         for name, picture in pictures.items():
             figures.save(picture, folder / f"{name}.png")
     drawn = "Drawn images, no photographs: this shows the pipeline at work. "
     provenance = (drawn if settings.draw else "") + made(grid)
-    text = page.write(titles, evidence, similar, audits, provenance, list(pictures))
+    text = page.write(datasets, evidence, similar, audits, provenance, list(pictures))
     files.write_text("metrics/report.md", text)
+
+
+def overview(settings, evidence, similar, audits) -> dict[str, Figure]:
+    """Accuracies, and gains by similarity, at the first size."""
+    grid, datasets = settings.grid, settings.datasets
+    titles = {name: datasets[name].title for name in grid.dataset}
+    first = {"images": grid.images[0]}
+    rows = [
+        row | {"n_train": trained(audits[row["dataset"]], grid.images[0])}
+        for row in evidence["rows"]
+        if first.items() <= row.items()
+    ]
+    report = tables.published()
+    printed = {name: tables.settings(report.get(datasets[name].table, {})) for name in titles}
+    pictures = {"gains": figures.gains(rows, titles, printed)}
+    gains = [gain for gain in evidence["gains"] if first.items() <= gain.items()]
+    if points := [point(gain, similar) for gain in gains]:
+        pictures["similarity"] = figures.similarity(points, {name: name for name in titles})
+    return pictures
+
+
+def looked_at(name, settings, evidence, leaked) -> dict[str, Figure | None]:
+    """Test images on which the best transfer run and its baseline disagree, and leaked ones."""
+    data, grid = packed.load(f"data/packed/{name}"), settings.grid
+    title = settings.datasets[name].title
+    twins = examples.twins(data, leaked, settings.pack)
+    words = f"Test images that stand in training, {title}: {len(twins)} of {len(leaked)}, at random"
+    found = {f"twins-{name}": figures.duplicates(twins, words)}
+    if {"pretrained", "scratch"} <= set(grid.start):
+        run = best_run(grid, [row for row in evidence["rows"] if row["dataset"] == name])
+        runs = {"transfer": run, "baseline": replace(run, start="scratch")}
+        shown, among = examples.disagreements(data, {who: last(r) for who, r in runs.items()})
+        setting = f"{short(run.backbone)} {run.lr:g} {run.freezing}"
+        words = f"Where transfer and baseline disagree, {title}, {setting}: "
+        words += f"{len(shown)} of {among} test images, at random"
+        found[f"disagreements-{name}"] = figures.disagreements(shown, words)
+    return found
+
+
+def last(run: Run) -> tuple[predictions.Predictions, int]:
+    """What a run predicted of the test images, and the epoch to take."""
+    parts = predictions.load(run.written("predictions", "npz"))
+    return parts["test"], predictions.chosen_epoch(parts)
 
 
 def read(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def trained(audit: dict[str, Any]) -> int:
+def trained(audit: dict[str, Any], per_class: int | str) -> int:
     """Training images of a data set."""
-    return sum(audit["split"]["images"]["train"].values())
+    counts = audit["split"]["images"]["train"].values()
+    return sum(n if per_class == "all" else min(n, per_class) for n in counts)
 
 
 def point(gain: dict[str, Any], similar: list[dict[str, Any]]) -> dict[str, Any]:
@@ -64,8 +112,9 @@ def made(grid: params.Grid) -> str:
     found = [read(run.written("runs")) for name in grid.dataset for run in runs(grid, name)]
     kinds = [", ".join(sorted({kind(run) for run in found})) for kind in KINDS]
     data = ", ".join(dict.fromkeys(f"{run['dataset']} {run['data'][:12]}" for run in found))
+    seeds = "seed" if len(grid.seed) == 1 else "seeds"
     return (
-        f"{len(found)} runs of one seed ({kinds[0]}), on {kinds[1]}, with {kinds[2]}. "
+        f"{len(found)} runs ({seeds} {kinds[0]}), on {kinds[1]}, with {kinds[2]}. "
         f"Pixels, by the start of their sha256: {data}. "
         "The commit that holds this page holds the code and, in dvc.lock, the hash of every file."
     )

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from transfer import augment, cli, engine, files, models, packed, params, similarity
+from transfer import cli, files, params, similarity
+from transfer.training import augment, engine, models, packed
 
 BATCH = 64
 
@@ -37,17 +38,13 @@ def main() -> None:
 
 def batches(data: packed.Packed, settings: params.Pack) -> Iterator[torch.Tensor]:
     """The training images, prepared as test images are, and normalised."""
+    sizes = settings.resize, settings.size
     for start in range(0, len(data.train), BATCH):
         images = [
-            prepared(data.image(data.train, i).numpy(), settings)
+            packed.prepare(Image.fromarray(data.image(data.train, i).numpy()), *sizes)
             for i in range(start, min(start + BATCH, len(data.train)))
         ]
         yield augment.normalize(torch.from_numpy(np.stack(images)))
-
-
-def prepared(pixels: np.ndarray, settings: params.Pack) -> np.ndarray:
-    resized = packed.resize_short_side(Image.fromarray(pixels), settings.resize)
-    return np.asarray(packed.center_crop(resized, settings.size))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Sort a data set's images into data/split/<dataset>/{train,test}/<class>, and audit them."""
+"""Sort a data set's images into data/split/<dataset>/<part>/<class>, and audit them. The parts are
+train, test and, if split.validation is not 0, validation."""
 
 import argparse
 from pathlib import Path
@@ -30,6 +31,7 @@ def split(name: str, dataset: params.Dataset, rules: params.Split) -> dict[str, 
         found, left_out = audit.scan(source, progress, rules.unreadable)
         kept = audit.drop_duplicates(found) if rules.duplicates == "drop" else found
         chosen = audit.select(kept, folders, count, name, rules.seed)
+        chosen = audit.hold_out(chosen, rules.validation, name, rules.seed)
         write(source, chosen, Path("data/split", name))
     report = {
         "dataset": name,
@@ -39,6 +41,7 @@ def split(name: str, dataset: params.Dataset, rules: params.Split) -> dict[str, 
         "archive": audit.describe(found),
         "dropped": audit.tally(found, set(found) - set(kept)),
         "split": audit.describe(chosen),
+        "leaked": audit.leaked(chosen),
     }
     files.write_json(f"metrics/data/{name}.json", report)
     return report
@@ -58,7 +61,8 @@ def summary(report: dict[str, Any]) -> list[str]:
     parts = [
         f"{part}: "
         + ", ".join(f"{count} {label}" for label, count in chosen["images"][part].items())
-        for part in ("train", "test")
+        for part in ("train", "validation", "test")
+        if part in chosen["images"]
     ]
     out = [f"{left['count']} {why}" for why, left in report["left_out"].items() if left["count"]]
     lines = [f"{report['dataset']}: {'; '.join(parts)}; left out: {', '.join(out) or 'none'}"]
@@ -66,7 +70,7 @@ def summary(report: dict[str, Any]) -> list[str]:
         if leaked:
             lines.append(
                 f"{report['dataset']}: {leaked} of {chosen['images']['test'][label]} test images "
-                f"of {label} are in train too; split.duplicates: drop would take them out of train"
+                f"of {label} are in training too; split.duplicates: drop would take those out"
             )
     return lines
 

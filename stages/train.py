@@ -7,30 +7,35 @@ import platform
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from transfer import cli, engine, features, files, models, packed, params, predictions
+from transfer import cli, files, params
 from transfer.progress import watched
 from transfer.runs import Run
+from transfer.training import engine, features, models, packed, predictions
 
 
 def main() -> None:
     run = parse()
     settings = params.load().train
     data = packed.load(f"data/packed/{run.dataset}")
+    if run.images != "all":
+        data = replace(data, train=packed.fewer(data.train, run.images))
     device = check(settings, data)
-    protocol = engine.Protocol(lr=run.lr, **settings.protocol)
+    protocol = engine.Protocol(lr=run.lr, seed=run.seed, **settings.protocol)
     started = time.perf_counter()
     outcomes = watched(run.name, protocol.epochs, fit(run, settings, data, protocol, device))
     seconds = time.perf_counter() - started
-    predictions.save(run.path("predictions", "npz"), {"test": predicted(data, outcomes)})
-    write(run, [epoch for epoch, _ in outcomes], data, protocol.seed, device, seconds)
+    predicted = {part: predict(part, data, outcomes) for part in ("validation", "test")}
+    predicted = {part: found for part, found in predicted.items() if found.name.size}
+    predictions.save(run.path("predictions", "npz"), predicted)
+    chosen = predictions.chosen_epoch(predicted)
+    write(run, [epoch for epoch, _ in outcomes], chosen, data, device, seconds)
 
 
 def fit(run, settings, data, protocol, device) -> Iterator[engine.Outcome]:
@@ -43,8 +48,10 @@ def fit(run, settings, data, protocol, device) -> Iterator[engine.Outcome]:
     epochs = features.compute(model, data, protocol, device)
     if settings.keep_features:
         index = Path(f"data/packed/{run.dataset}/index.json")
-        key = features.fingerprint(index, checkpoint, run.backbone, protocol, device_name(device))
-        name = f"{run.dataset}-{run.backbone}-{run.start}"
+        key = features.fingerprint(
+            index, run.images, checkpoint, run.backbone, protocol, device_name(device)
+        )
+        name = f"{run.dataset}-{run.images}-{run.backbone}-{run.start}-{run.seed}"
         epochs = features.kept(Path("data/features"), name, key, epochs, protocol, data, device)
     return engine.probe(head, epochs, data, protocol)
 
@@ -52,10 +59,12 @@ def fit(run, settings, data, protocol, device) -> Iterator[engine.Outcome]:
 def parse() -> Run:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset")
+    parser.add_argument("images", type=lambda text: text if text == "all" else int(text))
     parser.add_argument("backbone")
     parser.add_argument("lr", type=float)
     parser.add_argument("freezing", choices=["frozen", "finetuned"])
     parser.add_argument("start", choices=["pretrained", "scratch"])
+    parser.add_argument("seed", type=int)
     return Run(**vars(parser.parse_args()))
 
 
@@ -74,14 +83,15 @@ def check(settings: params.Train, data: packed.Packed) -> torch.device:
         raise cli.UserError(f"params.yaml: train.device: {error}") from None
 
 
-def predicted(data: packed.Packed, outcomes: list[engine.Outcome]) -> predictions.Predictions:
-    outputs = torch.stack([outputs for _, outputs in outcomes])
-    return predictions.of(data.test.names, data.test.label, outputs.softmax(2).cpu().numpy())
+def predict(part, data: packed.Packed, outcomes: list[engine.Outcome]) -> predictions.Predictions:
+    outputs = torch.stack([outputs[part] for _, outputs in outcomes])
+    images = getattr(data, part)
+    return predictions.of(images.names, images.label, outputs.softmax(2).cpu().numpy())
 
 
-def write(run, curve, data, seed, device, seconds) -> None:
+def write(run, curve, chosen, data, device, seconds) -> None:
     """The run's metrics, curve and timing; what differs between equal runs is in the last."""
-    outcome = record(run, curve, data, seed, device)
+    outcome = record(run, curve, chosen, data, device)
     files.write_json(run.path("runs"), outcome)
     with files.replacing(run.path("curves", "csv")) as part, open(part, "w", newline="") as file:
         table = csv.DictWriter(file, [f.name for f in fields(engine.Epoch)], lineterminator="\n")
@@ -92,28 +102,28 @@ def write(run, curve, data, seed, device, seconds) -> None:
         run.path("timing"),
         {"seconds": seconds, "images_per_second": images / seconds, "host": socket.gethostname()},
     )
-    best, last = outcome["best"], outcome["last"]
+    best, row = outcome["best"], outcome["chosen"]
     print(
         f"{run.name}: best {best['accuracy']:.4f} (epoch {best['epoch']}), "
-        f"last {last['test_accuracy']:.4f}, {seconds:.1f} s"
+        f"{outcome['chosen_by']} {row['test_accuracy']:.4f} (epoch {row['epoch']}), {seconds:.1f} s"
     )
 
 
-def record(run, curve, data, seed, device) -> dict[str, Any]:
+def record(run, curve, chosen, data, device) -> dict[str, Any]:
     """What the run came to, equal for equal runs."""
     best = max(curve, key=lambda epoch: epoch.test_accuracy)
     counts = {
-        part: dict(zip(data.classes, np.bincount(getattr(data, part).label).tolist(), strict=True))
-        for part in ("train", "test")
+        part: dict(zip(data.classes, getattr(data, part).count(data.classes), strict=True))
+        for part in packed.PARTS
     }
     return {
         **asdict(run),
         "best": {"accuracy": best.test_accuracy, "epoch": best.epoch},
-        "last": {key: finite(value) for key, value in asdict(curve[-1]).items()},
+        "chosen": {key: finite(value) for key, value in asdict(curve[chosen]).items()},
+        "chosen_by": "validation" if len(data.validation) else "last",
         "n": {part: sum(count.values()) for part, count in counts.items()},
-        "images": counts,
+        "counts": counts,
         "data": data.sha256,
-        "seed": seed,
         "device": device_name(device),
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}
         # Patch releases would make equal runs differ.
@@ -121,9 +131,9 @@ def record(run, curve, data, seed, device) -> dict[str, Any]:
     }
 
 
-def finite(value: float) -> float | None:
+def finite(value: float | None) -> float | None:
     """A diverged run's loss has no number in JSON."""
-    return value if math.isfinite(value) else None
+    return value if value is None or math.isfinite(value) else None
 
 
 def device_name(device: torch.device) -> str:

@@ -12,7 +12,8 @@ from urllib.error import URLError
 
 import torch
 
-from transfer import cli, files, models, params
+from transfer import cli, files, params
+from transfer.training import models
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer import packed
+from transfer.training import packed
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +28,7 @@ def draw_split(folder: Path, per_class: dict[str, int], sides=(40, 90), seed=0) 
 
 @pytest.fixture(scope="session")
 def split(tmp_path_factory) -> Path:
-    return draw_split(tmp_path_factory.mktemp("split"), {"train": 11, "test": 7})
+    return draw_split(tmp_path_factory.mktemp("split"), {"train": 11, "validation": 3, "test": 7})
 
 
 @pytest.fixture(scope="session")

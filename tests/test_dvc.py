@@ -73,6 +73,7 @@ def study(tmp_path_factory) -> Study:
         name: {
             "title": name,
             "table": 0,
+            "quadrant": "none",
             "source": f"data/raw/{name}",
             "folders": folders,
             "count": {"train": 4, "test": 3},
@@ -85,6 +86,8 @@ def study(tmp_path_factory) -> Study:
     settings["weights"] = {"resnet18": {"source": "data/raw/resnet18.pth", "sha256": digest}}
     settings["pack"] = {"resize": 40, "size": 40, "short_side": 0}
     settings["grid"].update(dataset=["one", "two"], backbone=["resnet18"], lr=[0.001])
+    settings["grid"].update(seed=[0, 7])
+    settings["split"].update(validation=0.25)
     settings["train"].update(epochs=1, device="cpu")
     yaml.dump(settings, folder / "params.yaml")
     made = Study(folder)
@@ -106,7 +109,7 @@ def trained(stages: set[str], *words: str) -> set[str]:
 
 
 def test_the_first_run_runs_all_and_the_second_nothing(study):
-    assert len(trained(study.first)) == 8
+    assert len(trained(study.first)) == 16
     assert study.first - trained(study.first) == {
         *("params", "weights@resnet18"),
         *(f"{stage}@{name}" for stage in ("split", "pack") for name in ("one", "two")),
@@ -121,9 +124,10 @@ def test_runs_and_tables_agree(study):
     summary = study.json("metrics/summary.json")
     row = summary["one"]["resnet18-0.001-frozen"]
     for key, start in {"accuracy": "pretrained", "baseline": "scratch"}.items():
-        run = study.json(f"metrics/runs/one-resnet18-0.001-frozen-{start}.json")
+        run = study.json(f"metrics/runs/one-all-resnet18-0.001-frozen-{start}-0.json")
         assert row[key] == round(run["best"]["accuracy"], 6)
-        assert run["images"] == {"train": {"a": 4, "b": 4}, "test": {"a": 3, "b": 3}}
+        counts = {part: sum(count.values()) for part, count in run["counts"].items()}
+        assert counts == run["n"] == {"train": 6, "validation": 2, "test": 6}
     assert f"{row['accuracy']:.4f} |" in (study.folder / "metrics/tables.md").read_text()
 
 
@@ -138,7 +142,7 @@ CHANGES = {
     ),
     "train.lr_gamma": (0.5, lambda all: trained(all)),
     "grid.freezing": (["frozen"], lambda all: PAGES),
-    "split.unreadable": ("skip", lambda all: {"split@one", "split@two", "report"}),
+    "split.unreadable": ("skip", lambda all: {"split@one", "split@two", "evidence", "report"}),
 }
 
 
@@ -182,7 +186,7 @@ def test_exp_run_set_param_and_metrics_diff(study):
         "-S",
         "train.batch_size=3",
     )
-    assert (study.folder / "metrics/runs/two-resnet18-1e-05-frozen-scratch.json").is_file()
+    assert (study.folder / "metrics/runs/two-all-resnet18-1e-05-frozen-scratch-7.json").is_file()
     assert list(study.json("metrics/summary.json")) == ["two"]
     diff = study.run("dvc", "metrics", "diff", "--md")
     assert diff == study.run("dvc", "metrics", "diff", "--md")
@@ -192,16 +196,17 @@ def test_exp_run_set_param_and_metrics_diff(study):
 def test_exp_run_takes_a_new_data_set_and_sizes(study):
     """Images under data/raw, named on the command line; no download is asked for."""
     entry = (
-        "{title:three,table:0,source:data/raw/one,count:{train:all,test:0.5},"
+        "{title:three,table:0,quadrant:none,source:data/raw/one,count:{train:all,test:0.5},"
         "folders:{all:{a:train/a,b:train/b}}}"
     )
     study.run(
         *("dvc", "exp", "run", "-S", f"+datasets.three={entry}", "-S", "grid.dataset=[three]"),
-        *("-S", "grid.freezing=[frozen]", "-S", "pack.size=36", "-S", "train.seed=5", "tables"),
+        *("-S", "grid.freezing=[frozen]", "-S", "pack.size=36", "-S", "grid.seed=[5]"),
+        *("-S", "grid.images=[1]", "-S", "split.validation=0.0", "tables"),
     )
-    run = study.json("metrics/runs/three-resnet18-0.001-frozen-scratch.json")
-    assert run["images"] == {"train": {"a": 3, "b": 3}, "test": {"a": 3, "b": 3}}
-    assert run["seed"] == 5
+    run = study.json("metrics/runs/three-1-resnet18-0.001-frozen-scratch-5.json")
+    assert run["counts"]["train"] == {"a": 1, "b": 1}
+    assert run["n"] == {"train": 2, "validation": 0, "test": 6}
     study.run("git", "checkout", "-q", ".")
 
 

@@ -1,13 +1,15 @@
 """Statistics against scipy and worked cases, and what a page says of runs made up for it."""
 
 import json
+from zlib import crc32
 
 import numpy as np
 import pytest
 from scipy import stats as reference
 
-from transfer import evidence, page, params, predictions, stats
+from transfer import evidence, page, params, stats
 from transfer.runs import Run
+from transfer.training import predictions
 
 
 def test_wilson_is_scipys():
@@ -86,17 +88,19 @@ def test_predictions_come_back_as_they_were(tmp_path):
 SETTINGS = params.load()
 
 
-def made_up(transfer=0.95, baseline=0.6, seed=0):
-    """A reader of runs with those accuracies, on 200 images."""
-    rng, runs = np.random.default_rng(seed), {}
+NAMES = np.array([f"{'ab'[i % 2]}/{i}.jpg" for i in range(200)])
 
-    def right(run: Run) -> np.ndarray:
-        if run not in runs:
-            accuracy = transfer if run.start == "pretrained" else baseline
-            runs[run] = rng.random((3, 200)) < accuracy
-        return runs[run]
 
-    return evidence.compute(SETTINGS.grid, SETTINGS.datasets, right)
+def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, **axes):
+    """Evidence of runs with those accuracies, on 200 images."""
+
+    def read(run: Run) -> evidence.Tested:
+        accuracy = transfer if run.start == "pretrained" else baseline
+        right = np.random.default_rng(crc32(run.name.encode())).random((3, 200)) < accuracy
+        return evidence.Tested(NAMES, right, 2, *((49, validation(run)) if validation else ()))
+
+    grid = SETTINGS.grid.model_copy(update=axes)
+    return evidence.compute(grid, SETTINGS.datasets, {"glioma": list(leaked)}, read)
 
 
 def verdicts(found: dict, text: str) -> list[str]:
@@ -119,6 +123,72 @@ def test_the_best_epoch_flatters_and_the_last_does_not():
     assert all(start["best"] >= start["chosen"]["mean"] for start in starts)
 
 
+def test_the_epoch_is_the_best_on_validation_and_the_latest_of_equals():
+    def parts(*accuracies):
+        labels = np.zeros(10, int)
+        right = np.array([[i < 10 * accuracy for i in range(10)] for accuracy in accuracies])
+        probabilities = np.stack([right, ~right], axis=2).astype(float)
+        return predictions.of([f"a/{i}" for i in range(10)], labels, probabilities)
+
+    test = parts(0.1, 0.9, 0.2, 0.3)
+    held = parts(0.5, 0.7, 0.7, 0.6)
+    assert predictions.chosen_epoch({"test": test}) == 3
+    assert predictions.chosen_epoch({"validation": held, "test": test}) == 2
+    found = evidence.tested({"validation": held, "test": test})
+    assert (found.best, found.right[found.chosen].mean()) == (0.9, 0.2)
+    assert (found.n_validation, found.validation) == (10, 0.7)
+
+
+def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
+    """On the test images every setting is as good as the next."""
+
+    def validation(run: Run) -> float:
+        return 0.5 + 0.1 * (run.lr == (0.0001 if run.start == "pretrained" else 0.001))
+
+    found = made_up(validation=validation)
+    assert all(row["lr"] == {"pretrained": 0.0001, "scratch": 0.001} for row in found["transfer"])
+    assert {row["verdict"] for row in found["transfer"]} == {"helps"}
+    assert evidence.best(found["rows"], "pretrained")["lr"] == 0.0001
+    assert {row["verdict"] for row in made_up(0.6, 0.9, validation=validation)["transfer"]} == {
+        "hurts"
+    }
+    assert made_up(0.6, 0.9)["transfer"] == []
+
+
+def test_seeds_are_averaged_and_paired():
+    """Of three seeds with 0.5, 0.6 and 0.7 right, the baseline's always 0.4 less."""
+
+    def read(run: Run) -> evidence.Tested:
+        accuracy = 0.5 + run.seed / 10 - 0.4 * (run.start == "scratch")
+        return evidence.Tested(NAMES, np.arange(200)[None] < round(200 * accuracy), 0)
+
+    grid = SETTINGS.grid.model_copy(update={"seed": [0, 1, 2]})
+    row = evidence.compute(grid, SETTINGS.datasets, {}, read)["rows"][0]
+    found = row["pretrained"]
+    assert (found["best"], found["inflation"]) == (0.5, 0)
+    assert (found["chosen"]["mean"], found["chosen"]["sd"]) == pytest.approx((0.6, 0.1))
+    assert row["difference"]["value"] == pytest.approx(0.4)
+    assert row["mcnemar"]["first_only"] == 80
+    assert "0.600 ± 0.100 [" in page.settings_table([row])
+
+
+def test_each_size_has_its_own_rows():
+    found = made_up(images=["all", 50])
+    assert [row["images"] for row in found["rows"][:9]] == ["all"] * 8 + [50]
+    assert "| 50 a class |" in page.settings_table(found["rows"][:9])
+    assert found["claims"] == made_up(images=["all"])["claims"]
+
+
+def test_what_leaked_is_left_out_by_name():
+    rows = made_up(leaked=[name for name in NAMES if name.startswith("a/")])["rows"]
+    left = [row["unleaked"] for row in rows if row["dataset"] == "glioma"]
+    assert all(row["n"] == {"a": 0, "b": 100} for row in left)
+    assert not [row for row in rows if "unleaked" in row and row["dataset"] != "glioma"]
+    everything = made_up(leaked=NAMES)["rows"]
+    gone = [row["unleaked"]["pretrained"] for row in everything if row["dataset"] == "glioma"]
+    assert set(gone) == {None}
+
+
 def test_a_mean_gain_is_known_better_than_one_settings():
     found = made_up(0.8, 0.6)
     for gain in found["gains"]:
@@ -133,10 +203,35 @@ def test_evidence_is_json_and_the_same_twice():
 
 
 def test_the_page_says_what_was_found():
-    titles = {name: SETTINGS.datasets[name].title for name in SETTINGS.grid.dataset}
-    helps = page.write(titles, made_up(), [], {}, "", [])
-    equal = page.write(titles, made_up(0.6, 0.6), [], {}, "", [])
+    datasets = {name: SETTINGS.datasets[name] for name in SETTINGS.grid.dataset}
+    helps = page.write(datasets, made_up(), [], {}, "", [])
+    equal = page.write(datasets, made_up(0.6, 0.6), [], {}, "", [])
     assert helps.count("Transfer is better than random weights") == 4
     assert equal.count("not to be told from random weights") >= 3
     assert "states 200 test images: its accuracies are no multiples of 1/200" in helps
     assert "figures/" not in helps
+    assert "(small, similar)" in helps and "chosen on the test images, which flatters it" in helps
+    judged = page.write(datasets, made_up(0.6, 0.9, validation=lambda _: 0.5), [], {}, "", [])
+    assert "hurts: negative transfer" in judged and "chosen on 49 validation images" in judged
+    leaks = page.write(datasets, made_up(leaked=NAMES[::2]), [], {}, "", [])
+    assert "Of glioma no test image of a is left." in leaks and "0 a, 100 b" in leaks
+
+
+def test_four_data_sets_cannot_show_a_correlation():
+    measures = {key: float(i) for i, key in enumerate(page.MEASURES)}
+    names = list(SETTINGS.grid.dataset)
+    similar = [
+        {"dataset": name, "backbone": "resnet18", "n": 8, "measures": {**measures, first: float(i)}}
+        for first in [next(iter(measures))]
+        for i, name in enumerate(reversed(names))
+    ]
+    table = page.similarity_table(similar, SETTINGS.datasets, made_up()["gains"])
+    places = [line.split("|")[1].strip() for line in table.splitlines()[2:6]]
+    assert places == names[::-1]
+    assert ["less similar" in line for line in table.splitlines()[2:6]] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert "even a perfect one has p = 0.083" in table

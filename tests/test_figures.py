@@ -24,7 +24,7 @@ RUNS = {(*map(str, setting), start) for setting, start in product(SETTINGS, STAR
 def grid(datasets="abcd", starts=STARTS):
     rows = []
     for n, (dataset, setting) in enumerate(product(datasets, SETTINGS)):
-        row = {"dataset": dataset, "images": 244, "n_test": 153}
+        row = {"dataset": dataset, "n_train": 244, "n_test": 153}
         row |= dict(zip(("backbone", "lr", "freezing"), setting, strict=True))
         for start, mean in zip(starts, (0.95 - n / 100, 0.75 - n / 100), strict=False):
             row[start] = {"chosen": {"mean": mean, "low": mean - 0.04, "high": mean + 0.03}}

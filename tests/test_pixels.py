@@ -11,17 +11,33 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from tests.conftest import draw_split
-from transfer import augment, engine, packed
-from transfer.feed import Feed, ahead
+from transfer.training import augment, engine, packed
+from transfer.training.feed import Feed, ahead
 
 
-def test_packed_test_images_are_torchvisions(split, data):
+def test_prepared_images_are_torchvisions(split, data):
     steps = transforms.Compose([transforms.Resize(72), transforms.CenterCrop(64)])
-    reference = ImageFolder(split / "test", steps)
-    assert data.classes == reference.classes
-    assert data.test.label.tolist() == reference.targets
-    for ours, (theirs, _) in zip(data.test_images(), reference, strict=True):
+    validation, test = (ImageFolder(split / part, steps) for part in ("validation", "test"))
+    assert data.classes == validation.classes == test.classes
+    assert data.validation.label.tolist() == validation.targets
+    assert data.test.label.tolist() == test.targets
+    for ours, (theirs, _) in zip(data.prepared_images(), [*validation, *test], strict=True):
         np.testing.assert_array_equal(ours, np.asarray(theirs))
+
+
+def test_fewer_images_are_nested_and_as_many_of_each_class(data):
+    def held(per_class):
+        part = packed.fewer(data.train, per_class)
+        for i, name in enumerate(part.names):
+            j = data.train.names.index(name)
+            assert torch.equal(data.image(part, i), data.image(data.train, j))
+            assert part.label[i] == data.train.label[j]
+        return part
+
+    three, seven = held(3), held(7)
+    assert [part.count(data.classes) for part in (three, seven)] == [[3, 3], [7, 7]]
+    assert set(three.names) < set(seven.names)
+    assert held(99).names == data.train.names
 
 
 def test_packed_train_images_are_the_files_pixels(split, data):

@@ -88,11 +88,12 @@ def run(source, folders=OWN, train="all", test="all", name="ab", **rules) -> dic
     dataset = params.Dataset(
         title="ant and bee",
         table=0,
+        quadrant="none",
         source=source,
         folders=params.Folders(**folders),
         count=params.Counts(train=train, test=test),
     )
-    rules = {"seed": 0, "duplicates": "keep", "unreadable": "fail"} | rules
+    rules = {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"} | rules
     return split(name, dataset, params.Split(**rules))
 
 
@@ -454,7 +455,7 @@ def test_duplicates_are_counted_by_pixels():
     ]
     assert ["set/val/ant/leak.tif", "set/train/ant/1.png"] in found["examples"]["across"]
     assert len(found["examples"]["between_classes"]) == 2
-    assert "ab: 1 of 4 test images of ant are in train too" in summary(report)[1]
+    assert "ab: 1 of 4 test images of ant are in training too" in summary(report)[1]
 
 
 def test_dropping_leaves_no_duplicate_and_the_test_set_whole():
@@ -557,6 +558,44 @@ def test_the_draw_is_seeded_and_nested(folders, members):
     ants = {name.rsplit("/")[-1] for name in small if "/ant/" in name}
     assert ants != {name.rsplit("/")[-1] for name in small if "/bee/" in name}
     assert ants != {name.rsplit("/")[-1] for name in draw("test") if "/ant/" in name}
+
+
+def test_validation_is_a_share_of_each_class_and_leaves_test_alone():
+    source = pack(files(train=10))
+    without, whole = run(source), written()
+    report = run(source, validation=0.25)
+    assert report["split"]["images"] == {
+        "train": dict(ant=8, bee=8),
+        "validation": dict(ant=2, bee=2),
+        "test": without["split"]["images"]["test"],
+    }
+    moved = {name.replace("validation/", "train/"): pixels for name, pixels in written().items()}
+    assert moved == whole
+    assert "validation: 2 ant, 2 bee" in summary(report)[0]
+    assert run(source, validation=0.01)["split"]["images"]["validation"] == dict(ant=1, bee=1)
+
+
+def test_copies_stay_on_one_side_of_validation_and_a_leak_from_either_is_named():
+    members = files(train=8)
+    for n in range(4):
+        members[f"set/train/ant/copy-{n}.png"] = members[f"set/train/ant/{n}.png"]
+    for n in range(3):
+        members[f"set/val/ant/{n}.png"] = members[f"set/train/ant/{n + 4}.png"]
+    for seed in range(6):
+        report = run(pack(members), validation=0.5, seed=seed)
+        held = {data for name, data in written().items() if name.startswith("validation/")}
+        assert held.isdisjoint(d for name, d in written().items() if name.startswith("train/"))
+        assert report["split"]["duplicates"]["across"] == dict(ant=3, bee=0)
+        pairs = report["leaked"]
+        assert [test for test, _ in pairs] == [f"ant/{n}.png" for n in range(3)]
+        assert all(written()[f"test/{test}"] == written()[twin] for test, twin in pairs)
+
+
+def test_validation_that_takes_a_whole_class_is_refused():
+    members = files(train=3)
+    for n in range(3):
+        members[f"set/train/ant/{n}.png"] = members["set/train/ant/0.png"]
+    refused(pack(members), "split.validation: 0.5", "no training image", "'ant'", validation=0.5)
 
 
 def test_the_draw_knows_neither_the_archives_order_nor_the_other_classes():

@@ -16,6 +16,8 @@ from torchvision.models import resnet18, resnet50
 from tests.conftest import ROOT, draw_split
 
 yaml = YAML()
+RUN = ("ab", "all", "resnet18", "0.001", "frozen", "scratch", "0")
+FINETUNED = tuple("finetuned" if word == "frozen" else word for word in RUN)
 
 
 @pytest.fixture
@@ -118,21 +120,23 @@ def test_no_network_is_one_line(study):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_no_gpu_when_one_is_asked_for(study):
     prepare_run(study, device="cuda")
-    line = refused(study, "train", "ab", "resnet18", "0.001", "frozen", "scratch")
+    line = refused(study, "train", *RUN)
     assert "train.device: no GPU was found" in line
 
 
 def test_a_last_batch_of_one_is_refused_where_batchnorm_cannot_take_it(study):
     prepare_run(study, batch_size=3)
-    line = refused(study, "train", "ab", "resnet18", "0.001", "finetuned", "scratch")
+    line = refused(study, "train", *FINETUNED)
     assert "train.batch_size 3 leaves a last batch of one" in line
 
 
 def test_a_diverging_run_is_written_down(study):
     prepare_run(study, batch_size=2)
-    status, output = stage(study, "train", "ab", "resnet18", "1e30", "finetuned", "scratch")
+    status, output = stage(
+        study, "train", "ab", "all", "resnet18", "1e30", "finetuned", "scratch", "0"
+    )
     assert status == 0, output
-    assert (study / "metrics/runs/ab-resnet18-1e+30-finetuned-scratch.json").is_file()
+    assert (study / "metrics/runs/ab-all-resnet18-1e+30-finetuned-scratch-0.json").is_file()
 
 
 def test_a_full_disk_is_one_line(study):
@@ -151,7 +155,7 @@ def test_a_write_that_ends_half_way_leaves_nothing(study):
 
 def test_missing_input_is_one_line(study):
     assert "data/split/ab" in refused(study, "pack", "ab")
-    assert "data/packed/ab" in refused(study, "train", "ab", "resnet18", "1", "frozen", "scratch")
+    assert "data/packed/ab" in refused(study, "train", *RUN)
 
 
 def set_sizes(study: Path, **train) -> None:

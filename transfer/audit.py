@@ -60,8 +60,9 @@ class Content:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of one class and one part (train, test, or all before it is divided). `path` is
-    in the source, `name` the file name to write it under, unique in its class and part."""
+    """An image of one class and one part (train, validation, test, or all before it is divided).
+    `path` is in the source, `name` the file name to write it under, unique in its class and
+    part."""
 
     part: str
     label: str
@@ -227,7 +228,8 @@ def duplicates(pictures: list[Picture]) -> dict[str, Any]:
     """Images with equal pixels.
 
     `within`: part → class → copies beyond the first. `across`: class → test images whose pixels
-    stand in train too, whatever their class there; empty for a source not yet divided.
+    stand in train or validation too, whatever their class there; empty for a source not yet
+    divided.
     `between_classes`: images whose pixels stand in another class too. `examples`: a few pairs of
     paths each, the counted image first.
     """
@@ -265,8 +267,15 @@ def _copies(group: list[Picture]) -> list[tuple[Picture, Picture]]:
 
 
 def _leaks(group: list[Picture]) -> list[tuple[Picture, Picture]]:
-    train = [p for p in group if p.part == "train"]
-    return [(p, train[0]) for p in group if p.part == "test" and train]
+    seen = [p for p in group if p.part in ("train", "validation")]
+    return [(p, seen[0]) for p in group if p.part == "test" and seen]
+
+
+def leaked(pictures: list[Picture]) -> list[tuple[str, str]]:
+    """<class>/<name> of every test image that stands in train or validation too, with its twin's
+    <part>/<class>/<name>."""
+    pairs = [pair for group in _by_pixels(pictures) for pair in _leaks(group)]
+    return sorted((f"{p.label}/{p.name}", f"{q.part}/{q.label}/{q.name}") for p, q in pairs)
 
 
 def _conflicts(group: list[Picture]) -> list[tuple[Picture, Picture]]:
@@ -319,6 +328,33 @@ def select(
             else:
                 drawn += _draw(group, len(group), part, label, count[part], dataset, seed)
     return sorted(drawn, key=_place)
+
+
+def hold_out(pictures: list[Picture], share: float, dataset: str, seed: int) -> list[Picture]:
+    """Make that share of each class's training images (at least one, but with 0 none) the part
+    `validation`. Copies of an image stay on one side. Raises UserError when a class would lose all
+    its training images."""
+    if not share:
+        return pictures
+    held = set()
+    for label in {p.label for p in pictures}:
+        group = [p for p in pictures if (p.part, p.label) == ("train", label)]
+
+        def order(picture: Picture, label=label) -> str:
+            key = f"{seed}/{dataset}/{label}/validation/{picture.content.digest}"
+            return hashlib.sha256(key.encode()).hexdigest()
+
+        number = max(1, round(share * len(group)))
+        held |= {p.content.digest for p in sorted(group, key=order)[:number]}
+        if all(p.content.digest in held for p in group):
+            raise UserError(
+                f"params.yaml: split.validation: {share:g} leaves {dataset} no training image of "
+                f"class {label!r}; lower it, or set 0"
+            )
+    return [
+        replace(p, part="validation") if p.part == "train" and p.content.digest in held else p
+        for p in pictures
+    ]
 
 
 def _divide(

@@ -1,31 +1,70 @@
 """What the runs' predictions on the test images allow one to say."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from transfer import claims, stats
-from transfer.params import Dataset, Grid
+from transfer.params import QUADRANTS, Dataset, Grid
 from transfer.runs import Run, rows
 from transfer.tables import published
-
-Right = Callable[[Run], np.ndarray]
-"""A run's test images, right or wrong: bool [epochs, n]."""
+from transfer.training import predictions
 
 
-def compute(grid: Grid, datasets: dict[str, Dataset], right: Right) -> dict[str, Any]:
-    """Everything, as JSON takes it.
+@dataclass(frozen=True)
+class Tested:
+    """A run on its n test images.
 
-    The rigorous accuracy is the last epoch's: fixed before training, it flatters no run. The
-    best epoch's, which the report gives, is chosen on the test images.
+    name: str [n], <class>/<file>. right: bool [epochs, n]. chosen: the epoch to report, see
+    predictions.chosen_epoch. n_validation: validation images, which may be none. validation: the
+    accuracy on them at the chosen epoch.
     """
-    found = [_row(*place, grid, right) for place in product(grid.dataset, rows(grid))]
+
+    name: np.ndarray
+    right: np.ndarray
+    chosen: int
+    n_validation: int = 0
+    validation: float | None = None
+
+    @property
+    def best(self) -> float:
+        """The best epoch's test accuracy, as the report gives it."""
+        return float(self.right.mean(1).max())
+
+
+Read = Callable[[Run], Tested]
+Setting = tuple[str, float, str]  # backbone, lr, freezing
+Row = dict[str, Any]
+Leaked = dict[str, list[str]]
+"""Data set → names of the test images that stand in training too."""
+
+PLACE = ("dataset", "images", "backbone", "lr", "freezing")
+
+
+def tested(parts: dict[str, predictions.Predictions]) -> Tested:
+    chosen, held = predictions.chosen_epoch(parts), parts.get("validation")
+    seen = (len(held.label), float(held.right[chosen].mean())) if held else ()
+    return Tested(parts["test"].name, parts["test"].right, chosen, *seen)
+
+
+def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read) -> dict[str, Any]:
+    """Everything, as JSON takes it. Runs of several seeds are taken together, paired by seed.
+
+    The rigorous accuracy is that of an epoch not chosen on the test images. The best epoch's,
+    which the report gives, is the first seed's.
+    """
+    arms = _Arms(grid, read)
+    places = list(product(grid.dataset, grid.images, rows(grid)))
+    found = [_row(*place, arms, leaked.get(place[0], [])) for place in places]
     pairs = [
-        _frozen_finetuned(dataset, backbone, lr, right)
-        for dataset, backbone, lr in product(grid.dataset, grid.backbone, grid.lr)
+        _frozen_finetuned(dataset, images, backbone, lr, arms)
+        for dataset, images, backbone, lr in product(
+            grid.dataset, grid.images, grid.backbone, grid.lr
+        )
         if {"frozen", "finetuned"} <= set(grid.freezing) and "pretrained" in grid.start
     ]
     _correct(found)
@@ -35,90 +74,184 @@ def compute(grid: Grid, datasets: dict[str, Dataset], right: Right) -> dict[str,
     return {
         "rows": found,
         "frozen_finetuned": pairs,
-        "gains": _gains(grid, right),
+        "transfer": _transfer(found, arms),
+        "gains": _gains(grid, arms),
         "implied_sizes": [asdict(size) for size in sizes],
         "claims": {
             "published": _claims(claims.published_study(published(), implied)),
-            "ours": _claims(_study(grid, datasets, right)),
+            "ours": _claims(_study(grid, datasets, arms)),
         },
     }
 
 
-def _row(dataset: str, row: tuple[str, float, str], grid: Grid, right: Right) -> dict[str, Any]:
+def best(rows: list[Row], start: str) -> Row:
+    """The row of the best setting with that start: by validation accuracy, where there is one."""
+
+    def score(row: Row) -> float:
+        found = row[start]
+        return found["chosen"]["mean"] if found["validation"] is None else found["validation"]
+
+    return max(rows, key=score)
+
+
+def best_run(grid: Grid, rows: list[Row]) -> Run:
+    """The first run of the best setting at the first size: transfer, if the grid has any."""
+    start = "pretrained" if "pretrained" in grid.start else grid.start[0]
+    row = best([row for row in rows if row["images"] == grid.images[0]], start)
+    return Run(*(row[key] for key in PLACE), start, grid.seed[0])
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """One setting and start, over the seeds."""
+
+    grid: Grid
+    read: Read
+
+    def runs(self, dataset: str, images: int | str, setting: Setting, start: str) -> list[Tested]:
+        seeds = self.grid.seed
+        return [self.read(Run(dataset, images, *setting, start, seed)) for seed in seeds]
+
+    def right(self, *arm) -> np.ndarray:
+        """bool [seeds, n], each at its own chosen epoch."""
+        return np.stack([run.right[run.chosen] for run in self.runs(*arm)])
+
+
+def _row(dataset: str, images: int | str, setting: Setting, arms: _Arms, leaked: list[str]) -> Row:
     """One line of a table: each start's accuracies, and transfer against baseline."""
-    backbone, lr, freezing = row
-    runs = {start: right(Run(dataset, *row, start)) for start in grid.start}
-    n = next(iter(runs.values())).shape[1]
-    out = {"dataset": dataset, "backbone": backbone, "lr": lr, "freezing": freezing, "n_test": n}
-    out |= {start: _accuracies(images) for start, images in runs.items()}
+    runs = {start: arms.runs(dataset, images, setting, start) for start in arms.grid.start}
+    name = next(iter(runs.values()))[0].name
+    out = dict(zip(PLACE, (dataset, images, *setting), strict=True)) | {"n_test": len(name)}
+    out |= {start: _accuracies(found) for start, found in runs.items()}
     if len(runs) == 2:
-        out |= _paired(runs["pretrained"], runs["scratch"])
+        out |= _paired(
+            *(arms.right(dataset, images, setting, s) for s in ("pretrained", "scratch"))
+        )
+    if leaked:
+        kept = ~np.isin(name, leaked)
+        counts = Counter({str(n).split("/")[0]: 0 for n in name})
+        counts.update(str(n).split("/")[0] for n in name[kept])
+        rights = {start: arms.right(dataset, images, setting, start) for start in runs}
+        out["unleaked"] = {"n": dict(counts)} | {
+            start: round(float(right[:, kept].mean()), 6) if kept.any() else None
+            for start, right in rights.items()
+        }
     return out
 
 
-def _accuracies(right: np.ndarray) -> dict[str, Any]:
-    """Best and last epoch, and by how much the first exceeds the second."""
-    epochs = right.mean(1)
-    low, high = stats.wilson(epochs[-1], right.shape[1])
+def _accuracies(runs: list[Tested]) -> dict[str, Any]:
+    """Best and chosen epoch, and by how much the first exceeds the second."""
+    chosen = np.array([run.right[run.chosen].mean() for run in runs])
+    best = np.array([run.best for run in runs])
+    mean = float(chosen.mean())
+    low, high = stats.wilson(mean, runs[0].right.shape[1])
+    sd = round(float(chosen.std(ddof=1)), 6) if len(runs) > 1 else None
+    validation = [run.validation for run in runs]
     return {
-        "best": round(float(epochs.max()), 6),
-        "chosen": {"mean": round(float(epochs[-1]), 6), "low": low, "high": high},
-        "inflation": round(float(epochs.max() - epochs[-1]), 6),
+        "best": round(float(best[0]), 6),
+        "chosen": {"mean": round(mean, 6), "sd": sd, "low": low, "high": high},
+        "inflation": round(float((best - chosen).mean()), 6),
+        "n_validation": runs[0].n_validation,
+        "validation": None if None in validation else round(float(np.mean(validation)), 6),
     }
 
 
-def _frozen_finetuned(dataset: str, backbone: str, lr: float, right: Right) -> dict[str, Any]:
-    runs = [right(Run(dataset, backbone, lr, f, "pretrained")) for f in ("frozen", "finetuned")]
-    return {"dataset": dataset, "backbone": backbone, "lr": lr, **_paired(*runs)}
+def _frozen_finetuned(
+    dataset: str, images: int | str, backbone: str, lr: float, arms: _Arms
+) -> Row:
+    rights = (
+        arms.right(dataset, images, (backbone, lr, freezing), "pretrained")
+        for freezing in ("frozen", "finetuned")
+    )
+    place = {"dataset": dataset, "images": images, "backbone": backbone, "lr": lr}
+    return place | _paired(*rights)
 
 
-def _gains(grid: Grid, right: Right) -> list[dict[str, Any]]:
+def _transfer(rows: list[Row], arms: _Arms) -> list[Row]:
+    """Transfer against baseline, each at the learning rate that its validation accuracy chose.
+
+    One for each data set, size, backbone and freezing; none without validation images or without
+    both starts. `verdict` is helps, hurts (negative transfer) or cannot tell, by the interval.
+    """
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        key = tuple(row[k] for k in PLACE if k != "lr")
+        groups.setdefault(key, []).append(row)
+    found = []
+    for (dataset, images, backbone, freezing), group in groups.items():
+        starts = ("pretrained", "scratch")
+        if not all(
+            start in group[0] and group[0][start]["validation"] is not None for start in starts
+        ):
+            continue
+        rates = {start: best(group, start)["lr"] for start in starts}
+        rights = [
+            arms.right(dataset, images, (backbone, rates[start], freezing), start)
+            for start in starts
+        ]
+        difference = stats.bootstrap(*rights)
+        verdict = {1: "helps", -1: "hurts", 0: claims.CANNOT_TELL}[difference.sign]
+        place = {"dataset": dataset, "images": images, "backbone": backbone, "freezing": freezing}
+        found.append(place | {"lr": rates, "difference": asdict(difference), "verdict": verdict})
+    return found
+
+
+def _gains(grid: Grid, arms: _Arms) -> list[Row]:
     """What transfer gains on a data set with a backbone, mean over learning rates and freezing."""
     if not {"pretrained", "scratch"} <= set(grid.start):
         return []
     gains = []
-    for dataset, backbone in product(grid.dataset, grid.backbone):
+    for dataset, images, backbone in product(grid.dataset, grid.images, grid.backbone):
         first, second = (
             np.mean(
                 [
-                    right(Run(dataset, backbone, lr, freezing, start))[-1]
+                    arms.right(dataset, images, (backbone, lr, freezing), start)
                     for lr, freezing in product(grid.lr, grid.freezing)
                 ],
                 axis=0,
-            )[None]
+            )
             for start in ("pretrained", "scratch")
         )
-        difference = asdict(stats.bootstrap(first, second))
-        gains.append({"dataset": dataset, "backbone": backbone, **difference})
+        place = {"dataset": dataset, "images": images, "backbone": backbone}
+        gains.append(place | asdict(stats.bootstrap(first, second)))
     return gains
 
 
 def _paired(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    test = stats.exact_mcnemar(first[-1], second[-1])
+    """bool [seeds, n] each. The interval is over all seeds, the test on the first one's images."""
+    test = stats.exact_mcnemar(first[0], second[0])
     return {
-        "difference": asdict(stats.bootstrap(first[-1:], second[-1:])),
+        "difference": asdict(stats.bootstrap(first, second)),
         "mcnemar": {**asdict(test), "decidable": test.decidable},
     }
 
 
-def _correct(compared: list[dict[str, Any]]) -> None:
+def _correct(compared: list[Row]) -> None:
     """Add Holm's p-values: the rows are as many answers to one question."""
     tests = [row["mcnemar"] for row in compared if "mcnemar" in row]
     for test, p in zip(tests, stats.holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = p
 
 
-def _study(grid: Grid, datasets: dict[str, Dataset], right: Right) -> claims.Study:
-    """Our runs, by the report's tables, at the last epoch."""
-    names = {datasets[name].table: name for name in reversed(grid.dataset) if datasets[name].table}
-    keys = [(*row, start) for row, start in product(rows(grid), grid.start)]
-    last = {
-        table: {key: right(Run(name, *key))[-1] for key in keys} for table, name in names.items()
+def _study(grid: Grid, datasets: dict[str, Dataset], arms: _Arms) -> claims.Study:
+    """Our runs of the first size, by the quadrant that their data set stands for."""
+    names = {
+        QUADRANTS.index(datasets[name].quadrant) + 1: name
+        for name in reversed(grid.dataset)
+        if datasets[name].quadrant in QUADRANTS
+    }
+    keys = list(product(rows(grid), grid.start))
+    right = {
+        table: {
+            (*setting, start): arms.right(name, grid.images[0], setting, start)
+            for setting, start in keys
+        }
+        for table, name in names.items()
     }
     return claims.Study(
-        {table: {key: float(r.mean()) for key, r in runs.items()} for table, runs in last.items()},
-        lambda table, a, b: stats.bootstrap(last[table][a][None], last[table][b][None]),
-        {table: len(next(iter(runs.values()))) for table, runs in last.items()},
+        {table: {key: float(r.mean()) for key, r in runs.items()} for table, runs in right.items()},
+        lambda table, a, b: stats.bootstrap(right[table][a], right[table][b]),
+        {table: next(iter(runs.values())).shape[1] for table, runs in right.items()},
     )
 
 

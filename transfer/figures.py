@@ -125,10 +125,9 @@ DIAMOND = {"marker": "D", "mfc": "none", "ms": 5.5, "mew": 0.8}
 def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
     """Test accuracy of transfer and baseline in every setting, a panel for each data set.
 
-    rows: {dataset, backbone, lr, freezing, images, n_test, pretrained, scratch}: `images` are the
-    training ones; a start is {chosen: {mean, low, high}}, or absent. printed: data set → setting →
-    the report's (accuracy, baseline), where it has them. Panels and settings come in the order of
-    the rows.
+    rows: {dataset, backbone, lr, freezing, n_train, n_test, pretrained, scratch}; a start is
+    {chosen: {mean, low, high}}, or absent. printed: data set → setting → the report's (accuracy,
+    baseline), where it has them. Panels and settings come in the order of the rows.
     """
     datasets = _unique(row["dataset"] for row in rows)
     settings = _unique(_setting(row) for row in rows)
@@ -145,7 +144,7 @@ def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
         report = printed.get(dataset, {})
         for row in (row for row in rows if row["dataset"] == dataset):
             _gain(panel, settings.index(_setting(row)), row, report.get(_setting(row)))
-        amount = f"{row['images']} training and {row['n_test']} test images"
+        amount = f"{row['n_train']} training and {row['n_test']} test images"
         panel.set_title("\n".join([*_wrap(titles[dataset], room, NORMAL), amount]))
     _gain_axes(panels, labels)
     for panel in panels[len(datasets) :]:
@@ -332,7 +331,7 @@ def _verdict(start: str, label: str, confidence: float, truth: str, width: float
 
 @styled
 def duplicates(pairs: list[dict[str, Any]], title: str) -> Figure | None:
-    """Images that stand in both train and test, three pairs a row; None without any.
+    """Test images beside their twins in training, three pairs a row; None without any.
 
     pairs: {train, test: uint8 [h, w, 3] each, train_name, test_name}.
     """
@@ -340,14 +339,13 @@ def duplicates(pairs: list[dict[str, Any]], title: str) -> Figure | None:
         return None
     pitch = (WIDTH - EDGE) / 3
     side = (pitch - GAP) / 2 - EDGE
-    height = side + 2 * LINE + 2 * EDGE
+    height = side + LINE + 2 * EDGE
     figure, top = _sheet(title, -(-len(pairs) // 3) * height)
     for i, pair in enumerate(pairs):
         for column, part in enumerate(("train", "test")):
             x, y = EDGE + i % 3 * pitch + column * (side + GAP), top + i // 3 * height
-            _write(figure, x, y, part, QUIET)
-            _write(figure, x, y + LINE, _fit(pair[f"{part}_name"], side))
-            _show(figure, x, y + 2 * LINE + 0.02, side, pair[part], "NW")
+            _write(figure, x, y, _fit(pair[f"{part}_name"], side), QUIET)
+            _show(figure, x, y + LINE + 0.02, side, pair[part], "NW")
     return figure
 
 

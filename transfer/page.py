@@ -1,56 +1,68 @@
 """metrics/report.md: the study on one page."""
 
+from math import factorial
+from statistics import fmean
 from typing import Any
 
 from tabulate import tabulate
 
 from transfer.claims import CANNOT_TELL
+from transfer.evidence import best
+from transfer.params import Dataset
 from transfer.runs import short
 from transfer.similarity import MEASURES
-from transfer.stats import Difference
+from transfer.stats import LEVEL, Difference
 
 Found = dict[str, Any]
 
 METHODS = """\
-- *Best* is the best test accuracy over the epochs, as the report gives it. The epoch is chosen on
-  the test images, which flatters every run. *Last* is the last epoch's, fixed beforehand: all
-  intervals and tests use it. The best *setting* under Answers is still the best of several on
-  the test images.
-- Intervals of accuracies are Wilson's (1927); of differences, bootstrap percentiles over the test
-  images, paired by image. Both at 95 %. One seed: they say nothing of another seed's run.
-- *Alone right*: images that transfer alone, and the baseline alone, got right. p is McNemar's exact
-  test on them, corrected by Holm's method for all rows of its question on this page.
+- *Best* is the best test accuracy over the epochs of the first seed, as the report gives it. That
+  epoch is chosen on the test images, which flatters every run. *Chosen* is the epoch of the best
+  validation accuracy (the latest of equals), or without validation images the last one: all
+  intervals and tests use it. With several seeds it is their mean ± standard deviation. *Inflation*
+  is by how much the best epoch exceeds the chosen one, mean over seeds.
+- Intervals of accuracies are Wilson's (1927), for that many test images; of differences, bootstrap
+  percentiles over test images and seeds, crossed, paired by both (Owen 2007). Both at 95 %. With
+  one seed they say nothing of another seed's run.
+- *Alone right*: images that the first run alone, and the second alone, got right. p is McNemar's
+  exact test on them (of the first seed), corrected by Holm's method for all rows of its question on
+  this page. *Too few*: with five such images or fewer no result can be significant.
 - Similarity is measured on the training images, from the source's weights alone.
 """
 
 
 def write(
-    titles: dict[str, str],
+    datasets: dict[str, Dataset],
     evidence: Found,
     similar: list[Found],
     audits: dict[str, Found],
     provenance: str,
     pictures: list[str],
 ) -> str:
-    """The page. titles: data set → title. `evidence`: what transfer.evidence computes. `similar`:
-    the similarity files. `audits`: data set → its metrics/data file. `pictures`: those that are
-    in metrics/figures."""
+    """The page. `evidence`: what transfer.evidence computes. `similar`: the similarity files.
+    `audits`: data set → its metrics/data file. `pictures`: those that are in metrics/figures."""
     rows = evidence["rows"]
+    main = [row for row in rows if row["images"] == rows[0]["images"]]
     sections = ["# Which transfer-learning setting?", provenance, "## Answers"]
-    sections += [answer(title, _of(rows, name)) for name, title in titles.items()]
+    sections += ["\n".join(answer(data, _of(main, name)) for name, data in datasets.items())]
     sections += [
         picture("Accuracy of every setting", "gains", pictures),
         "## Transfer against baseline",
+        inflation_words(rows),
     ]
-    for name, title in titles.items():
-        sections += [f"### {_capital(title)}", settings_table(_of(rows, name))]
+    for name, data in datasets.items():
+        sections += [f"### {_capital(data.title)}", settings_table(_of(rows, name))]
+        sections += [picture("Where the two disagree", f"disagreements-{name}", pictures)]
+    sections += ["## Does transfer help?", transfer_table(evidence["transfer"])]
     sections += ["## Frozen against finetuned", freezing_table(evidence["frozen_finetuned"])]
     sections += ["## The report's claims", claims_table(evidence["claims"])]
     sections += [sizes_words(evidence["implied_sizes"]), "## Similarity to the source"]
-    sections += [picture("Similarity and gain", "similarity", pictures), similarity_table(similar)]
-    sections += ["Rows are in the order of the first measure. With so few data sets no rank "
-                 "correlation with the gain could be significant.", "## Data"]  # fmt: skip
-    sections += ["\n".join(audit_words(audit) for audit in audits.values()), "## Methods", METHODS]
+    sections += [picture("Similarity and gain", "similarity", pictures)]
+    sections += [similarity_table(similar, datasets, evidence["gains"]), "## Data"]
+    sections += ["\n".join(audit_words(audit) for audit in audits.values())]
+    for name in datasets:
+        sections += [picture("Test images that stand in training", f"twins-{name}", pictures)]
+    sections += [leak_table(main), "## Methods", METHODS]
     return "\n\n".join(section.strip() for section in sections if section) + "\n"
 
 
@@ -58,45 +70,117 @@ def picture(words: str, name: str, pictures: list[str]) -> str:
     return f"![{words}](figures/{name}.png)" if name in pictures else ""
 
 
-def answer(title: str, rows: list[Found]) -> str:
+def answer(data: Dataset, rows: list[Found]) -> str:
     """The best setting of a data set, and what cannot be told from it."""
     runs = [row for row in rows if "pretrained" in row]
     if not runs:
         return ""
-    best = max(runs, key=lambda row: row["pretrained"]["chosen"]["mean"])
-    found = best["pretrained"]["chosen"]
-    near = [r for r in runs if r is not best and r["pretrained"]["chosen"]["mean"] >= found["low"]]
-    text = f"- **{_capital(title)}**: {_setting(best)}, accuracy {_interval(found)}"
+    first = best(runs, "pretrained")
+    found = first["pretrained"]["chosen"]
+    near = [r for r in runs if r is not first and r["pretrained"]["chosen"]["mean"] >= found["low"]]
+    where = f" ({data.quadrant})" if data.quadrant != "none" else ""
+    held = first["pretrained"]["n_validation"]
+    by = f"{held} validation images" if held else "the test images, which flatters it"
+    text = f"- **{_capital(data.title)}**{where}: {_setting(first)}, accuracy {_interval(found)}"
+    text += f", chosen on {by}"
     if near:
         text += f"; within its interval: {', '.join(map(_setting, near))}"
-    if "difference" in best:
-        gain = Difference(**best["difference"])
+    if "difference" in first:
+        gain = Difference(**first["difference"])
         verdict = {1: "better than", -1: "worse than", 0: "not to be told from"}[gain.sign]
         text += f". Transfer is {verdict} random weights there: {gain}"
     return text + "."
 
 
+def inflation_words(rows: list[Found]) -> str:
+    """What choosing the epoch on the test images is worth, over all runs."""
+    starts = [row[start] for row in rows for start in ("pretrained", "scratch") if start in row]
+    found = [start["inflation"] for start in starts]
+    return (
+        "*Best* is the report's way: the best test epoch. *Chosen* is an epoch not chosen on the "
+        f"test images. The first exceeds the second by {fmean(found):.3f} in the mean and "
+        f"{max(found):.3f} at most."
+    )
+
+
 def settings_table(rows: list[Found]) -> str:
-    header = ["Setting", "Best", "Baseline's best", "Last", "Baseline's last"]
-    header += ["Difference", "Alone right", "p"]
-    return _table([_line(row) for row in rows], header)
+    """The report's table, and the rigorous one beside it."""
+    sizes = {row["images"] for row in rows} != {"all"}
+    header = ["Images"] * sizes + ["Setting", "Best", "Baseline's best", "Chosen"]
+    header += ["Baseline's chosen", "Inflation", "Difference", "Alone right", "p"]
+    return _table([[_images(row)] * sizes + _line(row) for row in rows], header)
 
 
 def _line(row: Found) -> list[str]:
     starts = [row.get("pretrained"), row.get("scratch")]
     best = [f"{start['best']:.4f}" if start else "" for start in starts]
-    last = [_interval(start["chosen"]) if start else "" for start in starts]
-    return [_setting(row), *best, *last, *_paired(row)]
+    chosen = [_interval(start["chosen"]) if start else "" for start in starts]
+    inflation = ", ".join(f"{start['inflation']:+.3f}" for start in starts if start)
+    return [_setting(row), *best, *chosen, inflation, *_paired(row)]
+
+
+def transfer_table(found: list[Found]) -> str:
+    if not found:
+        return (
+            "Not judged: without validation images (`split.validation`) no arm's learning rate is "
+            "chosen but on the test images."
+        )
+    words = {"hurts": "hurts: negative transfer"}
+    lines = [
+        [
+            row["dataset"],
+            _images(row),
+            f"{short(row['backbone'])} {row['freezing']}",
+            *(f"{row['lr'][start]:g}" for start in ("pretrained", "scratch")),
+            str(Difference(**row["difference"])),
+            words.get(row["verdict"], row["verdict"]),
+        ]
+        for row in found
+    ]
+    header = ["Data set", "Images", "Setting", "Rate", "Baseline's rate", "Difference", "Transfer"]
+    said = (
+        "Transfer against baseline, each at the learning rate that its validation images chose. "
+        "It helps or hurts only where the interval excludes 0."
+    )
+    return f"{said}\n\n{_table(lines, header)}"
+
+
+def leak_table(rows: list[Found]) -> str:
+    """What the headlines become without the test images that stand in training."""
+    found = [row for row in rows if "unleaked" in row]
+    if not found:
+        return ""
+    lines = []
+    for row in found:
+        without, pair = row["unleaked"], []
+        for start in ("pretrained", "scratch"):
+            if start in row:
+                left = "–" if without[start] is None else f"{without[start]:.3f}"
+                pair.append(f"{row[start]['chosen']['mean']:.3f} → {left}")
+        left = ", ".join(f"{n} {label}" for label, n in without["n"].items())
+        lines.append([row["dataset"], _setting(row), *pair, left])
+    starts = [start for start in ("pretrained", "scratch") if start in found[0]]
+    names = {"pretrained": "Accuracy", "scratch": "Baseline"}
+    header = ["Data set", "Setting", *(names[start] for start in starts), "Test images left"]
+    text = "Accuracies with and without the test images that stand in training too:"
+    for dataset in dict.fromkeys(row["dataset"] for row in found):
+        counts = next(row["unleaked"]["n"] for row in found if row["dataset"] == dataset)
+        if gone := [label for label, n in counts.items() if not n]:
+            text += f" Of {dataset} no test image of {', '.join(gone)} is left."
+    return f"{text}\n\n{_table(lines, header)}"
 
 
 def freezing_table(pairs: list[Found]) -> str:
     if not pairs:
         return "No pair of frozen and finetuned runs."
     lines = [
-        [pair["dataset"], f"{short(pair['backbone'])} {pair['lr']:g}", *_paired(pair)]
+        [pair["dataset"], _images(pair), f"{short(pair['backbone'])} {pair['lr']:g}"]
+        + _paired(pair)
         for pair in pairs
     ]
-    return _table(lines, ["Data set", "Setting", "Frozen - finetuned", "Alone right", "p"])
+    return _table(
+        lines, ["Data set", "Images", "Setting", "Frozen - finetuned", "Alone right", "p"]
+    )
 
 
 def _paired(row: Found) -> list[str]:
@@ -139,20 +223,44 @@ def sizes_words(sizes: list[Found]) -> str:
     return "\n".join(["The report's test sets, by its own numbers:\n", *lines])
 
 
-def similarity_table(similar: list[Found]) -> str:
-    """The most similar first, by the first measure."""
+def similarity_table(similar: list[Found], datasets: dict[str, Dataset], gains: list[Found]) -> str:
+    """The most similar first, by the first measure, with what transfer gained beside it."""
     keys = list(MEASURES)
-    sign = MEASURES[keys[0]][1]
+    title, sign, _ = MEASURES[keys[0]]
     ordered = sorted(similar, key=lambda found: -sign * found["measures"][keys[0]])
-    header = ["Data set", "Backbone"]
+    header = ["Data set", "Backbone", "Training images", "By eye", "Measured", "Gain"]
     header += [f"{title} {'↑' if sign > 0 else '↓'}" for title, sign, _ in MEASURES.values()]
-    lines = [
-        [found["dataset"], short(found["backbone"])]
-        + [f"{found['measures'][key]:.3f}" for key in keys]
-        for found in ordered
-    ]
-    table = _table(lines, header)
-    return f"{table}\n\n↑: higher is more similar or more transferable; ↓: lower is."
+    lines = []
+    for found in ordered:
+        own = [other for other in ordered if other["backbone"] == found["backbone"]]
+        place = found["dataset"], found["backbone"]
+        gain = next((g for g in gains if (g["dataset"], g["backbone"]) == place), None)
+        lines.append(
+            [found["dataset"], short(found["backbone"]), str(found["n"])]
+            + [datasets[found["dataset"]].quadrant, _half(own.index(found), len(own))]
+            + [str(Difference(gain["value"], gain["low"], gain["high"])) if gain else ""]
+            + [f"{found['measures'][key]:.3f}" for key in keys]
+        )
+    return f"""{_table(lines, header)}
+
+↑: higher is more similar or more transferable; ↓: lower is. *Measured*: the half that a data set
+is in, among these and by the first measure ({title}); the report judged *by eye*. *Gain*: transfer
+less baseline, mean over learning rates and freezing.{_too_few(len(datasets))}"""
+
+
+def _half(place: int, of: int) -> str:
+    return "" if of < 2 else "more similar" if place < of / 2 else "less similar"
+
+
+def _too_few(n: int) -> str:
+    """Two-sided: one order of n! and its reverse are perfect."""
+    least = 2 / factorial(n)
+    if n < 2 or least <= LEVEL:
+        return ""
+    return (
+        f" With {n} data sets no rank correlation of similarity and gain can be significant: even "
+        f"a perfect one has p = {min(1.0, least):.2g}."
+    )
 
 
 def audit_words(audit: Found) -> str:
@@ -166,7 +274,12 @@ def audit_words(audit: Found) -> str:
     text = f"- **{audit['dataset']}**: {amounts}."
     if sum(leaked.values()):
         which = ", ".join(f"{n} {label}" for label, n in leaked.items() if n)
-        text += f" Test images that stand in train too, pixel by pixel: {which}."
+        text += (
+            f" **{which} of the test images stand in training too**, pixel by pixel: their "
+            "accuracy is memory. `split.duplicates: drop` takes their twins out of training."
+        )
+    if conflicts := split["duplicates"]["between_classes"]:
+        text += f" {conflicts} images stand in two classes."
     out = [f"{left['count']} {why}" for why, left in audit["left_out"].items() if left["count"]]
     return text + (f" Left out: {', '.join(out)}." if out else "")
 
@@ -179,8 +292,13 @@ def _setting(row: Found) -> str:
     return f"{short(row['backbone'])} {row['lr']:g} {row['freezing']}"
 
 
-def _interval(found: dict[str, float]) -> str:
-    return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+def _images(row: Found) -> str:
+    return "all" if row["images"] == "all" else f"{row['images']} a class"
+
+
+def _interval(found: dict[str, Any]) -> str:
+    spread = f" ± {found['sd']:.3f}" if found["sd"] is not None else ""
+    return f"{found['mean']:.3f}{spread} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def _p(value: float) -> str:

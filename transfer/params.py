@@ -1,6 +1,7 @@
 """params.yaml, typed and checked. Every key is required and an unknown one is refused."""
 
 import re
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,7 @@ def _count(value: Any) -> Any:
 # DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
 Key = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int | float | str, BeforeValidator(_count)]
 Backbone = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Rate = Annotated[float, BeforeValidator(_point), Field(gt=0, lt=float("inf"))]
@@ -96,11 +98,17 @@ class Counts(Section):
     test: Count
 
 
+QUADRANTS = ("small, similar", "large, similar", "small, different", "large, different")
+"""The report's Tables 1 to 4: the data set's size, and its likeness to ImageNet, judged by eye."""
+
+
 class Dataset(Section):
-    """`table` numbers the report's table to print beside ours; 0 when there is none."""
+    """`table` numbers the report's table to print beside ours; 0 when there is none. `quadrant`
+    says which part the data set plays in the report's claims."""
 
     title: str
     table: Annotated[int, Field(ge=0, le=4)]
+    quadrant: Literal[*QUADRANTS, "none"]
     source: str
     folders: Folders
     count: Counts
@@ -113,7 +121,11 @@ class Dataset(Section):
 
 
 class Split(Section):
+    """`validation`: the share of each class's training images that is held out, to choose epochs
+    and settings on; 0 for none, as in the report."""
+
     seed: Annotated[int, Field(ge=0)]
+    validation: Annotated[float, Field(ge=0, lt=1)]
     duplicates: Literal["keep", "drop"]
     unreadable: Literal["fail", "skip"]
 
@@ -141,13 +153,19 @@ class Weights(Section):
 
 
 class Grid(Section):
-    """The axes of the study; every combination is one run."""
+    """The axes of the study; every combination is one run.
+
+    `images`: training images per class, or all; a class that has fewer gives what it has. `seed`
+    draws what is not pretrained, the order of images and their crops.
+    """
 
     dataset: Annotated[list[Key], Field(min_length=1)]
+    images: Annotated[list[Positive | Literal["all"]], Field(min_length=1)]
     backbone: Annotated[list[Backbone], Field(min_length=1)]
     lr: Annotated[list[Rate], Field(min_length=1)]
     freezing: Annotated[list[Literal["frozen", "finetuned"]], Field(min_length=1)]
     start: Annotated[list[Literal["pretrained", "scratch"]], Field(min_length=1)]
+    seed: Annotated[list[Seed], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _distinct(self) -> "Grid":
@@ -169,7 +187,6 @@ class Train(Section):
     lr_step: Positive
     lr_gamma: Annotated[float, Field(gt=0, le=1)]
     frozen_batchnorm: Literal["train", "eval"]
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
     device: Literal["auto", "cpu", "cuda"]
     memory_format: Literal["contiguous", "channels_last"]
     precision: Literal["default", "bfloat16"]
@@ -178,7 +195,7 @@ class Train(Section):
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What engine.Protocol takes besides the learning rate."""
+        """What engine.Protocol takes besides the learning rate and the seed."""
         return self.model_dump(exclude={"device", "keep_features"})
 
 
@@ -200,7 +217,7 @@ class Pretrain(Section):
     batch_size: Positive
     lr_step: Positive
     lr_gamma: Annotated[float, Field(gt=0, le=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    seed: Seed
 
 
 class Params(Section):
@@ -230,14 +247,7 @@ class Params(Section):
     @property
     def runs(self) -> int:
         """Runs in the grid."""
-        grid = self.grid
-        return (
-            len(grid.dataset)
-            * len(grid.backbone)
-            * len(grid.lr)
-            * len(grid.freezing)
-            * len(grid.start)
-        )
+        return prod(len(values) for _, values in self.grid)
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -259,20 +269,6 @@ def load(path: str | Path = "params.yaml") -> Params:
         return Params.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{path}: {_first(error)}") from None
-
-
-def check_backbones(names: list[str]) -> None:
-    """Raise UserError for a name that is not a torchvision ResNet."""
-    import torchvision.models  # 3 s to import, and only this check needs it
-    from torchvision.models import list_models
-
-    known = list_models(module=torchvision.models, include="*resne*")
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"params.yaml: grid.backbone: torchvision has no ResNet {name!r}, "
-                f"only {', '.join(known)}"
-            )
 
 
 def _first(error: ValidationError) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from transfer.engine import Outcome
+from transfer.training.engine import Outcome
 
 
 def watched(name: str, epochs: int, outcomes: Iterable[Outcome]) -> list[Outcome]:

@@ -1,6 +1,6 @@
 """What a run is called, and where its files lie."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
 
@@ -13,14 +13,16 @@ class Run:
     """One configuration of the grid, named as DVC names its stage."""
 
     dataset: str
+    images: int | str
     backbone: str
     lr: float
     freezing: str
     start: str
+    seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.dataset}-{self.backbone}-{self.lr}-{self.freezing}-{self.start}"
+        return "-".join(map(str, astuple(self)))
 
     def path(self, kind: str, suffix: str = "json") -> str:
         return f"metrics/{kind}/{self.name}.{suffix}"
@@ -40,7 +42,8 @@ def rows(grid: Grid) -> list[tuple[str, float, str]]:
 
 def runs(grid: Grid, dataset: str) -> list[Run]:
     """All of a data set's, row by row."""
-    return [Run(dataset, *row, start) for row, start in product(rows(grid), grid.start)]
+    axes = product(grid.images, rows(grid), grid.start, grid.seed)
+    return [Run(dataset, images, *row, start, seed) for images, row, start, seed in axes]
 
 
 def short(backbone: str) -> str:

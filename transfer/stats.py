@@ -1,6 +1,7 @@
 """Intervals and tests on test images that were classified right or wrong."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from statsmodels.stats.contingency_tables import mcnemar
@@ -59,6 +60,13 @@ def holm(p_values: list[float]) -> list[float]:
     return multipletests(p_values, method="holm")[1].tolist() if p_values else []
 
 
+@lru_cache(maxsize=8)
+def _redrawn(n: int, draws: int, seed: int) -> np.ndarray:
+    """float32 [draws, n]: the weight of each of n things in each redraw."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float32) / n
+
+
 def bootstrap(
     first: np.ndarray, second: np.ndarray, draws: int = 4000, seed: int = 0
 ) -> Difference:
@@ -70,9 +78,7 @@ def bootstrap(
     """
     difference = first.astype(np.float32) - second.astype(np.float32)
     seeds, n = difference.shape
-    rng = np.random.default_rng(seed)
-    images = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float32) / n
-    runs = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    images, runs = _redrawn(n, draws, seed), _redrawn(seeds, draws, seed + 1)
     values = ((images @ difference.T) * runs).sum(1)
     low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2])
     return Difference(float(difference.mean()), float(low), float(high))

@@ -32,11 +32,14 @@ def settings(printed: Published) -> dict[tuple[str, float, str], tuple[float, fl
 
 
 def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> Results:
-    """Best test accuracy of every run of a data set, by (backbone, lr, freezing) and start."""
-    return {
-        row: {start: read(Run(dataset, *row, start))["best"]["accuracy"] for start in grid.start}
-        for row in rows(grid)
-    }
+    """Best test accuracy of a data set's runs, by (backbone, lr, freezing) and start: those of the
+    grid's first size and seed."""
+
+    def best(row: tuple[str, float, str], start: str) -> float:
+        run = Run(dataset, grid.images[0], *row, start, grid.seed[0])
+        return read(run)["best"]["accuracy"]
+
+    return {row: {start: best(row, start) for start in grid.start} for row in rows(grid)}
 
 
 def table(results: Results, printed: Published | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from transfer.packed import Packed
+from transfer.training.packed import Packed
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as in torchvision's presets
 STD = (0.229, 0.224, 0.225)

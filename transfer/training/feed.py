@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from transfer import augment
-from transfer.packed import Packed
+from transfer.training import augment
+from transfer.training.packed import Packed
 
 CHUNK = 64  # images that go through a network at once where batches do not matter
 
@@ -40,9 +40,9 @@ class Feed:
         images = self._resident(together, crops) if self.resident else self._host(together, crops)
         yield from zip(images, labels.split(len(together[0])), strict=True)
 
-    def test(self) -> Iterator[torch.Tensor]:
-        """The test images in order, in large batches."""
-        for images in self.data.test_images().split(CHUNK):
+    def prepared(self) -> Iterator[torch.Tensor]:
+        """The validation images and then the test images, in order, in large batches."""
+        for images in self.data.prepared_images().split(CHUNK):
             yield self._prepared(images.to(self.device))
 
     def _resident(self, groups: list[np.ndarray], crops: augment.Crops) -> Iterator[torch.Tensor]:

@@ -9,29 +9,33 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from transfer import augment
-from transfer.feed import Feed
-from transfer.packed import Packed
-from transfer.step import Adam, Forward, Recorded, Step, Totals
+from transfer.training import augment
+from transfer.training.feed import Feed
+from transfer.training.packed import Packed
+from transfer.training.step import Adam, Forward, Recorded, Step, Totals
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a curve. Losses are mean cross entropies in nats, accuracies fractions."""
+    """One row of a curve. Losses are mean cross entropies in nats, accuracies fractions; None where
+    there are no validation images."""
 
     epoch: int
     lr: float
     train_loss: float
     train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
     test_loss: float
     test_accuracy: float
 
 
 class Outcome(NamedTuple):
-    """An epoch and what the network then made of the test images: float32 [m, classes]."""
+    """An epoch and what the network then made of the prepared images: float32 [n, classes] for
+    the `validation` part, which may have none, and the `test` part."""
 
     epoch: Epoch
-    outputs: torch.Tensor
+    outputs: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def finetune(
         optimizer.end_epoch()
         model.eval()
         with torch.inference_mode():
-            outputs = torch.cat([forward(images) for images in feed.test()])
+            outputs = torch.cat([forward(images) for images in feed.prepared()])
         yield _outcome(epoch, lr, totals, outputs, data)
 
 
@@ -117,13 +121,13 @@ def probe(
     """Train a head alone on each epoch's backbone features.
 
     The features of an epoch are those of the training images in the order of its batches,
-    [n, d], and of the test images, [m, d]: a frozen backbone's output, its batch-norm statistics
-    included, does not depend on the head, so this is the frozen run itself.
+    [n, d], and of the validation and test images, [v + m, d]: a frozen backbone's output, its
+    batch-norm statistics included, does not depend on the head, so this is the frozen run itself.
     """
     device = next(head.parameters()).device
     optimizer, totals = protocol.optimizer(head), Totals(device)
     step = Step(head, optimizer, totals)
-    for epoch, (train_features, test_features) in enumerate(epochs):
+    for epoch, (train_features, prepared_features) in enumerate(epochs):
         lr = optimizer.lr
         order = np.concatenate(protocol.plan(data, epoch)[0])
         labels = torch.from_numpy(data.train.label[order]).to(device)
@@ -132,13 +136,25 @@ def probe(
             step(*batch)
         optimizer.end_epoch()
         with torch.inference_mode():
-            outputs = head(test_features)
+            outputs = head(prepared_features)
         yield _outcome(epoch, lr, totals, outputs, data)
 
 
 def _outcome(epoch: int, lr: float, totals: Totals, outputs: torch.Tensor, data: Packed) -> Outcome:
-    labels = torch.from_numpy(data.test.label).to(outputs.device)
-    test = Totals(outputs.device)
-    test.add(outputs, labels, cross_entropy(outputs, labels))
-    row = Epoch(epoch, lr, *totals.take(len(data.train)), *test.take(len(labels)))
-    return Outcome(row, outputs)
+    validation, test = outputs.split([len(data.validation), len(data.test)])
+    row = Epoch(
+        epoch,
+        lr,
+        *totals.take(len(data.train)),
+        *_means(validation, data.validation.label),
+        *_means(test, data.test.label),
+    )
+    return Outcome(row, {"validation": validation, "test": test})
+
+
+def _means(outputs: torch.Tensor, label: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    if not len(label):
+        return None, None
+    labels, totals = torch.from_numpy(label).to(outputs.device), Totals(outputs.device)
+    totals.add(outputs, labels, cross_entropy(outputs, labels))
+    return totals.take(len(labels))

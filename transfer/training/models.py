@@ -87,16 +87,32 @@ def freeze(model: nn.Module) -> None:
     getattr(model, HEAD).requires_grad_(True)
 
 
+def check_backbones(names: list[str]) -> None:
+    """Raise UserError for a name that is not a torchvision ResNet."""
+    known = [name for name in _resnet().__all__ if name.islower()]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"params.yaml: grid.backbone: torchvision has no ResNet {name!r}, "
+                f"only {', '.join(known)}"
+            )
+
+
 def _architecture(backbone: str) -> Callable[..., nn.Module]:
-    """torchvision's constructor of that ResNet, with torchvision's other modules left alone.
+    """torchvision's constructor of that ResNet."""
+    return getattr(_resnet(), backbone)
+
+
+def _resnet() -> ModuleType:
+    """torchvision's module of ResNets, with its others left alone.
 
     Importing torchvision whole takes seconds, and each of 64 runs would pay them.
     """
     if "torchvision" in sys.modules:
         from torchvision.models import resnet
-    else:
-        resnet = _import_alone("torchvision", "models", "resnet")
-    return getattr(resnet, backbone)
+
+        return resnet
+    return _import_alone("torchvision", "models", "resnet")
 
 
 def _import_alone(package: str, inner: str, module: str) -> ModuleType:

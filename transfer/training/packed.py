@@ -19,10 +19,13 @@ from transfer.cli import UserError
 if TYPE_CHECKING:
     import torch
 
+PARTS = ("train", "validation", "test")
+COLUMNS = ("offset", "height", "width", "label")
+
 
 @dataclass(frozen=True)
 class Part:
-    """Images of the train or test part, in ImageFolder's order.
+    """Images of the train, validation or test part, in ImageFolder's order.
 
     offset: int64 [n], where an image's height·width·3 bytes (RGB, row by row) start.
     height, width: int64 [n], pixels. label: int64 [n], index into the classes.
@@ -37,17 +40,22 @@ class Part:
     def __len__(self) -> int:
         return len(self.names)
 
+    def count(self, classes: list[str]) -> list[int]:
+        """Images of each class."""
+        return np.bincount(self.label, minlength=len(classes)).tolist()
+
 
 @dataclass(frozen=True)
 class Packed:
-    """pixels: uint8, flat, mapped. size: side of the prepared test images, pixels. sha256: of the
-    pixels."""
+    """pixels: uint8, flat, mapped. size: side of the prepared images, those of validation (which
+    may have none) and test, in pixels. sha256: of the pixels."""
 
     pixels: "torch.Tensor"
     classes: list[str]
     size: int
     sha256: str
     train: Part
+    validation: Part
     test: Part
 
     def image(self, part: Part, i: int) -> "torch.Tensor":
@@ -55,11 +63,23 @@ class Packed:
         height, width, start = int(part.height[i]), int(part.width[i]), int(part.offset[i])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
-    def test_images(self) -> "torch.Tensor":
-        """All prepared test images as uint8 [n, size, size, 3], not copied."""
-        start = int(self.test.offset[0])
-        shape = (len(self.test), self.size, self.size, 3)
+    def prepared_images(self) -> "torch.Tensor":
+        """All v validation images and then all m test images, as uint8 [v + m, size, size, 3], not
+        copied."""
+        start = int(np.concatenate([self.validation.offset, self.test.offset])[0])
+        shape = (len(self.validation) + len(self.test), self.size, self.size, 3)
         return self.pixels[start : start + int(np.prod(shape))].reshape(shape)
+
+
+def fewer(part: Part, per_class: int) -> Part:
+    """At most `per_class` images of each class; more hold fewer. Which, the names' hashes say."""
+    order = sorted(
+        range(len(part)), key=lambda i: hashlib.sha256(part.names[i].encode()).hexdigest()
+    )
+    kept = [[i for i in order if part.label[i] == c][:per_class] for c in np.unique(part.label)]
+    chosen = sorted(i for indices in kept for i in indices)
+    columns = {key: getattr(part, key)[chosen] for key in COLUMNS}
+    return Part([part.names[i] for i in chosen], **columns)
 
 
 def resize_short_side(image: Image.Image, side: int) -> Image.Image:
@@ -86,8 +106,13 @@ def _train_pixels(path: Path, short_side: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def _test_pixels(path: Path, resize: int, size: int) -> np.ndarray:
-    return np.asarray(center_crop(resize_short_side(_read(path), resize), size))
+def prepare(image: Image.Image, resize: int, size: int) -> np.ndarray:
+    """torchvision's Resize(resize) and CenterCrop(size): uint8 [size, size, 3]."""
+    return np.asarray(center_crop(resize_short_side(image, resize), size))
+
+
+def _prepared_pixels(path: Path, resize: int, size: int) -> np.ndarray:
+    return prepare(_read(path), resize, size)
 
 
 def _read(path: Path) -> Image.Image:
@@ -99,17 +124,20 @@ def _read(path: Path) -> Image.Image:
         raise UserError(f"{path}: cannot be decoded ({error}); run its split again") from None
 
 
-def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) -> None:
-    """Decode `split`/{train,test}/<class>/<image> into `out`/pixels.bin and `out`/index.json.
+def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) -> dict[str, int]:
+    """Decode `split`/{train,validation,test}/<class>/<image> into `out`/pixels.bin and
+    `out`/index.json.
 
     Training images keep their pixels, or a short side of `short_side` if that is smaller and
-    not 0. Test images get torchvision's Resize(resize) and CenterCrop(size). Images are streamed,
-    so a data set may be larger than memory. Raises UserError for an image that does not decode.
+    not 0. Validation images, if there are any, and test images are prepared. Images are streamed,
+    so a data set may be larger than memory. Returns the images of each part. Raises UserError for
+    an image that does not decode.
     """
     classes = sorted(folder.name for folder in (split / "train").iterdir())
     readers = {
         "train": partial(_train_pixels, short_side=short_side),
-        "test": partial(_test_pixels, resize=resize, size=size),
+        "validation": partial(_prepared_pixels, resize=resize, size=size),
+        "test": partial(_prepared_pixels, resize=resize, size=size),
     }
     out.mkdir(parents=True)
     index, digest = {"classes": classes, "size": size}, hashlib.sha256()
@@ -118,9 +146,9 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
             files = [
                 (label, path)
                 for label, name in enumerate(classes)
-                for path in sorted((split / part / name).iterdir())
+                for path in sorted((split / part / name).glob("*"))
             ]
-            columns = {key: [] for key in ("names", "offset", "height", "width", "label")}
+            columns = {key: [] for key in ("names", *COLUMNS)}
             for (label, path), pixels in zip(files, _decoded(reader, files), strict=True):
                 row = (f"{path.parent.name}/{path.name}", file.tell(), *pixels.shape[:2], label)
                 for column, value in zip(columns.values(), row, strict=True):
@@ -131,6 +159,7 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
     # So that index.json alone tells whether two packed data sets are the same.
     index["sha256"] = digest.hexdigest()
     (out / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
+    return {part: len(index[part]["names"]) for part in PARTS}
 
 
 def _decoded(reader, files: list[tuple[int, Path]]) -> Iterator[np.ndarray]:
@@ -148,12 +177,9 @@ def load(folder: str | Path) -> Packed:
     parts = {
         part: Part(
             names=index[part]["names"],
-            **{
-                key: np.asarray(index[part][key], dtype=np.int64)
-                for key in ("offset", "height", "width", "label")
-            },
+            **{key: np.asarray(index[part][key], dtype=np.int64) for key in COLUMNS},
         )
-        for part in ("train", "test")
+        for part in PARTS
     }
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
     return Packed(_tensor(pixels), index["classes"], index["size"], index["sha256"], **parts)

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer import files, models
-from transfer.engine import Features, Protocol
-from transfer.feed import CHUNK, Feed
-from transfer.packed import Packed
+from transfer import files
+from transfer.training import models
+from transfer.training.engine import Features, Protocol
+from transfer.training.feed import CHUNK, Feed
+from transfer.training.packed import Packed
 
 
 def compute(
@@ -30,8 +31,9 @@ def compute(
     device: torch.device,
     chunk: int = CHUNK,
 ) -> Iterator[Features]:
-    """Each epoch's features [n, d] of the training images, batch by batch, and [m, d] of the test
-    images. The model's head is replaced; its batch-norm statistics move as in training.
+    """Each epoch's features [n, d] of the training images, batch by batch, and [v + m, d] of the
+    validation and test images. The model's head is replaced; its batch-norm statistics move as in
+    training.
 
     About `chunk` images go through the network at once, with batch norm still per batch.
     """
@@ -39,17 +41,17 @@ def compute(
     model.to(device, memory_format=protocol.layout)
     feed, forward = Feed(data, device, protocol.layout), protocol.forward(model)
     group = max(1, chunk // protocol.batch_size)
-    moving, test = protocol.frozen_batchnorm == "train", None
+    moving, prepared = protocol.frozen_batchnorm == "train", None
     for epoch in range(protocol.epochs):
         with torch.inference_mode():
             model.train(moving)
             batches = feed.train(*protocol.plan(data, epoch), group)
             train = torch.cat([per_batch(model, images, protocol) for images, _ in batches])
             model.eval()
-            if moving or test is None:
-                test = torch.cat([forward(images) for images in feed.test()])
+            if moving or prepared is None:
+                prepared = torch.cat([forward(images) for images in feed.prepared()])
         # A clone outside inference mode is an ordinary tensor, which a head can be trained on.
-        yield train.clone(), test.clone()
+        yield train.clone(), prepared.clone()
 
 
 def per_batch(model: nn.Module, images: torch.Tensor, protocol: Protocol) -> torch.Tensor:
@@ -101,12 +103,13 @@ def _fold(running: torch.Tensor, steps: torch.Tensor, momentum: float) -> None:
 
 
 def fingerprint(
-    index: Path, checkpoint: Path, backbone: str, protocol: Protocol, device: str
+    index: Path, images: str | int, checkpoint: Path, backbone: str, protocol: Protocol, device: str
 ) -> str:
     """A hash of everything a pass depends on; the learning rate and its schedule are not."""
     heads = ("lr", "lr_step", "lr_gamma")
     depends = {
         "protocol": {k: v for k, v in asdict(protocol).items() if k not in heads},
+        "images": images,
         "backbone": backbone,
         "device": device,
         "torch": torch.__version__,
@@ -141,13 +144,13 @@ def kept(
         return
     with files.replacing(path) as part:
         out = None
-        for epoch, (train, test) in enumerate(epochs):
-            both = torch.cat([train, test]).cpu().numpy()
+        for epoch, (train, prepared) in enumerate(epochs):
+            both = torch.cat([train, prepared]).cpu().numpy()
             if out is None:
                 shape = (protocol.epochs, *both.shape)
                 out = np.lib.format.open_memmap(part, "w+", dtype=np.float32, shape=shape)
             out[epoch] = both
-            yield train, test
+            yield train, prepared
         out.flush()
         for old in folder.glob(f"{name}-*.npy"):
             old.unlink()

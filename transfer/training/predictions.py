@@ -40,6 +40,15 @@ def of(names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> Predi
     )
 
 
+def chosen_epoch(parts: dict[str, Predictions]) -> int:
+    """The epoch of the best validation accuracy, the latest of equals; without validation images
+    the last."""
+    if "validation" not in parts:
+        return len(parts["test"].predicted) - 1
+    accuracy = parts["validation"].right.mean(1)
+    return int(np.flatnonzero(accuracy == accuracy.max())[-1])
+
+
 def save(path: str | Path, parts: dict[str, Predictions]) -> None:
     """Write all parts to one npz file; equal predictions are equal files."""
     arrays = {

@@ -1,0 +1,73 @@
+"""Images to look at, as transfer.figures draws them. Which are shown, the names' hashes say."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from transfer.params import Pack
+from transfer.training.packed import Packed, prepare
+from transfer.training.predictions import Predictions
+
+
+def disagreements(
+    data: Packed, predicted: dict[str, tuple[Predictions, int]], limit: int = 8
+) -> tuple[list[dict[str, Any]], int]:
+    """Test images that two runs classify differently: some, and how many there are.
+
+    predicted: `transfer` and `baseline` → a run's predictions and the epoch to take.
+    """
+    classes = {who: run.predicted[epoch] for who, (run, epoch) in predicted.items()}
+    differ = np.flatnonzero(classes["transfer"] != classes["baseline"])
+    names = {data.test.names[i]: i for i in differ}
+    found = []
+    for name in sorted(names, key=_hash)[:limit]:
+        i = names[name]
+        found.append(
+            {
+                "image": _test_image(data, i),
+                "name": name.split("/", 1)[1],
+                "truth": data.classes[data.test.label[i]],
+            }
+            | {
+                who: (data.classes[classes[who][i]], float(run.confidence[epoch][i]))
+                for who, (run, epoch) in predicted.items()
+            }
+        )
+    return found, len(differ)
+
+
+def twins(
+    data: Packed, leaked: list[list[str]], pack: Pack, limit: int = 6
+) -> list[dict[str, Any]]:
+    """Some test images beside their twins in training: [<class>/<name>, <part>/<class>/<name>]."""
+    found = []
+    for test, twin in sorted(leaked, key=lambda pair: _hash(pair[0]))[:limit]:
+        part, name = twin.split("/", 1)
+        found.append(
+            {
+                "train": _image(data, part, name, pack),
+                "test": _test_image(data, data.test.names.index(test)),
+                "train_name": twin,
+                "test_name": f"test/{test}",
+            }
+        )
+    return found
+
+
+def _test_image(data: Packed, i: int) -> np.ndarray:
+    return data.prepared_images()[len(data.validation) + i].numpy()
+
+
+def _image(data: Packed, part: str, name: str, pack: Pack) -> np.ndarray:
+    """An image of training or validation, prepared as a test image is."""
+    images = getattr(data, part)
+    pixels = data.image(images, images.names.index(name)).numpy()
+    if part == "validation":
+        return pixels
+    return prepare(Image.fromarray(pixels), pack.resize, pack.size)
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Training one configuration: everything that decides how a run comes out."""
