@@ -239,13 +239,19 @@ def similarity_table(similar: list[Found], datasets: dict[str, Dataset], gains: 
             [found["dataset"], short(found["backbone"]), str(found["n"])]
             + [datasets[found["dataset"]].quadrant, _half(own.index(found), len(own))]
             + [str(Difference(gain["value"], gain["low"], gain["high"])) if gain else ""]
-            + [f"{found['measures'][key]:.3f}" for key in keys]
+            + [_measured(found["measures"], key) for key in keys]
         )
     return f"""{_table(lines, header)}
 
-↑: higher is more similar or more transferable; ↓: lower is. *Measured*: the half that a data set
+↑: higher is more similar or more transferable; ↓: lower is. p: of LEEP under permuted labels.
+*Measured*: the half that a data set
 is in, among these and by the first measure ({title}); the report judged *by eye*. *Gain*: transfer
 less baseline, mean over learning rates and freezing.{_too_few(len(datasets))}"""
+
+
+def _measured(measures: dict[str, float], key: str) -> str:
+    null = f" (p {measures['leep_p']:.3f})" if key == "leep" else ""
+    return f"{measures[key]:.3f}{null}"
 
 
 def _half(place: int, of: int) -> str:
