@@ -186,7 +186,18 @@ def test_what_leaked_is_left_out_by_name():
     assert not [row for row in rows if "unleaked" in row and row["dataset"] != "glioma"]
     everything = made_up(leaked=NAMES)["rows"]
     gone = [row["unleaked"]["pretrained"] for row in everything if row["dataset"] == "glioma"]
-    assert set(gone) == {None}
+    assert {after for _, after in gone} == {None}
+
+
+def test_without_leaks_each_class_counts_the_same():
+    """Of class a all are right and all but ten leak; of b half are right and none leaks."""
+    right = np.array([[name.startswith("a/") or i % 4 == 1 for i, name in enumerate(NAMES)]])
+    leaked = [name for name in NAMES if name.startswith("a/")][10:]
+    grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
+    read = lambda run: evidence.Tested(NAMES, right, 0)  # noqa: E731
+    found = evidence.compute(grid, SETTINGS.datasets, {"glioma": leaked}, read)["rows"][0]
+    assert found["unleaked"]["pretrained"] == [0.75, 0.75]
+    assert found["unleaked"]["n"] == {"a": 10, "b": 100}
 
 
 def test_a_mean_gain_is_known_better_than_one_settings():

@@ -133,10 +133,18 @@ def _row(dataset: str, images: int | str, setting: Setting, arms: _Arms, leaked:
         counts.update(str(n).split("/")[0] for n in name[kept])
         rights = {start: arms.right(dataset, images, setting, start) for start in runs}
         out["unleaked"] = {"n": dict(counts)} | {
-            start: round(float(right[:, kept].mean()), 6) if kept.any() else None
+            start: [_recall(right, name), _recall(right[:, kept], name[kept])]
             for start, right in rights.items()
         }
     return out
+
+
+def _recall(right: np.ndarray, name: np.ndarray) -> float | None:
+    """Mean over the classes of the share of their images that is right, bool [seeds, n]; None
+    without images. Unlike accuracy it does not move when a class loses images at random."""
+    labels = np.array([str(n).split("/")[0] for n in name])
+    shares = [right[:, labels == label].mean() for label in np.unique(labels)]
+    return round(float(np.mean(shares)), 6) if shares else None
 
 
 def _accuracies(runs: list[Tested]) -> dict[str, Any]:

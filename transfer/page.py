@@ -155,14 +155,14 @@ def leak_table(rows: list[Found]) -> str:
         without, pair = row["unleaked"], []
         for start in ("pretrained", "scratch"):
             if start in row:
-                left = "–" if without[start] is None else f"{without[start]:.3f}"
-                pair.append(f"{row[start]['chosen']['mean']:.3f} → {left}")
+                before, after = without[start]
+                pair.append(f"{before:.3f} → {'–' if after is None else f'{after:.3f}'}")
         left = ", ".join(f"{n} {label}" for label, n in without["n"].items())
         lines.append([row["dataset"], _setting(row), *pair, left])
     starts = [start for start in ("pretrained", "scratch") if start in found[0]]
-    names = {"pretrained": "Accuracy", "scratch": "Baseline"}
+    names = {"pretrained": "Transfer", "scratch": "Baseline"}
     header = ["Data set", "Setting", *(names[start] for start in starts), "Test images left"]
-    text = "Accuracies with and without the test images that stand in training too:"
+    text = "Mean recall over the classes, with and without the test images that stand in training."
     for dataset in dict.fromkeys(row["dataset"] for row in found):
         counts = next(row["unleaked"]["n"] for row in found if row["dataset"] == dataset)
         if gone := [label for label, n in counts.items() if not n]:
