@@ -18,10 +18,16 @@ from transfer import cli, files, params
 from transfer.progress import watched
 from transfer.runs import Run
 from transfer.training import engine, features, models, packed, predictions
+from transfer.training.checkpoint import Checkpoint, alone, fingerprint
 
 
 def main() -> None:
-    run = parse()
+    run, every = parse()
+    with alone(f"data/checkpoints/.{run.name}.lock", run.name):
+        train(run, every)
+
+
+def train(run: Run, every: float) -> None:
     settings = params.load().train
     data = packed.load(f"data/packed/{run.dataset}")
     if run.images != "all":
@@ -29,34 +35,47 @@ def main() -> None:
     device = check(settings, data)
     protocol = engine.Protocol(lr=run.lr, seed=run.seed, **settings.protocol)
     started = time.perf_counter()
-    outcomes = watched(run.name, protocol.epochs, fit(run, settings, data, protocol, device))
+    checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", key(run, protocol, device), every)
+    outcomes = fit(run, settings, data, protocol, device, checkpoint)
+    outcomes = watched(run.name, protocol.epochs, outcomes)
     seconds = time.perf_counter() - started
     predicted = {part: predict(part, data, outcomes) for part in ("validation", "test")}
     predicted = {part: found for part, found in predicted.items() if found.name.size}
     predictions.save(run.path("predictions", "npz"), predicted)
     chosen = predictions.chosen_epoch(predicted)
     write(run, [epoch for epoch, _ in outcomes], chosen, data, device, seconds)
+    checkpoint.remove()
 
 
-def fit(run, settings, data, protocol, device) -> Iterator[engine.Outcome]:
+def fit(run, settings, data, protocol, device, checkpoint) -> Iterator[engine.Outcome]:
     """The run's epochs. A frozen run's backbone pass is taken from its file, or kept there."""
-    checkpoint = Path(f"data/weights/{run.backbone}-{run.start}.pth")
-    model = models.build(run.backbone, len(data.classes), checkpoint, protocol.seed)
+    model = models.build(run.backbone, len(data.classes), weights(run), protocol.seed)
     if run.freezing == "finetuned":
-        return engine.finetune(model, data, protocol, device)
+        return engine.finetune(model, data, protocol, device, checkpoint)
     head = getattr(model, models.HEAD).to(device)
-    epochs = features.compute(model, data, protocol, device)
     if settings.keep_features:
-        index = Path(f"data/packed/{run.dataset}/index.json")
-        key = features.fingerprint(
-            index, run.images, checkpoint, run.backbone, protocol, device_name(device)
-        )
         name = f"{run.dataset}-{run.images}-{run.backbone}-{run.start}-{run.seed}"
-        epochs = features.kept(Path("data/features"), name, key, epochs, protocol, data, device)
+        # The pass never sees the head's learning rate.
+        bound = key(run, replace(protocol, lr=0, lr_step=0, lr_gamma=0), device)
+        folder = Path("data/features")
+        epochs = features.kept(folder, name, bound, model, data, protocol, device)
+    else:
+        epochs = features.compute(model, data, protocol, device)
     return engine.probe(head, epochs, data, protocol)
 
 
-def parse() -> Run:
+def weights(run: Run) -> Path:
+    return Path(f"data/weights/{run.backbone}-{run.start}.pth")
+
+
+def key(run: Run, protocol: engine.Protocol, device: torch.device) -> str:
+    """What the weights and features on the way depend on."""
+    files = [Path(f"data/packed/{run.dataset}/index.json"), weights(run)]
+    depends = {"images": run.images, "backbone": run.backbone, "device": device_name(device)}
+    return fingerprint(files, protocol=asdict(protocol), **depends)
+
+
+def parse() -> tuple[Run, float]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset")
     parser.add_argument("images", type=lambda text: text if text == "all" else int(text))
@@ -65,7 +84,11 @@ def parse() -> Run:
     parser.add_argument("freezing", choices=["frozen", "finetuned"])
     parser.add_argument("start", choices=["pretrained", "scratch"])
     parser.add_argument("seed", type=int)
-    return Run(**vars(parser.parse_args()))
+    help = "least seconds between checkpoints (default %(default)s)"
+    parser.add_argument("--checkpoint-every", type=float, default=60.0, help=help)
+    given = vars(parser.parse_args())
+    every = given.pop("checkpoint_every")
+    return Run(**given), every
 
 
 def check(settings: params.Train, data: packed.Packed) -> torch.device:

@@ -1,6 +1,7 @@
 """The protocol against a plain PyTorch loop written out here, and what must hold of any run."""
 
 import copy
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -151,26 +152,43 @@ def test_grouped_batchnorm_is_batch_after_batch(images):
         torch.testing.assert_close(buffer, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_kept_features_give_the_same_run(scratch, data, tmp_path):
-    def curve(key, computed=True):
-        model = models.build("resnet18", 2, scratch, 0)
-        head = model.fc
-        epochs = features.compute(model, data, PROTOCOL, CPU) if computed else iter(())
-        kept = features.kept(tmp_path, "run", key, epochs, PROTOCOL, data, CPU)
-        return [row for row, _ in engine.probe(head, kept, data, PROTOCOL)]
-
-    first = curve("one")
-    assert curve("one", computed=False) == first
-    curve("two")
-    assert [path.name for path in tmp_path.iterdir()] == ["run-two.npy"]
+def frozen_curve(scratch, data, folder, key):
+    model = models.build("resnet18", 2, scratch, 0)
+    head = model.fc
+    kept = features.kept(folder, "run", key, model, data, PROTOCOL, CPU)
+    return [row for row, _ in engine.probe(head, kept, data, PROTOCOL)]
 
 
-def test_interrupted_features_leave_no_file(model, data, tmp_path):
-    computed = features.compute(model, data, PROTOCOL, CPU)
-    epochs = features.kept(tmp_path, "run", "one", computed, PROTOCOL, data, CPU)
-    next(epochs)
-    epochs.close()
-    assert list(tmp_path.iterdir()) == []
+def test_kept_features_give_the_same_run(scratch, data, tmp_path, monkeypatch):
+    first = frozen_curve(scratch, data, tmp_path, "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "compute", None)
+        assert frozen_curve(scratch, data, tmp_path, "one") == first
+    frozen_curve(scratch, data, tmp_path, "two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "run-two.npy"]
+
+
+def test_a_pass_cut_short_goes_on_where_it_was(scratch, data, tmp_path, monkeypatch, capsys):
+    expected = frozen_curve(scratch, data, tmp_path / "whole", "one")
+    model = models.build("resnet18", 2, scratch, 0)
+    cut = features.kept(tmp_path / "cut", "run", "one", model, data, PROTOCOL, CPU)
+    next(cut)
+    cut.close()
+    firsts, compute = [], features.compute
+
+    def seen(*arguments, first):
+        firsts.append(first)
+        return compute(*arguments, first=first)
+
+    monkeypatch.setattr(features, "compute", seen)
+    shutil.copytree(tmp_path / "cut", tmp_path / "torn")
+    (tmp_path / "torn/run-one.part.pt").write_bytes(b"PK")
+    assert frozen_curve(scratch, data, tmp_path / "cut", "one") == expected
+    assert frozen_curve(scratch, data, tmp_path / "torn", "one") == expected
+    assert firsts == [1, 0]
+    assert "run-one.part.pt is not whole; starting anew" in capsys.readouterr().err
+    for folder in ("whole", "cut", "torn"):
+        assert {p.name for p in (tmp_path / folder).iterdir()} == {".run.lock", "run-one.npy"}
 
 
 def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, tmp_path):
@@ -234,33 +252,6 @@ def test_faster_settings_reach_the_same_accuracy(scratch, tmp_path, frozen, sett
     # Single losses part ways within an epoch: training makes any rounding visible.
     assert (outputs - reference).norm() < 0.05 * reference.norm()
     assert accuracy == pytest.approx(expected, abs=0.05)
-
-
-def test_features_are_bound_to_all_they_depend_on(scratch, tmp_path):
-    def key(
-        name, protocol=PROTOCOL, pixels=0, images="all", backbone="resnet18", checkpoint=scratch
-    ):
-        draw_split(tmp_path / name, {"train": 2, "test": 2}, sides=(40, 41), seed=pixels)
-        out = tmp_path / f"{name}-packed"
-        packed.write(tmp_path / name, out, resize=72, size=64, short_side=0)
-        index = out / "index.json"
-        return features.fingerprint(index, images, checkpoint, backbone, protocol, "cpu")
-
-    other = tmp_path / "other.pth"
-    torch.save({"x": torch.zeros(1)}, other)
-    assert key("first") == key("again") == key("lr", replace(PROTOCOL, lr=1.0, lr_step=3))
-    different = [
-        key("first2"),
-        key("seed", replace(PROTOCOL, seed=9)),
-        key("batch", replace(PROTOCOL, batch_size=2)),
-        key("epochs", replace(PROTOCOL, epochs=9)),
-        key("batchnorm", replace(PROTOCOL, frozen_batchnorm="eval")),
-        key("pixels", pixels=1),
-        key("images", images=2),
-        key("backbone", backbone="resnet50"),
-        key("weights", checkpoint=other),
-    ]
-    assert len(set(different)) == len(different)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,9 +1,16 @@
 """How a stage meets its user: one clear line for each mistake, and no traceback."""
 
 import errno
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
+
+import psutil
 
 
 class UserError(Exception):
@@ -22,6 +29,7 @@ _SYSTEM_ERRORS = {
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Call main and exit: 0 when it returns, 1 with one line on stderr for a user's mistake."""
+    _end_with_dvc()
     try:
         main()
     except UserError as error:
@@ -34,3 +42,23 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _end_with_dvc() -> None:
+    """When the DVC that runs this stage dies, end too.
+
+    DVC, when killed, leaves its stage running, and the next `dvc repro` would run it beside that.
+    """
+    for parent in psutil.Process().parents()[:3]:
+        if any(Path(word).name == "dvc" for word in parent.cmdline()[:3]):
+            threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+            return
+
+
+def _outlive(parent: psutil.Process) -> None:
+    try:
+        while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.5)
+    except psutil.NoSuchProcess:
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

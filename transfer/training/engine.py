@@ -1,8 +1,9 @@
 """The report's training protocol (section 3.3)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from transfer.training import augment
+from transfer.training.checkpoint import Checkpoint
 from transfer.training.feed import Feed
 from transfer.training.packed import Packed
 from transfer.training.step import Adam, Forward, Recorded, Step, Totals
@@ -94,16 +96,27 @@ def pick_device(name: str) -> torch.device:
 
 
 def finetune(
-    model: nn.Module, data: Packed, protocol: Protocol, device: torch.device
+    model: nn.Module,
+    data: Packed,
+    protocol: Protocol,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Outcome]:
-    """Train the whole model in place, an epoch at a time."""
+    """Train the whole model in place, an epoch at a time; from where the checkpoint left it.
+
+    An epoch's order and crops come from its number and the seed alone, so weights, batch-norm
+    statistics and Adam's moments are all there is to save.
+    """
     model.to(device, memory_format=protocol.layout)
     feed, forward = Feed(data, device, protocol.layout), protocol.forward(model)
     optimizer, totals = protocol.optimizer(model), Totals(device)
     step = Step(forward, optimizer, totals)
     if protocol.cuda_graph and device.type == "cuda":
         step = Recorded(step, model.buffers())
-    for epoch in range(protocol.epochs):
+    state = [*optimizer.state, *model.buffers()]
+    outcomes = _resume(checkpoint, state, optimizer, device) if checkpoint else []
+    yield from list(outcomes)
+    for epoch in range(len(outcomes), protocol.epochs):
         model.train()
         lr = optimizer.lr
         for images, labels in feed.train(*protocol.plan(data, epoch)):
@@ -112,7 +125,35 @@ def finetune(
         model.eval()
         with torch.inference_mode():
             outputs = torch.cat([forward(images) for images in feed.prepared()])
-        yield _outcome(epoch, lr, totals, outputs, data)
+        outcomes.append(_outcome(epoch, lr, totals, outputs, data))
+        if checkpoint:
+            checkpoint.save(partial(_progress, outcomes, state))
+        yield outcomes[-1]
+
+
+def _progress(outcomes: list[Outcome], state: list[torch.Tensor]) -> dict[str, Any]:
+    return {
+        "rows": [asdict(outcome.epoch) for outcome in outcomes],
+        "outputs": [outcome.outputs for outcome in outcomes],
+        "state": [tensor.detach() for tensor in state],
+    }
+
+
+@torch.no_grad()
+def _resume(
+    checkpoint: Checkpoint, state: list[torch.Tensor], optimizer: Adam, device: torch.device
+) -> list[Outcome]:
+    found = checkpoint.load(device)
+    if not found:
+        return []
+    for tensor, value in zip(state, found["state"], strict=True):
+        tensor.copy_(value)
+    for _ in found["rows"]:
+        optimizer.end_epoch()
+    return [
+        Outcome(Epoch(**row), outputs)
+        for row, outputs in zip(found["rows"], found["outputs"], strict=True)
+    ]
 
 
 def probe(

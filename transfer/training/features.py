@@ -5,11 +5,9 @@ A frozen backbone never sees its head: its outputs depend on the images, the cro
 weights. So one pass serves every learning rate, and is kept in a file.
 """
 
-import hashlib
-import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer import files
 from transfer.training import models
+from transfer.training.checkpoint import Checkpoint, alone
 from transfer.training.engine import Features, Protocol
 from transfer.training.feed import CHUNK, Feed
 from transfer.training.packed import Packed
@@ -30,19 +28,21 @@ def compute(
     protocol: Protocol,
     device: torch.device,
     chunk: int = CHUNK,
+    first: int = 0,
 ) -> Iterator[Features]:
     """Each epoch's features [n, d] of the training images, batch by batch, and [v + m, d] of the
     validation and test images. The model's head is replaced; its batch-norm statistics move as in
     training.
 
-    About `chunk` images go through the network at once, with batch norm still per batch.
+    About `chunk` images go through the network at once, with batch norm still per batch. Starts at
+    epoch `first`, for which the statistics have to be those after the one before.
     """
     setattr(model, models.HEAD, nn.Identity())
     model.to(device, memory_format=protocol.layout)
     feed, forward = Feed(data, device, protocol.layout), protocol.forward(model)
     group = max(1, chunk // protocol.batch_size)
     moving, prepared = protocol.frozen_batchnorm == "train", None
-    for epoch in range(protocol.epochs):
+    for epoch in range(first, protocol.epochs):
         with torch.inference_mode():
             model.train(moving)
             batches = feed.train(*protocol.plan(data, epoch), group)
@@ -102,55 +102,69 @@ def _fold(running: torch.Tensor, steps: torch.Tensor, momentum: float) -> None:
     running.mul_((1 - momentum) ** len(steps)).add_(weights @ steps)
 
 
-def fingerprint(
-    index: Path, images: str | int, checkpoint: Path, backbone: str, protocol: Protocol, device: str
-) -> str:
-    """A hash of everything a pass depends on; the learning rate and its schedule are not."""
-    heads = ("lr", "lr_step", "lr_gamma")
-    depends = {
-        "protocol": {k: v for k, v in asdict(protocol).items() if k not in heads},
-        "images": images,
-        "backbone": backbone,
-        "device": device,
-        "torch": torch.__version__,
-        "files": [hashlib.sha256(path.read_bytes()).hexdigest() for path in (index, checkpoint)],
-        "code": [
-            hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(Path(__file__).parent.glob("*.py"))
-            if path.stem in ("augment", "engine", "features", "feed", "models", "packed")
-        ],
-    }
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-
-
 def kept(
     folder: Path,
     name: str,
     key: str,
-    epochs: Iterator[Features],
-    protocol: Protocol,
+    model: nn.Module,
     data: Packed,
+    protocol: Protocol,
     device: torch.device,
 ) -> Iterator[Features]:
-    """The pass stored as folder/name-key.npy, or `epochs`, stored there once the last is reached.
+    """What `compute` gives, from folder/name-key.npy, or stored there once the last epoch is
+    reached. A pass that was cut short goes on after its last whole epoch.
 
-    A stored pass of the same name and another key is out of date, and makes room.
+    A stored pass of the same name and another key is out of date, and makes room. Of several
+    processes one computes a pass, and the others wait for it.
     """
     path = folder / f"{name}-{key[:16]}.npy"
-    if path.is_file():
-        for both in np.load(path, mmap_mode="r"):
-            tensor = torch.from_numpy(both.copy()).to(device)
-            yield tensor[: len(data.train)], tensor[len(data.train) :]
-        return
-    with files.replacing(path) as part:
-        out = None
-        for epoch, (train, prepared) in enumerate(epochs):
-            both = torch.cat([train, prepared]).cpu().numpy()
-            if out is None:
-                shape = (protocol.epochs, *both.shape)
-                out = np.lib.format.open_memmap(part, "w+", dtype=np.float32, shape=shape)
-            out[epoch] = both
-            yield train, prepared
+    with alone(folder / f".{name}.lock", f"features of {name}"):
+        if not path.is_file():
+            yield from _stored(path, key, model, data, protocol, device)
+            for old in folder.glob(f"{name}-*"):
+                if old != path:
+                    old.unlink()
+            return
+    for both in np.load(path, mmap_mode="r"):
+        yield _parts(both, data, device)
+
+
+def _stored(
+    path: Path,
+    key: str,
+    model: nn.Module,
+    data: Packed,
+    protocol: Protocol,
+    device: torch.device,
+) -> Iterator[Features]:
+    part = path.with_suffix(".part.npy")
+    progress = Checkpoint(path.with_suffix(".part.pt"), key, every=0)
+    images = len(data.train) + len(data.validation) + len(data.test)
+    shape = (protocol.epochs, images, getattr(model, models.HEAD).in_features)
+    found = progress.load(device) if _is_array(part, shape) else None
+    done = found["done"] if found else 0
+    for buffer, value in zip(model.buffers(), found["buffers"] if found else (), strict=False):
+        buffer.copy_(value)
+    out = np.lib.format.open_memmap(part, "r+" if done else "w+", dtype=np.float32, shape=shape)
+    for both in out[:done]:
+        yield _parts(both, data, device)
+    for epoch, features in enumerate(compute(model, data, protocol, device, first=done), done):
+        out[epoch] = torch.cat(features).cpu().numpy()
         out.flush()
-        for old in folder.glob(f"{name}-*.npy"):
-            old.unlink()
+        state = {"done": epoch + 1, "buffers": list(model.buffers())}
+        progress.save(lambda state=state: state)
+        yield features
+    os.replace(part, path)
+    progress.remove()
+
+
+def _is_array(path: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        return np.load(path, mmap_mode="r").shape == shape
+    except (OSError, ValueError):
+        return False
+
+
+def _parts(both: np.ndarray, data: Packed, device: torch.device) -> Features:
+    tensor = torch.from_numpy(both.copy()).to(device)
+    return tensor[: len(data.train)], tensor[len(data.train) :]

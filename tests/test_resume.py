@@ -1,0 +1,194 @@
+"""Runs that are killed, and what their next start makes of it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from stages import train
+from tests.conftest import ROOT, draw_split
+from transfer.runs import Run
+from transfer.training import models, packed
+from transfer.training.checkpoint import Checkpoint
+from transfer.training.engine import Protocol
+
+RUN = Run("ab", "all", "resnet18", 0.001, "finetuned", "scratch", 0)
+WRITTEN = {"runs": "json", "curves": "csv", "predictions": "npz"}
+yaml = YAML()
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """What the train stage needs, and settings of four epochs."""
+    draw_split(tmp_path / "split", {"train": 12, "validation": 3, "test": 5})
+    packed.write(tmp_path / "split", tmp_path / "data/packed/ab", resize=40, size=40, short_side=0)
+    models.save_empty(tmp_path / "data/weights/resnet18-scratch.pth")
+    settings = yaml.load(ROOT / "params.yaml")
+    settings["train"].update(epochs=4, lr_step=2, device="cpu")
+    yaml.dump(settings, tmp_path / "params.yaml")
+    return tmp_path
+
+
+def start(study: Path, run: Run, every=0.0) -> subprocess.Popen:
+    words = [str(value) for value in vars(run).values()]
+    command = [sys.executable, "-m", "stages.train", *words, "--checkpoint-every", str(every)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command,
+        cwd=study,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out + err
+
+
+def written(study: Path, run: Run) -> dict[str, bytes]:
+    return {kind: (study / run.path(kind, end)).read_bytes() for kind, end in WRITTEN.items()}
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("freezing", ["finetuned", "frozen"])
+def test_killed_and_started_again_it_comes_out_the_same(study, freezing):
+    run = replace(RUN, freezing=freezing)
+    finish(start(study, run))
+    expected = written(study, run)
+    for feature in (study / "data/features").glob("*.npy"):
+        feature.unlink()
+    saved = {
+        "finetuned": study / f"data/checkpoints/{run.name}.pt",
+        "frozen": study / "data/features",
+    }[freezing]
+    for kill in range(3):
+        process = start(study, run)
+        if freezing == "finetuned":
+            wait_for(saved, process)
+        else:
+            while not list(saved.glob("*.part.pt")):
+                assert process.poll() is None
+                time.sleep(0.005)
+        time.sleep(0.1 * kill)
+        process.kill()
+        process.communicate()
+    output = finish(start(study, run))
+    assert "starting anew" not in output
+    assert written(study, run) == expected
+    left = [p.name for p in (study / "data").rglob("*") if ".pt" in p.suffixes or "part" in p.name]
+    assert left == []
+
+
+@pytest.mark.parametrize("harm", ["torn", "other settings"])
+def test_a_checkpoint_of_no_use_is_ignored_with_a_word(study, harm):
+    finish(start(study, RUN))
+    expected, path = written(study, RUN), study / f"data/checkpoints/{RUN.name}.pt"
+    process = start(study, RUN)
+    wait_for(path, process)
+    process.kill()
+    process.communicate()
+    if harm == "torn":
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        found = torch.load(path, weights_only=True)
+        torch.save(found | {"key": "another"}, path)
+    output = finish(start(study, RUN))
+    why = "is not whole" if harm == "torn" else "is of other settings, data or code"
+    assert f"{RUN.name}.pt {why}; starting anew" in output
+    assert written(study, RUN) == expected
+
+
+def test_a_checkpoint_is_bound_to_all_it_depends_on(study, monkeypatch):
+    monkeypatch.chdir(study)
+    protocol = Protocol(
+        *(1e-3, 2, 4, 1, 0.1, 3), "train", "contiguous", "default", cuda_graph=False
+    )
+    cpu = torch.device("cpu")
+
+    def key(run=RUN, **changed):
+        return train.key(run, replace(protocol, **changed), cpu)
+
+    same = key()
+    assert key(replace(RUN, lr=0.5, freezing="frozen")) == same  # the protocol has the rate
+    different = [
+        key(seed=9),
+        key(lr=1.0),
+        key(epochs=9),
+        key(batch_size=2),
+        key(frozen_batchnorm="eval"),
+        key(replace(RUN, images=2)),
+    ]
+    for path in ("data/weights/resnet18-scratch.pth", "data/packed/ab/index.json"):
+        Path(path).write_bytes(Path(path).read_bytes() + b" ")
+        different.append(key())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    different.append(key())
+    torch.set_num_threads(threads)
+    assert len({same, *different}) == 1 + len(different)
+
+
+def test_checkpoints_are_as_far_apart_as_asked(tmp_path):
+    saved = []
+    for every in (0, 60):
+        checkpoint = Checkpoint(tmp_path / f"{every}.pt", "key", every)
+        for epoch in range(3):
+            checkpoint.save(lambda epoch=epoch: saved.append(epoch) or {"epoch": epoch})
+    assert saved == [0, 1, 2]
+    assert Checkpoint(tmp_path / "0.pt", "key").load(torch.device("cpu")) == {"epoch": 2}
+
+
+def test_a_second_process_waits_and_says_for_whom(study):
+    first = start(study, RUN)
+    wait_for(study / f"data/checkpoints/{RUN.name}.pt", first)
+    second = start(study, RUN)
+    line = second.stderr.readline()
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    finish(second)
+    assert re.fullmatch(rf"{RUN.name}: waiting for process {first.pid} on \S+\n", line)
+
+
+def test_a_killed_dvc_leaves_no_stage_behind(study):
+    settings = {
+        "stages": {
+            "train": {
+                "cmd": f"PYTHONPATH={ROOT} {sys.executable} -m stages.train "
+                + " ".join(map(str, vars(RUN).values())),
+                "outs": [RUN.path("runs")],
+            }
+        }
+    }
+    yaml.dump(settings, study / "dvc.yaml")
+    epochs = yaml.load(study / "params.yaml")
+    epochs["train"]["epochs"] = 10000
+    yaml.dump(epochs, study / "params.yaml")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=study, check=True)
+    dvc = subprocess.Popen(["dvc", "repro"], cwd=study, stdout=subprocess.DEVNULL)
+    lock = study / f"data/checkpoints/.{RUN.name}.lock"
+    while not (lock.exists() and lock.read_text()):
+        assert dvc.poll() is None
+        time.sleep(0.05)
+    stage = psutil.Process(int(lock.read_text().split()[1]))
+    dvc.kill()
+    dvc.wait()
+    stage.wait(timeout=20)
+    assert not stage.is_running()

@@ -1,0 +1,92 @@
+"""A run's progress on disk, so that a killed run goes on where it was."""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transfer import files
+
+
+class Checkpoint:
+    """State kept in a file beside the outputs that DVC knows of.
+
+    `key` says what the state depends on: that of another key is not loaded. Saved at most once in
+    `every` seconds, since writing ResNet-50 and Adam's moments takes a good part of an epoch on a
+    GPU.
+    """
+
+    def __init__(self, path: str | Path, key: str, every: float = 60.0) -> None:
+        self.path, self.key, self.every = Path(path), key, every
+        self.saved = time.monotonic()
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The last saved state; None, and a word where a file was there, if there is no use of it.
+
+        Tensors come on `device`.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            found = torch.load(self.path, map_location=device, weights_only=True)
+            if found["key"] == self.key:
+                return found["state"]
+            why = "is of other settings, data or code"
+        except Exception:  # what a torn file raises depends on where it is torn
+            why = "is not whole"
+        print(f"{self.path} {why}; starting anew", file=sys.stderr, flush=True)
+        return None
+
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Write what `state` gives (tensors, numbers, strings, lists and dicts of these)."""
+        if time.monotonic() - self.saved < self.every:
+            return
+        with files.replacing(self.path) as part:
+            torch.save({"key": self.key, "state": state()}, part)
+        self.saved = time.monotonic()
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def fingerprint(files: list[Path], **depends: Any) -> str:
+    """A hash of the files' content, of what else is named, and of this folder's code.
+
+    Also of torch's version and number of threads, on which a CPU's rounding depends.
+    """
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (*files, *code)]
+    depends |= {"files": digests, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def alone(path: str | Path, what: str) -> Iterator[None]:
+    """Hold a lock that no other process holds; wait for one that does, and say who it is.
+
+    It goes with the process, however that ends.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            print(f"{what}: waiting for {holder}", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
