@@ -17,6 +17,8 @@ lint: .venv/installed
 lock:  ## pin the newest versions that pyproject.toml allows
 	uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--no-annotate --custom-compile-command "make lock" --output-file requirements.txt
+	uv pip compile --quiet pyproject.toml --extra dev --extra ray --universal --python-version 3.11 \
+		--constraints requirements.txt --no-annotate --no-header --output-file requirements-ray.txt
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

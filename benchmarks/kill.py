@@ -1,0 +1,132 @@
+"""Kill the sample at random instants, start it again, and compare with a run never disturbed.
+
+In turn the stage, DVC, a Ray worker and the Ray node are killed with SIGKILL. At the end every file
+under sample/metrics but the timings has to be the same, byte for byte, and after each kill no
+process may be left. `PYTHONPATH=. python benchmarks/kill.py` (with requirements-ray.txt)
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from benchmarks.common import ROOT
+
+DVC = ["dvc", "repro", "sample/dvc.yaml"]
+CLUSTER = [sys.executable, "-m", "cluster.run", "--pipeline", "sample/dvc.yaml", "--threads", "1"]
+# What is killed → the command it is killed under, and how to know its process.
+TARGETS = {
+    "stage": (DVC, lambda words: "stages." in words),
+    "dvc": (DVC, lambda words: "dvc repro" in words and "sh -c" not in words),
+    "ray worker": (CLUSTER, lambda words: words.startswith("ray::reproduce")),
+    "ray node": (CLUSTER, lambda words: "/raylet/raylet " in words),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        calm, disturbed = (clone(Path(folder, name)) for name in ("calm", "disturbed"))
+        run(calm, DVC).wait()
+        killed = 0
+        while killed < args.kills:
+            name = list(TARGETS)[killed % len(TARGETS)]
+            command, is_target = TARGETS[name]
+            process = run(disturbed, command)
+            if hit(process, is_target, rng.uniform(0, 15)):
+                killed += 1
+                print(f"{killed}: killed the {name} at {progress(disturbed)} runs", flush=True)
+            elif process.wait() == 0:
+                break  # nothing was left to kill
+            process.wait()
+            if left := list(remaining(disturbed)):
+                raise SystemExit(f"left after the kill of the {name}: {left}")
+        assert run(disturbed, DVC).wait() == 0, "the last run failed"
+        differ = [path for path in metrics(calm) if metrics(calm)[path] != metrics(disturbed)[path]]
+    print(f"{killed} kills; {len(differ)} files differ from an undisturbed run's: {differ[:5]}")
+
+
+def clone(folder: Path) -> Path:
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    # All that is to be made is to be made anew.
+    (folder / "sample/dvc.lock").unlink()
+    return folder
+
+
+def run(folder: Path, command: list[str]) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    with open(folder.with_suffix(".log"), "a") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+
+
+def hit(process: subprocess.Popen, is_target, delay: float) -> bool:
+    """Kill what `is_target` knows by its command line, `delay` seconds after it is first seen."""
+    while process.poll() is None:
+        if targets := [p for p in under(process) if is_target(words(p))]:
+            time.sleep(delay)
+            # After the delay it may be another of its kind.
+            targets = [p for p in under(process) if is_target(words(p))] or targets
+            try:
+                targets[-1].kill()
+            except psutil.NoSuchProcess:
+                continue
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def under(process: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(process.pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def remaining(folder: Path, patience: float = 30) -> Iterator[str]:
+    """Processes that still work in the folder after so many seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        left = [words(p) for p in psutil.process_iter() if works_in(p, folder)]
+        if not left or time.monotonic() > deadline:
+            return iter(left)
+        time.sleep(0.5)
+
+
+def works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return Path(process.cwd()).is_relative_to(folder)
+    except psutil.Error:
+        return False
+
+
+def progress(folder: Path) -> int:
+    return len(list((folder / "sample/metrics/runs").glob("*.json")))
+
+
+def metrics(folder: Path) -> dict[Path, bytes]:
+    root = folder / "sample/metrics"
+    files = (path for path in root.rglob("*") if path.is_file() and "timing" not in path.parts)
+    return {path.relative_to(root): path.read_bytes() for path in files}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training many runs at once, on this machine or a Ray cluster; DVC judges what is stale."""
