@@ -1,0 +1,101 @@
+"""What goes wrong on real machines: `dvc repro` recovers, and nothing finished is lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.study import Study, small
+
+RUN = "one-all-resnet18-0.001-finetuned-pretrained-0"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    made = small(tmp_path_factory.mktemp("study"), ["one"])
+    made.repro()
+    made.commit()
+    made.whole = made.metrics()
+    return made
+
+
+def cached(study: Study, stage: str, out: str):
+    lock = YAML(typ="safe").load(study.folder / "dvc.lock")
+    entry = next(o for o in lock["stages"][stage]["outs"] if o["path"] == out)
+    return study.folder / ".dvc/cache/files/md5" / entry["md5"][:2] / entry["md5"][2:]
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "gone"])
+def test_a_damaged_cache_object_is_made_again(study, harm):
+    out = f"metrics/predictions/{RUN}.npz"
+    path = cached(study, f"train@{RUN}", out)
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if harm == "flipped":
+        content[len(content) // 2] ^= 1
+    if harm != "gone":
+        path.write_bytes(content if harm == "flipped" else content[:-100])
+    (study.folder / out).unlink()
+    ran = study.repro()
+    assert {stage for stage in ran if stage.startswith("train@")} == {f"train@{RUN}"}
+    assert study.metrics() == study.whole
+    assert study.repro() == set()
+
+
+def test_a_deleted_lock_comes_back_without_training(study):
+    before = (study.folder / "dvc.lock").read_text()
+    (study.folder / "dvc.lock").unlink()
+    assert not [stage for stage in study.repro() if stage.startswith("train@")]
+    assert study.metrics() == study.whole
+    yaml = YAML(typ="safe")
+    assert yaml.load(study.folder / "dvc.lock") == yaml.load(before)
+
+
+def test_a_clock_that_jumps_reruns_nothing(study):
+    for path in (study.folder / "transfer").rglob("*.py"):
+        os.utime(path, (2e9, 2e9) if path.stem < "m" else (1e9, 1e9))
+    assert study.repro() == set()
+
+
+@pytest.mark.parametrize(
+    "whom,number",
+    [
+        ("terminal", signal.SIGINT),
+        ("dvc", signal.SIGTERM),
+        ("stage", signal.SIGINT),
+        ("stage", signal.SIGTERM),
+    ],
+)
+def test_a_signal_stops_it_and_the_next_run_recovers(study, whom, number):
+    study.change("train.epochs", 4)
+    shutil.rmtree(study.folder / "data/checkpoints", ignore_errors=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        ["dvc", "repro", "--no-run-cache", "-f", "-s", f"train@{RUN}"],
+        cwd=study.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # A background job ignores SIGINT, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    lock = study.folder / f"data/checkpoints/.{RUN}.lock"
+    while not (lock.exists() and lock.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    stage = int(lock.read_text().split()[1])
+    # A terminal's Ctrl-C reaches all.
+    os.kill({"terminal": -process.pid, "dvc": process.pid, "stage": stage}[whom], number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and "Traceback" not in output
+    study.change("train.epochs", 1)
+    study.run("git", "checkout", "-q", ".")
+    study.repro()
+    assert study.metrics() == study.whole
+    assert study.repro() == set()
