@@ -44,7 +44,7 @@ def main() -> None:
             name = list(TARGETS)[killed % len(TARGETS)]
             command, is_target = TARGETS[name]
             process = run(disturbed, command)
-            if hit(process, is_target, rng.uniform(0, 15)):
+            if hit(process, is_target, rng.uniform(0, 40)):
                 killed += 1
                 print(f"{killed}: killed the {name} at {progress(disturbed)} runs", flush=True)
             elif process.wait() == 0:

@@ -14,7 +14,11 @@ import psutil
 
 
 class UserError(Exception):
-    """Bad input. The message is one line: what is wrong, where, and what to do."""
+    """Bad input. The message is one line: what is wrong, where, and what to do. It may quote names,
+    so what would break the line is written as Python escapes it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 _SYSTEM_ERRORS = {
