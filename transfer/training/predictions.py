@@ -3,8 +3,10 @@
 All statistics come from these files; nothing is trained for them again.
 """
 
+import io
 from dataclasses import dataclass, fields
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -56,8 +58,12 @@ def save(path: str | Path, parts: dict[str, Predictions]) -> None:
         for part, predictions in parts.items()
         for field, values in vars(predictions).items()
     }
-    with files.replacing(path) as fresh, open(fresh, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    with files.replacing(path) as fresh, ZipFile(fresh, "w") as archive:
+        for name, values in arrays.items():
+            # np.savez streams, and what zipfile writes then differs between patches of Python.
+            whole = io.BytesIO()
+            np.lib.format.write_array(whole, values, allow_pickle=False)
+            archive.writestr(ZipInfo(f"{name}.npy"), whole.getvalue(), ZIP_DEFLATED)
 
 
 def load(path: str | Path) -> dict[str, Predictions]:
