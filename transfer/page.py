@@ -281,8 +281,9 @@ def audit_words(audit: Found) -> str:
     if sum(leaked.values()):
         which = ", ".join(f"{n} {label}" for label, n in leaked.items() if n)
         text += (
-            f" **{which} of the test images stand in training too**, pixel by pixel: their "
-            "accuracy is memory. `split.duplicates: drop` takes their twins out of training."
+            f" **{which} of the test images stand in training too**, pixel by pixel: a "
+            "right answer there may be memory. `split.duplicates: drop` takes the twins out of "
+            "training."
         )
     if conflicts := split["duplicates"]["between_classes"]:
         text += f" {conflicts} images stand in two classes."
