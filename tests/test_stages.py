@@ -37,14 +37,19 @@ def stage(study: Path, name: str, *arguments: str, limit: str = "") -> tuple[int
 
 def refused(study: Path, name: str, *arguments: str, **options) -> str:
     """The one line a stage ends with; it must fail, and leave no output."""
-    before = {path for path in study.rglob("*") if path.is_file()}
+    before = outputs(study)
     status, output = stage(study, name, *arguments, **options)
     assert status != 0
     assert "Traceback" not in output
-    assert {path for path in study.rglob("*") if path.is_file()} == before
+    assert outputs(study) == before
     lines = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, output
     return lines[0]
+
+
+def outputs(study: Path) -> set[Path]:
+    """All files but locks, which stay."""
+    return {path for path in study.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
 def set_weights(study: Path, file: Path, sha256: str | None = None) -> None:

@@ -61,7 +61,9 @@ def load_checkpoint(path: str | Path, source: str | Path = "") -> dict[str, torc
             f"{source}: holds more than tensors, and is not run; "
             "save it again as torch.save(model.state_dict(), …)"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged file raises depends on where the damage is
         raise UserError(f"{source}: not a whole checkpoint: {_line(error)}") from None
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise UserError(f"{source}: not a state_dict (names → tensors)")
