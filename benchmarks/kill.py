@@ -53,7 +53,8 @@ def main() -> None:
             if left := list(remaining(disturbed)):
                 raise SystemExit(f"left after the kill of the {name}: {left}")
         assert run(disturbed, DVC).wait() == 0, "the last run failed"
-        differ = [path for path in metrics(calm) if metrics(calm)[path] != metrics(disturbed)[path]]
+        expected, found = metrics(calm), metrics(disturbed)
+        differ = [path for path in expected if expected[path] != found[path]]
     print(f"{killed} kills; {len(differ)} files differ from an undisturbed run's: {differ[:5]}")
 
 

@@ -107,20 +107,20 @@ def stale() -> list[str]:
 def shareable() -> tuple[str, str]:
     """(git URL, commit) for workers to clone; what they need is pushed. Raises UserError for what
     they could not see."""
-    changed = subprocess.run(
-        ["git", "status", "--porcelain"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    if changed:
+    if changed := git("status", "--porcelain"):
         first = changed.splitlines()[0]
         raise cli.UserError(f"{first}: not committed, so workers would not see it; commit it first")
     if "core.remote" not in dvc("config", "--list"):
         raise cli.UserError("no default DVC remote to exchange results by; see `dvc remote add -d`")
-    git = ["git", "-C", "."]
-    url = subprocess.run([*git, "remote", "get-url", "origin"], capture_output=True, text=True)
-    top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
     dvc("push", "--run-cache")
-    return url.stdout.strip() or top.stdout.strip(), commit.stdout.strip()
+    url = git("remote", "get-url", "origin", check=False) or git("rev-parse", "--show-toplevel")
+    return url, git("rev-parse", "HEAD")
+
+
+def git(*arguments: str, check: bool = True) -> str:
+    """What a git command prints."""
+    command = ["git", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=check).stdout.strip()
 
 
 def train(jobs: list[Job], args: argparse.Namespace) -> list[Done]:
@@ -161,11 +161,9 @@ def connect(args: argparse.Namespace):
         import ray
     except ImportError:
         raise cli.UserError("Ray is not installed; pip install -r requirements-ray.txt") from None
-    if args.address:
-        ray.init(address=args.address, log_to_driver=False, logging_level="ERROR")
-    else:
-        ray.init(num_cpus=args.workers, include_dashboard=False, log_to_driver=False,
-                 logging_level="ERROR")  # fmt: skip
+    here = {"num_cpus": args.workers, "include_dashboard": False}
+    where = {"address": args.address} if args.address else here
+    ray.init(**where, log_to_driver=False, logging_level="ERROR")
     return ray
 
 

@@ -1,7 +1,6 @@
 """Turn the runs' predictions into metrics/evidence.json and the data of `dvc plots`."""
 
 import csv
-import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -30,11 +29,8 @@ CONFUSION = ("actual", "predicted")
 
 
 def leaked(grid: params.Grid) -> evidence.Leaked:
-    audits = {name: Path(f"metrics/data/{name}.json") for name in grid.dataset}
-    return {
-        name: [test for test, _ in json.loads(path.read_text(encoding="utf-8"))["leaked"]]
-        for name, path in audits.items()
-    }
+    audits = {name: files.read_json(f"metrics/data/{name}.json") for name in grid.dataset}
+    return {name: [test for test, _ in audit["leaked"]] for name, audit in audits.items()}
 
 
 def curves(grid: params.Grid, dataset: str) -> Iterable[tuple]:

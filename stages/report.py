@@ -1,9 +1,7 @@
 """Turn evidence, similarity and audits into metrics/report.md and its pictures."""
 
-import json
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -21,10 +19,10 @@ def main() -> None:
     settings = params.load()
     grid = settings.grid
     datasets = {name: settings.datasets[name] for name in grid.dataset}
-    evidence = read("metrics/evidence.json")
-    audits = {name: read(f"metrics/data/{name}.json") for name in datasets}
+    evidence = files.read_json("metrics/evidence.json")
+    audits = {name: files.read_json(f"metrics/data/{name}.json") for name in datasets}
     similar = [
-        read(f"metrics/similarity/{dataset}-{backbone}.json")
+        files.read_json(f"metrics/similarity/{dataset}-{backbone}.json")
         for dataset, backbone in product(grid.dataset, grid.backbone)
     ]
     pictures = overview(settings, evidence, similar, audits)
@@ -84,10 +82,6 @@ def last(run: Run) -> tuple[predictions.Predictions, int]:
     return parts["test"], predictions.chosen_epoch(parts)
 
 
-def read(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
 def trained(audit: dict[str, Any], per_class: int | str) -> int:
     """Training images of a data set."""
     counts = audit["split"]["images"]["train"].values()
@@ -109,7 +103,9 @@ def point(gain: dict[str, Any], similar: list[dict[str, Any]]) -> dict[str, Any]
 
 def made(grid: params.Grid) -> str:
     """Of how many runs the page is, on what data and device, with which versions."""
-    found = [read(run.written("runs")) for name in grid.dataset for run in runs(grid, name)]
+    found = [
+        files.read_json(run.written("runs")) for name in grid.dataset for run in runs(grid, name)
+    ]
     kinds = [", ".join(sorted({kind(run) for run in found})) for kind in KINDS]
     data = ", ".join(dict.fromkeys(f"{run['dataset']} {run['data'][:12]}" for run in found))
     seeds = "seed" if len(grid.seed) == 1 else "seeds"

@@ -1,6 +1,5 @@
 """Turn the runs of the grid into metrics/tables.md and metrics/summary.json."""
 
-import json
 from typing import Any
 
 from transfer import cli, files, params, tables
@@ -18,7 +17,7 @@ def main() -> None:
 
 def read(run: Run) -> dict[str, Any]:
     """A run's metrics. Raises UserError when it has not been trained."""
-    return json.loads(run.written("runs").read_text(encoding="utf-8"))
+    return files.read_json(run.written("runs"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import statistics
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -340,12 +340,9 @@ def hold_out(pictures: list[Picture], share: float, dataset: str, seed: int) -> 
     for label in {p.label for p in pictures}:
         group = [p for p in pictures if (p.part, p.label) == ("train", label)]
 
-        def order(picture: Picture, label=label) -> str:
-            key = f"{seed}/{dataset}/{label}/validation/{picture.content.digest}"
-            return hashlib.sha256(key.encode()).hexdigest()
-
         number = max(1, round(share * len(group)))
-        held |= {p.content.digest for p in sorted(group, key=order)[:number]}
+        place = f"{seed}/{dataset}/{label}/validation"
+        held |= set(sorted([p.content.digest for p in group], key=_shuffled(place))[:number])
         if all(p.content.digest in held for p in group):
             raise UserError(
                 f"params.yaml: split.validation: {share:g} leaves {dataset} no training image of "
@@ -376,11 +373,13 @@ def _draw(
         where = f"params.yaml: datasets.{dataset}.count.{part}: class {label!r}"
         raise UserError(f"{where} {_too_few(number, len(group), whole)}")
 
-    def order(picture: Picture) -> str:
-        key = f"{seed}/{dataset}/{label}/{part}/{picture.name}"
-        return hashlib.sha256(key.encode()).hexdigest()
+    order = _shuffled(f"{seed}/{dataset}/{label}/{part}")
+    return [replace(p, part=part) for p in sorted(group, key=lambda p: order(p.name))[:number]]
 
-    return [replace(p, part=part) for p in sorted(group, key=order)[:number]]
+
+def _shuffled(place: str) -> Callable[[str], str]:
+    """A sorting key that shuffles names by hash, each place its own way."""
+    return lambda name: hashlib.sha256(f"{place}/{name}".encode()).hexdigest()
 
 
 def _too_few(asked: int, has: int, whole: int) -> str:

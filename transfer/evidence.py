@@ -1,6 +1,5 @@
 """What the runs' predictions on the test images allow one to say."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -123,26 +122,26 @@ def _row(dataset: str, images: int | str, setting: Setting, arms: _Arms, leaked:
     name = next(iter(runs.values()))[0].name
     out = dict(zip(PLACE, (dataset, images, *setting), strict=True)) | {"n_test": len(name)}
     out |= {start: _accuracies(found) for start, found in runs.items()}
+    rights = {start: arms.right(dataset, images, setting, start) for start in runs}
     if len(runs) == 2:
-        out |= _paired(
-            *(arms.right(dataset, images, setting, s) for s in ("pretrained", "scratch"))
-        )
+        out |= _paired(rights["pretrained"], rights["scratch"])
     if leaked:
-        kept = ~np.isin(name, leaked)
-        counts = Counter({str(n).split("/")[0]: 0 for n in name})
-        counts.update(str(n).split("/")[0] for n in name[kept])
-        rights = {start: arms.right(dataset, images, setting, start) for start in runs}
-        out["unleaked"] = {"n": dict(counts)} | {
-            start: [_recall(right, name), _recall(right[:, kept], name[kept])]
+        kept, labels = ~np.isin(name, leaked), _labels(name)
+        counts = {str(label): int((labels[kept] == label).sum()) for label in np.unique(labels)}
+        out["unleaked"] = {"n": counts} | {
+            start: [_recall(right, labels), _recall(right[:, kept], labels[kept])]
             for start, right in rights.items()
         }
     return out
 
 
-def _recall(right: np.ndarray, name: np.ndarray) -> float | None:
+def _labels(name: np.ndarray) -> np.ndarray:
+    return np.array([str(n).split("/")[0] for n in name])
+
+
+def _recall(right: np.ndarray, labels: np.ndarray) -> float | None:
     """Mean over the classes of the share of their images that is right, bool [seeds, n]; None
     without images. Unlike accuracy it does not move when a class loses images at random."""
-    labels = np.array([str(n).split("/")[0] for n in name])
     shares = [right[:, labels == label].mean() for label in np.unique(labels)]
     return round(float(np.mean(shares)), 6) if shares else None
 
