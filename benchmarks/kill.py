@@ -35,27 +35,38 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    rng = random.Random(args.seed)
+    rng, killed, differ = random.Random(args.seed), 0, []
     with tempfile.TemporaryDirectory() as folder:
-        calm, disturbed = (clone(Path(folder, name)) for name in ("calm", "disturbed"))
-        run(calm, DVC).wait()
-        killed = 0
+        calm = clone(Path(folder, "calm"))
+        finish(calm)
         while killed < args.kills:
-            name = list(TARGETS)[killed % len(TARGETS)]
-            command, is_target = TARGETS[name]
-            process = run(disturbed, command)
-            if hit(process, is_target, rng.uniform(0, 40)):
-                killed += 1
-                print(f"{killed}: killed the {name} at {progress(disturbed)} runs", flush=True)
-            elif process.wait() == 0:
-                break  # nothing was left to kill
-            process.wait()
-            if left := list(remaining(disturbed)):
-                raise SystemExit(f"left after the kill of the {name}: {left}")
-        assert run(disturbed, DVC).wait() == 0, "the last run failed"
-        expected, found = metrics(calm), metrics(disturbed)
-        differ = [path for path in expected if expected[path] != found[path]]
+            disturbed = clone(Path(folder, f"disturbed-{killed}"))
+            killed = disturb(disturbed, killed, args.kills, rng)
+            finish(disturbed)
+            expected, found = metrics(calm), metrics(disturbed)
+            differ += [path for path in expected if expected[path] != found.get(path)]
     print(f"{killed} kills; {len(differ)} files differ from an undisturbed run's: {differ[:5]}")
+
+
+def finish(folder: Path) -> None:
+    if run(folder, DVC).wait():
+        raise SystemExit(f"failed: {folder.with_suffix('.log').read_text()[-2000:]}")
+
+
+def disturb(folder: Path, killed: int, kills: int, rng: random.Random) -> int:
+    """Start and kill until enough were killed, or nothing is left to kill; how many were."""
+    while killed < kills:
+        name = list(TARGETS)[killed % len(TARGETS)]
+        command, is_target = TARGETS[name]
+        process = run(folder, command)
+        alive = not hit(process, is_target, rng.uniform(0, 40))
+        if process.wait() == 0 and alive:
+            break
+        killed += not alive
+        print(f"{killed}: killed the {name} at {progress(folder)} runs", flush=True)
+        if left := list(remaining(folder)):
+            raise SystemExit(f"left after the kill of the {name}: {left}")
+    return killed
 
 
 def clone(folder: Path) -> Path:

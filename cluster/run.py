@@ -8,18 +8,23 @@ import argparse
 import ctypes
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from transfer import cli
 
 LOGS = Path("data/logs")
+RETRIES = 3  # of a run whose worker died
 TAIL = 5  # lines of a failed run's log that are shown
 
 
@@ -124,36 +129,70 @@ def git(*arguments: str, check: bool = True) -> str:
 
 
 def train(jobs: list[Job], args: argparse.Namespace) -> list[Done]:
-    """Run them all, saying what is done; returns those that failed by their own fault."""
+    """Run them all, saying what starts and ends where; returns those that failed by their own
+    fault."""
     ray = connect(args)
-    task = ray.remote(num_cpus=1, num_gpus=args.gpus_per_run, max_retries=3)(reproduce)
-    waiting = {task.remote(job): job for job in jobs}
-    started, failed = time.monotonic(), []
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # On this node, so that losing another does not lose it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    begun = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    task = ray.remote(num_cpus=1, num_gpus=args.gpus_per_run, max_retries=RETRIES)(reproduce)
+    waiting = {task.remote(job, begun): job for job in jobs}
+    board = Board(len(jobs))
     print(f"{len(jobs)} runs to train, {args.workers} at once; logs in {LOGS}/", flush=True)
     while waiting:
-        ready, _ = ray.wait(list(waiting), num_returns=1)
-        job = waiting.pop(ready[0])
-        try:
-            done = ray.get(ready[0])
-        except ray.exceptions.RayError as error:
-            # Lost more often than it is retried, or no clone to be had.
-            done = Done(job.stage, -1, 0.0, str(error).strip().splitlines()[-1], "its worker")
-        failed += [done] if done.status else []
-        passed = time.monotonic() - started
-        print(line(done, len(jobs) - len(waiting), len(jobs), passed), flush=True)
-    for done in failed:
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=0.5)
+        for stage, host in begun.get_nowait_batch(begun.qsize()):
+            board.begin(stage, host)
+        for one in ready:
+            board.end(outcome(ray, one, waiting.pop(one)))
+    for done in board.failed:
         print(f"\n{done.stage}: exit status {done.status}\n{done.log}", file=sys.stderr)
     ray.shutdown()
-    return failed
+    return board.failed
 
 
-def line(done: Done, finished: int, jobs: int, passed: float) -> str:
-    left = passed / finished * (jobs - finished)
-    word = "failed" if done.status else "done"
-    return (
-        f"{finished}/{jobs} {word} {done.stage} on {done.host}, {done.seconds:.0f} s; "
-        f"{left / 60:.0f} min to go"
-    )
+def outcome(ray, one, job: Job) -> Done:
+    try:
+        return ray.get(one)
+    except ray.exceptions.RayError as error:
+        # Lost more often than it is retried, or no clone to be had.
+        return Done(job.stage, -1, 0.0, str(error).strip().splitlines()[-1], "its worker")
+
+
+class Board:
+    """What runs where, and how far all of it is; a line at each change."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs, self.started = jobs, time.monotonic()
+        self.running: dict[str, str] = {}
+        self.ended: set[str] = set()
+        self.failed: list[Done] = []
+
+    def begin(self, stage: str, host: str) -> None:
+        if stage in self.ended:
+            return
+        again = " again" if stage in self.running else ""
+        self.running[stage] = host
+        print(f"started {stage} on {host}{again}", flush=True)
+
+    def end(self, done: Done) -> None:
+        self.ended.add(done.stage)
+        self.running.pop(done.stage, None)
+        self.failed += [done] if done.status else []
+        word = "failed" if done.status else "done"
+        hosts = Counter(self.running.values()).items()
+        left = self.jobs - len(self.ended)
+        passed = time.monotonic() - self.started
+        print(
+            f"{word} {done.stage} on {done.host}, {done.seconds:.0f} s | "
+            f"{len(self.ended)}/{self.jobs}, {len(self.failed)} failed, {left} left, "
+            f"{passed / len(self.ended) * left / 60:.0f} min to go | running: "
+            + (", ".join(f"{count} on {host}" for host, count in hosts) or "none"),
+            flush=True,
+        )
 
 
 def connect(args: argparse.Namespace):
@@ -167,9 +206,10 @@ def connect(args: argparse.Namespace):
     return ray
 
 
-def reproduce(job: Job) -> Done:
-    """Runs on a worker."""
+def reproduce(job: Job, begun) -> Done:
+    """Runs on a worker, which puts (stage, host) in the queue `begun`."""
     started = time.monotonic()
+    begun.put((job.stage, socket.gethostname()))
     folder = clone(job) if job.source else Path(job.folder)
     log = folder / LOGS / f"{job.stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -184,12 +224,17 @@ def reproduce(job: Job) -> Done:
 
 def clone(job: Job) -> Path:
     """A clone of the commit that this worker process keeps for its other runs, in the system's
-    folder for temporary files."""
-    folder = Path(tempfile.gettempdir(), f"{job.commit[:12]}-{os.getpid()}")
-    if not (folder / ".git").is_dir():
-        subprocess.run(["git", "clone", "-q", job.source, str(folder)], check=True)
-        subprocess.run(["git", "checkout", "-q", job.commit], cwd=folder, check=True)
-    return folder
+    folder for temporary files. Those of processes that are gone are removed."""
+    clones = Path(tempfile.gettempdir(), "study-clones")
+    folder = clones / str(os.getpid())
+    for left in clones.glob("*"):
+        if not psutil.pid_exists(int(left.name)):
+            shutil.rmtree(left, ignore_errors=True)
+    if not (folder / job.commit).is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run(["git", "clone", "-q", job.source, str(folder / job.commit)], check=True)
+        subprocess.run(["git", "checkout", "-q", job.commit], cwd=folder / job.commit, check=True)
+    return folder / job.commit
 
 
 def call(command: list[str], folder: Path, log: Path, threads: int) -> int:

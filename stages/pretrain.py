@@ -1,18 +1,26 @@
 """Train the drawn study's backbones on its source set: its stand-in for ImageNet weights."""
 
 import argparse
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
 from transfer import cli, files, params
 from transfer.progress import watched
 from transfer.training import engine, models, packed
+from transfer.training.checkpoint import Checkpoint, alone, fingerprint
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backbone")
     backbone = parser.parse_args().backbone
+    with alone(f"data/checkpoints/.pretrain-{backbone}.lock", f"pretrain {backbone}"):
+        pretrain(backbone)
+
+
+def pretrain(backbone: str) -> None:
     settings = params.load().pretrain
     data = packed.load(f"data/packed/{settings.source}")
     scratch = f"data/weights/{backbone}-scratch.pth"
@@ -25,10 +33,14 @@ def main() -> None:
         cuda_graph=False,
         **settings.model_dump(exclude={"source", "backbone"}),
     )
-    outcomes = engine.finetune(model, data, protocol, torch.device("cpu"))
+    bound = [Path(f"data/packed/{settings.source}/index.json"), Path(scratch)]
+    key = fingerprint(bound, protocol=asdict(protocol), backbone=backbone)
+    checkpoint = Checkpoint(f"data/checkpoints/pretrain-{backbone}.pt", key, every=10)
+    outcomes = engine.finetune(model, data, protocol, torch.device("cpu"), checkpoint)
     last = watched(f"pretrain {backbone}", protocol.epochs, outcomes)[-1].epoch
     with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
         torch.save(model.state_dict(), part)
+    checkpoint.remove()
     print(
         f"pretrain {backbone}: accuracy {last.test_accuracy:.3f} "
         f"on {len(data.classes)} source classes"

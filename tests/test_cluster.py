@@ -1,6 +1,8 @@
 """Many runs at once on a real Ray, with the real dvc and git."""
 
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from tests.study import Study, small
 
 pytest.importorskip("ray", reason="Ray is an extra: requirements-ray.txt")
+COMMAND = (sys.executable, "-m", "cluster.run", "--threads", "1")
 COLLECTING = {"similarity@one-resnet18", "tables", "evidence", "report"}
 
 
@@ -18,9 +21,9 @@ def study(tmp_path) -> Study:
     return small(folder, ["one"])
 
 
-def cluster(study: Study, *arguments: str, status: int = 0) -> str:
-    command = (sys.executable, "-m", "cluster.run", "--threads", "1", *arguments)
-    return study.run(*command, status=status, PYTHONPATH=str(study.folder))
+def cluster(study: Study, *arguments: str, status: int = 0, **environment: str) -> str:
+    environment["PYTHONPATH"] = str(study.folder)
+    return study.run(*COMMAND, *arguments, status=status, **environment)
 
 
 def test_two_workers_leave_the_collecting_alone_and_give_the_same_runs(study):
@@ -52,8 +55,43 @@ def test_workers_that_share_a_remote_alone(study, tmp_path):
     study.run("dvc", "remote", "add", "-q", "-d", "shared", str(tmp_path / "remote"))
     assert "not committed, so workers would not see it" in cluster(study, "--clone", status=1)
     study.commit()
-    output = cluster(study, "--clone", "--workers", "2")
+    clones = tmp_path / "clones"
+    gone = clones / "study-clones/999999999"  # more than a process number can be
+    gone.mkdir(parents=True)
+    output = cluster(study, "--clone", "--workers", "2", TMPDIR=str(clones), RAY_TMPDIR="/tmp")
+    assert list(gone.parent.iterdir()) and not gone.exists()
     assert "4 of 4 stale runs trained" in output
+    assert output.count("started train@") == 4 and "running: 1 on " in output
     assert not (study.folder / "metrics/runs").exists()
     ran = study.repro("--pull", "--allow-missing")
     assert ran == COLLECTING
+
+
+def test_a_lost_node_s_runs_go_on_elsewhere(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    study = small(tmp_path, ["one"], seed=[0, 1])
+    study.run("dvc", "repro", "pack", "weights")
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    workers = [nodes.add_node(num_cpus=1) for _ in range(4)]
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, "--address", nodes.address],
+            cwd=study.folder,
+            env={**os.environ, "PYTHONPATH": str(study.folder), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if sum(line.startswith("started") for line in lines) == 4 and workers:
+                nodes.remove_node(workers.pop(), allow_graceful=False)
+                workers.clear()
+    finally:
+        nodes.shutdown()
+    assert process.wait() == 0, lines
+    assert "8 of 8 stale runs trained" in "".join(lines)
+    assert any(line.endswith(" again\n") for line in lines), lines
+    assert study.repro() == COLLECTING
