@@ -56,9 +56,9 @@ class Study:
         self.run("git", "add", ".")
         self.run("git", "commit", "-qm", "x")
 
-    def metrics(self) -> dict[str, bytes]:
-        """Everything under metrics, but the timings."""
-        root = self.folder / "metrics"
+    def metrics(self, folder="metrics") -> dict[str, bytes]:
+        """Everything under the folder, but the timings."""
+        root = self.folder / folder
         files = (path for path in root.rglob("*") if path.is_file() and "timing" not in path.parts)
         return {str(path.relative_to(root)): path.read_bytes() for path in files}
 

@@ -99,3 +99,36 @@ def test_a_signal_stops_it_and_the_next_run_recovers(study, whom, number):
     study.repro()
     assert study.metrics() == study.whole
     assert study.repro() == set()
+
+
+def test_a_disk_that_is_full_or_read_only_is_said_and_recovered_from(study, tmp_path):
+    """On a file system of its own, which a user namespace mounts without rights."""
+    if subprocess.run("unshare -rm mount -t tmpfs none /mnt", shell=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    script = f"""
+        set -e
+        mount -t tmpfs -o size=1G none {tmp_path}
+        git clone -q {study.folder} {tmp_path}/study
+        cd {tmp_path}/study
+        mkdir -p data
+        cp -r {study.folder}/data/raw data/
+        dvc repro -q pack
+        used=$(df -k --output=used . | tail -1)
+        for mebibytes in 20 60; do
+            mount -o remount,size=$((used + mebibytes * 1024))k {tmp_path}
+            ! dvc repro
+        done
+        mount -o remount,size=1G,ro {tmp_path}
+        ! dvc repro
+        mount -o remount,rw {tmp_path}
+        dvc repro
+        echo recovered
+        dvc repro
+        cp -r metrics {study.folder}/after
+    """
+    output = study.run("unshare", "-rm", "sh", "-c", script)
+    assert "the disk is full; free some space and run it again" in output  # the stage's word
+    assert "No space left on device" in output  # DVC's, whose cache the second did not hold
+    assert "Read-only file system" in output and "Traceback" not in output
+    assert "Running stage" not in output.split("recovered")[1]
+    assert study.metrics("after") == study.whole

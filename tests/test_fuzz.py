@@ -6,11 +6,13 @@
 import copy
 import io
 import os
+import resource
 import zipfile
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -53,6 +55,15 @@ def damage(draw, whole: bytes) -> bytes:
         at, new = draw(st.integers(0, len(data))), draw(st.binary(min_size=1, max_size=8))
         data[at : at + draw(st.sampled_from([0, len(new)]))] = new
     return bytes(data)
+
+
+@pytest.fixture(autouse=True)
+def memory_is_bounded():
+    """2 GiB more than now, at which Python raises MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + 2**31, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def one_line(error: UserError) -> None:
