@@ -55,15 +55,20 @@ def finish(folder: Path) -> None:
 
 def disturb(folder: Path, killed: int, kills: int, rng: random.Random) -> int:
     """Start and kill until enough were killed, or nothing is left to kill; how many were."""
+    process = None
     while killed < kills:
         name = list(TARGETS)[killed % len(TARGETS)]
         command, is_target = TARGETS[name]
-        process = run(folder, command)
-        alive = not hit(process, is_target, rng.uniform(0, 40))
-        if process.wait() == 0 and alive:
+        if not process or process.poll() is not None:
+            process = run(folder, command)
+        if hit(process, is_target, rng.uniform(0, 30)):
+            killed += 1
+            print(f"{killed}: killed the {name} at {progress(folder)} runs", flush=True)
+        elif process.wait() == 0:
             break
-        killed += not alive
-        print(f"{killed}: killed the {name} at {progress(folder)} runs", flush=True)
+        if name == "ray worker":
+            continue  # its run starts again by itself
+        process.wait()
         if left := list(remaining(folder)):
             raise SystemExit(f"left after the kill of the {name}: {left}")
     return killed

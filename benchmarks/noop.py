@@ -54,7 +54,8 @@ def make(folder: Path, full: bool) -> None:
     """A repository whose every stage has run."""
     folder.mkdir()
     (folder / "fake.py").write_text(FAKE)
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("params.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
     for name in ("stages", "transfer"):
         shutil.copytree(ROOT / name, folder / name)
     pipeline = YAML().load(ROOT / "dvc.yaml")

@@ -1,0 +1,85 @@
+"""What DVC itself takes for a stage as the pipeline grows: 64, 256 and 1024 runs.
+
+The study's graph with more seeds, its commands writing one short file for each output. Printed are
+`dvc repro` with nothing to do, one run by itself (`dvc repro -s`, what a worker of cluster/run.py
+calls), and each further run of one `dvc repro`, beside the first size's.
+`PYTHONPATH=. python benchmarks/growth.py`
+"""
+
+import argparse
+import hashlib
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from benchmarks.noop import make
+
+MORE = 3  # runs in one `dvc repro`
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, nargs="+", default=[64, 256, 1024])
+    args = parser.parse_args()
+    first = None
+    with tempfile.TemporaryDirectory() as folder:
+        study = Path(folder, "study")
+        make(study, full=False)
+        for runs in args.runs:
+            grow(study, runs)
+            found = measure(study)
+            first = first or found
+            for what, seconds in found.items():
+                ratio = seconds / first[what]
+                print(f"{runs} runs: {what} {seconds:.2f} s, {ratio:.1f} ×", flush=True)
+
+
+def grow(study: Path, runs: int) -> None:
+    """Add seeds to the grid until it has so many runs, each on record as done."""
+    settings = yaml.safe_load((study / "params.yaml").read_text())
+    lock = yaml.load((study / "dvc.lock").read_text(), yaml.CSafeLoader)
+    first = {name: entry for name, entry in lock["stages"].items() if name.endswith("-0")}
+    settings["grid"]["seed"] = seeds = list(range(-(-runs // len(first))))
+    for seed in seeds[1:]:
+        for name, entry in first.items():
+            lock["stages"][f"{name[:-1]}{seed}"] = reseeded(study, entry, seed)
+    (study / "params.yaml").write_text(yaml.safe_dump(settings))
+    dumped = yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False)
+    (study / "dvc.lock").write_text(dumped)
+    subprocess.run(["dvc", "repro", "-q"], cwd=study, check=True)
+
+
+def reseeded(study: Path, entry: dict, seed: int) -> dict:
+    """The run's entry with another seed; writes its outputs as the fake command would."""
+    outs = []
+    for out in entry["outs"]:
+        stem, end = out["path"].rsplit(".", 1)
+        path = f"{stem[:-1]}{seed}.{end}"
+        (study / path).write_text(path)
+        md5 = hashlib.md5(path.encode()).hexdigest()
+        outs.append(out | {"path": path, "md5": md5, "size": len(path)})
+    paths = " ".join(out["path"] for out in outs)
+    return entry | {"cmd": f"python fake.py 0 {paths}", "outs": outs}
+
+
+def measure(study: Path) -> dict[str, float]:
+    names = [f"train@{path.stem}" for path in sorted((study / "metrics/runs").glob("*.json"))]
+    one, more = repro(study, "-s", "-f", names[0]), repro(study, "-s", "-f", *names[: 1 + MORE])
+    return {
+        "nothing to do": repro(study, "train"),
+        "one run by itself": one,
+        "a further run": (more - one) / MORE,
+    }
+
+
+def repro(study: Path, *arguments: str) -> float:
+    started = time.perf_counter()
+    subprocess.run(["dvc", "repro", "-q", *arguments], cwd=study, check=True)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
