@@ -20,8 +20,8 @@ torch.optim.Adam(model.parameters(), lr=1e-3).zero_grad()
 OURS = """
 import sys
 from stages import train
-from transfer.training import engine, models
-engine.Adam(models.build("resnet18", 2, sys.argv[1], 0).parameters(), lr=1e-3, step=7, gamma=0.1)
+from transfer.training import models, step
+step.Adam(models.build("resnet18", 2, sys.argv[1], 0).parameters(), lr=1e-3)
 """
 
 

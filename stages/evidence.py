@@ -24,7 +24,7 @@ def main() -> None:
     files.write_json("metrics/evidence.json", found)
 
 
-CURVE = ("backbone", "lr", "freezing", "start", "epoch", "test_accuracy")
+CURVE = ("backbone", "lr", "freezing", "recipe", "start", "epoch", "test_accuracy")
 CONFUSION = ("actual", "predicted")
 
 

@@ -26,18 +26,14 @@ def pretrain(backbone: str) -> None:
     scratch = f"data/weights/{backbone}-scratch.pth"
     models.save_empty(scratch)
     model = models.build(backbone, len(data.classes), scratch, settings.seed)
-    protocol = engine.Protocol(
-        frozen_batchnorm="train",
-        memory_format="contiguous",
-        precision="default",
-        cuda_graph=False,
-        **settings.model_dump(exclude={"source", "backbone"}),
-    )
+    given = {name: value for name, value in settings if name not in ("source", "backbone")}
+    protocol = engine.Protocol(**given)
     bound = [Path(f"data/packed/{settings.source}/index.json"), Path(scratch)]
     key = fingerprint(bound, protocol=asdict(protocol), backbone=backbone)
     checkpoint = Checkpoint(f"data/checkpoints/pretrain-{backbone}.pt", key, every=10)
     outcomes = engine.finetune(model, data, protocol, torch.device("cpu"), checkpoint)
-    last = watched(f"pretrain {backbone}", protocol.epochs, outcomes)[-1].epoch
+    images = len(data.train) + len(data.test)
+    last = watched(f"pretrain {backbone}", protocol.epochs, images, outcomes)[-1].epoch
     with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
         torch.save(model.state_dict(), part)
     checkpoint.remove()

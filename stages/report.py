@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from transfer import cli, examples, figures, files, page, params, tables
 from transfer.evidence import best_run
-from transfer.runs import Run, runs, short
+from transfer.runs import Run, label, runs
 from transfer.similarity import MEASURES
 from transfer.training import packed, predictions
 
@@ -69,7 +69,7 @@ def looked_at(name, settings, evidence, leaked) -> dict[str, Figure | None]:
         run = best_run(grid, [row for row in evidence["rows"] if row["dataset"] == name])
         runs = {"transfer": run, "baseline": replace(run, start="scratch")}
         shown, among = examples.disagreements(data, {who: last(r) for who, r in runs.items()})
-        setting = f"{short(run.backbone)} {run.lr:g} {run.freezing}"
+        setting = label(run.backbone, run.lr, run.freezing, run.recipe)
         words = f"Where transfer and baseline disagree, {title}, {setting}: "
         words += f"{len(shown)} of {among} test images, at random"
         found[f"disagreements-{name}"] = figures.disagreements(shown, words)
@@ -92,7 +92,9 @@ def point(gain: dict[str, Any], similar: list[dict[str, Any]]) -> dict[str, Any]
     """A data set and backbone: its similarity, and what transfer gains."""
     place = {key: gain[key] for key in ("dataset", "backbone")}
     found = next(found for found in similar if place.items() <= found.items())
-    measures = {MEASURES[key][0]: found["measures"][key] for key in SHOWN}
+    measures = {
+        MEASURES[key][0]: found["measures"][key] for key in SHOWN if key in found["measures"]
+    }
     return place | {
         "gain": gain["value"],
         "low": gain["low"],

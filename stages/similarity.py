@@ -22,7 +22,7 @@ def main() -> None:
     data = packed.load(f"data/packed/{args.dataset}")
     model = models.source(args.backbone, f"data/weights/{args.backbone}-pretrained.pth")
     observed = similarity.collect(model, batches(data, settings), engine.pick_device("auto"))
-    prototypes = model.fc.weight.detach().cpu().numpy()
+    prototypes = models.head(model).weight.detach().cpu().numpy()
     found = similarity.measure(observed, data.train.label, prototypes)
     files.write_json(
         f"metrics/similarity/{args.dataset}-{args.backbone}.json",

@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def train(run: Run, every: float) -> None:
-    settings = params.load().train
+    settings = params.load().trained_by(run.recipe)
     data = packed.load(f"data/packed/{run.dataset}")
     if run.images != "all":
         data = replace(data, train=packed.fewer(data.train, run.images))
@@ -37,7 +37,8 @@ def train(run: Run, every: float) -> None:
     started = time.perf_counter()
     checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", key(run, protocol, device), every)
     outcomes = fit(run, settings, data, protocol, device, checkpoint)
-    outcomes = watched(run.name, protocol.epochs, outcomes)
+    images = len(data.train) + len(data.validation) + len(data.test)
+    outcomes = watched(run.name, protocol.epochs, images, outcomes)
     seconds = time.perf_counter() - started
     predicted = {part: predict(part, data, outcomes) for part in ("validation", "test")}
     predicted = {part: found for part, found in predicted.items() if found.name.size}
@@ -49,14 +50,13 @@ def train(run: Run, every: float) -> None:
 
 def fit(run, settings, data, protocol, device, checkpoint) -> Iterator[engine.Outcome]:
     """The run's epochs. A frozen run's backbone pass is taken from its file, or kept there."""
-    model = models.build(run.backbone, len(data.classes), weights(run), protocol.seed)
-    if run.freezing == "finetuned":
-        return engine.finetune(model, data, protocol, device, checkpoint)
-    head = getattr(model, models.HEAD).to(device)
+    model = protocol.build(run.backbone, len(data.classes), weights(run))
+    if run.freezing != "frozen":
+        return engine.finetune(model, data, protocol, device, checkpoint, run.freezing)
+    head = models.head(model).to(device)
     if settings.keep_features:
-        name = f"{run.dataset}-{run.images}-{run.backbone}-{run.start}-{run.seed}"
-        # The pass never sees the head's learning rate.
-        bound = key(run, replace(protocol, lr=0, lr_step=0, lr_gamma=0), device)
+        bound = key(run, protocol.backbone_only(), device)
+        name = f"{run.dataset}-{run.images}-{run.backbone}-{run.recipe}-{run.start}-{run.seed}"
         folder = Path("data/features")
         epochs = features.kept(folder, name, bound, model, data, protocol, device)
     else:
@@ -81,7 +81,8 @@ def parse() -> tuple[Run, float]:
     parser.add_argument("images", type=lambda text: text if text == "all" else int(text))
     parser.add_argument("backbone")
     parser.add_argument("lr", type=float)
-    parser.add_argument("freezing", choices=["frozen", "finetuned"])
+    parser.add_argument("freezing")
+    parser.add_argument("recipe")
     parser.add_argument("start", choices=["pretrained", "scratch"])
     parser.add_argument("seed", type=int)
     help = "least seconds between checkpoints (default %(default)s)"

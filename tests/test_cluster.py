@@ -45,7 +45,7 @@ def test_a_failed_run_is_listed_and_the_others_go_on(study):
     stage.write_text(text.replace(line, line + fault))
     output = cluster(study, status=1)
     assert "3 of 4 stale runs trained" in output
-    assert "error: 1 runs failed: train@one-all-resnet18-0.001-frozen-scratch-0" in output
+    assert "error: 1 runs failed: train@one-all-resnet18-0.001-frozen-default-scratch-0" in output
     assert "error: no luck" in output and "Traceback" not in output
     stage.write_text(text)
     assert "4 runs to train" in cluster(study)

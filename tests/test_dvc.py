@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+from itertools import product
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
@@ -42,7 +44,7 @@ def test_runs_and_tables_agree(study):
     summary = study.json("metrics/summary.json")
     row = summary["one"]["resnet18-0.001-frozen"]
     for key, start in {"accuracy": "pretrained", "baseline": "scratch"}.items():
-        run = study.json(f"metrics/runs/one-all-resnet18-0.001-frozen-{start}-0.json")
+        run = study.json(f"metrics/runs/one-all-resnet18-0.001-frozen-default-{start}-0.json")
         assert row[key] == round(run["best"]["accuracy"], 6)
         counts = {part: sum(count.values()) for part, count in run["counts"].items()}
         assert counts == run["n"] == {"train": 6, "validation": 2, "test": 6}
@@ -58,8 +60,10 @@ CHANGES = {
             {"split@two", "pack@two", "similarity@two-resnet18", *PAGES} | trained(all, "@two-")
         ),
     ),
-    "train.lr_gamma": (0.5, lambda all: trained(all)),
+    "train.schedule.StepLR.gamma": (0.5, lambda all: trained(all)),
     "grid.freezing": (["frozen"], lambda all: PAGES),
+    "recipes.default": ({"probe_epochs": 9}, lambda all: trained(all)),
+    "recipes.unused": ({"epochs": 9}, lambda all: set()),
     "split.unreadable": ("skip", lambda all: {"split@one", "split@two", "evidence", "report"}),
 }
 
@@ -74,7 +78,7 @@ def test_a_change_reruns_its_own_stages_only(study, setting):
     study.run("git", "checkout", "-q", ".")
     study.run("dvc", "checkout", "-q")
     # One epoch's curve does not show the decay, so the pages may or may not be made anew.
-    may = {"params"} | (PAGES if setting == "train.lr_gamma" else set())
+    may = {"params"} | (PAGES if setting == "train.schedule.StepLR.gamma" else set())
     assert ran - may == expected(study.first)
 
 
@@ -104,11 +108,29 @@ def test_exp_run_set_param_and_metrics_diff(study):
         "-S",
         "train.batch_size=3",
     )
-    assert (study.folder / "metrics/runs/two-all-resnet18-1e-05-frozen-scratch-7.json").is_file()
+    assert (
+        study.folder / "metrics/runs/two-all-resnet18-1e-05-frozen-default-scratch-7.json"
+    ).is_file()
     assert list(study.json("metrics/summary.json")) == ["two"]
     diff = study.run("dvc", "metrics", "diff", "--md")
     assert diff == study.run("dvc", "metrics", "diff", "--md")
     assert "two.resnet18-1e-05-frozen.accuracy" in diff
+
+
+def test_exp_run_takes_recipes(study):
+    study.run(
+        *("dvc", "exp", "run", "-S", "+recipes.gelu={activation:GELU,schedule:CosineAnnealingLR}"),
+        *("-S", "grid.recipe=[default,gelu]", "-S", "grid.dataset=[one]", "-S", "grid.seed=[0]"),
+        *("-S", "grid.freezing=[lpft,last2]", "-S", "train.optimizer=SGD", "-S", "train.epochs=2"),
+        *("-S", "train.probe_epochs=1", "tables"),
+    )
+    tables = (study.folder / "metrics/tables.md").read_text()
+    for freezing, recipe in product(("lpft", "last2"), ("default", "gelu")):
+        name = f"one-all-resnet18-0.001-{freezing}-{recipe}-pretrained-0"
+        rates = np.loadtxt(study.folder / f"metrics/curves/{name}.csv", delimiter=",", skiprows=1)
+        assert rates[:, 1].tolist() == ([0.001, 0.0005] if recipe == "gelu" else [0.001] * 2)
+        assert f"| {freezing} | R18 | 0.001 | {recipe} |" in re.sub(" +", " ", tables)
+    study.run("git", "checkout", "-q", ".")
 
 
 def test_exp_run_takes_a_new_data_set_and_sizes(study):
@@ -122,7 +144,7 @@ def test_exp_run_takes_a_new_data_set_and_sizes(study):
         *("-S", "grid.freezing=[frozen]", "-S", "pack.size=36", "-S", "grid.seed=[5]"),
         *("-S", "grid.images=[1]", "-S", "split.validation=0.0", "tables"),
     )
-    run = study.json("metrics/runs/three-1-resnet18-0.001-frozen-scratch-5.json")
+    run = study.json("metrics/runs/three-1-resnet18-0.001-frozen-default-scratch-5.json")
     assert run["counts"]["train"] == {"a": 1, "b": 1}
     assert run["n"] == {"train": 2, "validation": 0, "test": 6}
     study.run("git", "checkout", "-q", ".")

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from tests.study import Study, small
 
-RUN = "one-all-resnet18-0.001-finetuned-pretrained-0"
+RUN = "one-all-resnet18-0.001-finetuned-default-pretrained-0"
 
 
 @pytest.fixture(scope="module")

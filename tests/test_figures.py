@@ -12,6 +12,7 @@ from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
 from transfer import figures
+from transfer.runs import DEFAULT
 
 TITLES = {"a": "ant and bee", "b": "many words " * 4, "c": "Ωμέγα $ и ß_$", "d": "drum"}
 PRINTED = {"a": {("resnet18", 0.001, "frozen"): (0.947712, 0.6732)}}
@@ -25,7 +26,7 @@ def grid(datasets="abcd", starts=STARTS):
     rows = []
     for n, (dataset, setting) in enumerate(product(datasets, SETTINGS)):
         row = {"dataset": dataset, "n_train": 244, "n_test": 153}
-        row |= dict(zip(("backbone", "lr", "freezing"), setting, strict=True))
+        row |= dict(zip(("backbone", "lr", "freezing"), setting, strict=True)) | {"recipe": DEFAULT}
         for start, mean in zip(starts, (0.95 - n / 100, 0.75 - n / 100), strict=False):
             row[start] = {"chosen": {"mean": mean, "low": mean - 0.04, "high": mean + 0.03}}
         rows.append(row)

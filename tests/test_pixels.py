@@ -11,6 +11,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from tests.conftest import draw_split
+from transfer.params import Component
 from transfer.training import augment, engine, packed
 from transfer.training.feed import Feed, ahead
 
@@ -125,7 +126,7 @@ def test_threads_ahead_change_nothing(threads):
 
 
 def test_an_epoch_has_every_image_once(data):
-    protocol = engine.Protocol(1e-3, 1, 4, 7, 0.1, 0, "train", "channels_last", "default", False)
+    protocol = engine.Protocol(1e-3, 1, 4, Component("StepLR"), 0)
     batches, crops = protocol.plan(data, 0)
     singly = list(Feed(data, torch.device("cpu"), protocol.layout).train(batches, crops))
     grouped = list(Feed(data, torch.device("cpu"), protocol.layout).train(batches, crops, 3))

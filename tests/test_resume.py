@@ -16,12 +16,13 @@ from ruamel.yaml import YAML
 
 from stages import train
 from tests.conftest import ROOT, draw_split
+from transfer.params import Component
 from transfer.runs import Run
 from transfer.training import models, packed
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Protocol
 
-RUN = Run("ab", "all", "resnet18", 0.001, "finetuned", "scratch", 0)
+RUN = Run("ab", "all", "resnet18", 0.001, "finetuned", "default", "scratch", 0)
 WRITTEN = {"runs": "json", "curves": "csv", "predictions": "npz"}
 yaml = YAML()
 
@@ -33,7 +34,7 @@ def study(tmp_path) -> Path:
     packed.write(tmp_path / "split", tmp_path / "data/packed/ab", resize=40, size=40, short_side=0)
     models.save_empty(tmp_path / "data/weights/resnet18-scratch.pth")
     settings = yaml.load(ROOT / "params.yaml")
-    settings["train"].update(epochs=4, lr_step=2, device="cpu")
+    settings["train"].update(epochs=4, device="cpu", schedule={"StepLR": {"step_size": 2}})
     yaml.dump(settings, tmp_path / "params.yaml")
     return tmp_path
 
@@ -118,9 +119,7 @@ def test_a_checkpoint_of_no_use_is_ignored_with_a_word(study, harm):
 
 def test_a_checkpoint_is_bound_to_all_it_depends_on(study, monkeypatch):
     monkeypatch.chdir(study)
-    protocol = Protocol(
-        *(1e-3, 2, 4, 1, 0.1, 3), "train", "contiguous", "default", cuda_graph=False
-    )
+    protocol = Protocol(1e-3, 2, 4, Component("StepLR", {"step_size": 1}), 3)
     cpu = torch.device("cpu")
 
     def key(run=RUN, **changed):
@@ -134,6 +133,7 @@ def test_a_checkpoint_is_bound_to_all_it_depends_on(study, monkeypatch):
         key(epochs=9),
         key(batch_size=2),
         key(frozen_batchnorm="eval"),
+        key(optimizer=Component("SGD")),
         key(replace(RUN, images=2)),
     ]
     for path in ("data/weights/resnet18-scratch.pth", "data/packed/ab/index.json"):

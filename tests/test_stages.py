@@ -16,7 +16,7 @@ from torchvision.models import resnet18, resnet50
 from tests.conftest import ROOT, draw_split
 
 yaml = YAML()
-RUN = ("ab", "all", "resnet18", "0.001", "frozen", "scratch", "0")
+RUN = ("ab", "all", "resnet18", "0.001", "frozen", "default", "scratch", "0")
 FINETUNED = tuple("finetuned" if word == "frozen" else word for word in RUN)
 
 
@@ -138,10 +138,10 @@ def test_a_last_batch_of_one_is_refused_where_batchnorm_cannot_take_it(study):
 def test_a_diverging_run_is_written_down(study):
     prepare_run(study, batch_size=2)
     status, output = stage(
-        study, "train", "ab", "all", "resnet18", "1e30", "finetuned", "scratch", "0"
+        study, "train", "ab", "all", "resnet18", "1e30", "finetuned", "default", "scratch", "0"
     )
     assert status == 0, output
-    assert (study / "metrics/runs/ab-all-resnet18-1e+30-finetuned-scratch-0.json").is_file()
+    assert (study / "metrics/runs/ab-all-resnet18-1e+30-finetuned-default-scratch-0.json").is_file()
 
 
 def test_a_full_disk_is_one_line(study):

@@ -9,7 +9,7 @@ import numpy as np
 
 from transfer import claims, stats
 from transfer.params import QUADRANTS, Dataset, Grid
-from transfer.runs import Run, rows
+from transfer.runs import Run, Setting, rows
 from transfer.tables import published
 from transfer.training import predictions
 
@@ -36,12 +36,11 @@ class Tested:
 
 
 Read = Callable[[Run], Tested]
-Setting = tuple[str, float, str]  # backbone, lr, freezing
 Row = dict[str, Any]
 Leaked = dict[str, list[str]]
 """Data set → names of the test images that stand in training too."""
 
-PLACE = ("dataset", "images", "backbone", "lr", "freezing")
+PLACE = ("dataset", "images", "backbone", "lr", "freezing", "recipe")
 
 
 def tested(parts: dict[str, predictions.Predictions]) -> Tested:
@@ -60,10 +59,8 @@ def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read
     places = list(product(grid.dataset, grid.images, rows(grid)))
     found = [_row(*place, arms, leaked.get(place[0], [])) for place in places]
     pairs = [
-        _frozen_finetuned(dataset, images, backbone, lr, arms)
-        for dataset, images, backbone, lr in product(
-            grid.dataset, grid.images, grid.backbone, grid.lr
-        )
+        _frozen_finetuned(*place, arms)
+        for place in product(grid.dataset, grid.images, grid.backbone, grid.lr, grid.recipe)
         if {"frozen", "finetuned"} <= set(grid.freezing) and "pretrained" in grid.start
     ]
     _correct(found)
@@ -164,47 +161,49 @@ def _accuracies(runs: list[Tested]) -> dict[str, Any]:
 
 
 def _frozen_finetuned(
-    dataset: str, images: int | str, backbone: str, lr: float, arms: _Arms
+    dataset: str, images: int | str, backbone: str, lr: float, recipe: str, arms: _Arms
 ) -> Row:
     rights = (
-        arms.right(dataset, images, (backbone, lr, freezing), "pretrained")
+        arms.right(dataset, images, (backbone, lr, freezing, recipe), "pretrained")
         for freezing in ("frozen", "finetuned")
     )
-    place = {"dataset": dataset, "images": images, "backbone": backbone, "lr": lr}
+    place = {"dataset": dataset, "images": images, "backbone": backbone, "lr": lr, "recipe": recipe}
     return place | _paired(*rights)
 
 
 def _transfer(rows: list[Row], arms: _Arms) -> list[Row]:
     """Transfer against baseline, each at the learning rate that its validation accuracy chose.
 
-    One for each data set, size, backbone and freezing; none without validation images or without
-    both starts. `verdict` is helps, hurts (negative transfer) or cannot tell, by the interval.
+    One for each data set, size, backbone, freezing and recipe; none without validation images or
+    without both starts. `verdict` is helps, hurts (negative transfer) or cannot tell, by the
+    interval.
     """
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         key = tuple(row[k] for k in PLACE if k != "lr")
         groups.setdefault(key, []).append(row)
     found = []
-    for (dataset, images, backbone, freezing), group in groups.items():
+    for key, group in groups.items():
         starts = ("pretrained", "scratch")
         if not all(
             start in group[0] and group[0][start]["validation"] is not None for start in starts
         ):
             continue
+        dataset, images, backbone, freezing, recipe = key
         rates = {start: best(group, start)["lr"] for start in starts}
         rights = [
-            arms.right(dataset, images, (backbone, rates[start], freezing), start)
+            arms.right(dataset, images, (backbone, rates[start], freezing, recipe), start)
             for start in starts
         ]
         difference = stats.bootstrap(*rights)
         verdict = {1: "helps", -1: "hurts", 0: claims.CANNOT_TELL}[difference.sign]
-        place = {"dataset": dataset, "images": images, "backbone": backbone, "freezing": freezing}
+        place = dict(zip((k for k in PLACE if k != "lr"), key, strict=True))
         found.append(place | {"lr": rates, "difference": asdict(difference), "verdict": verdict})
     return found
 
 
 def _gains(grid: Grid, arms: _Arms) -> list[Row]:
-    """What transfer gains on a data set with a backbone, mean over learning rates and freezing."""
+    """What transfer gains on a data set with a backbone, mean over the other settings."""
     if not {"pretrained", "scratch"} <= set(grid.start):
         return []
     gains = []
@@ -212,8 +211,9 @@ def _gains(grid: Grid, arms: _Arms) -> list[Row]:
         first, second = (
             np.mean(
                 [
-                    arms.right(dataset, images, (backbone, lr, freezing), start)
-                    for lr, freezing in product(grid.lr, grid.freezing)
+                    arms.right(dataset, images, setting, start)
+                    for setting in rows(grid)
+                    if setting[0] == backbone
                 ],
                 axis=0,
             )
@@ -241,17 +241,17 @@ def _correct(compared: list[Row]) -> None:
 
 
 def _study(grid: Grid, datasets: dict[str, Dataset], arms: _Arms) -> claims.Study:
-    """Our runs of the first size, by the quadrant that their data set stands for."""
+    """Our runs of the first size and recipe, by the quadrant that their data set stands for."""
     names = {
         QUADRANTS.index(datasets[name].quadrant) + 1: name
         for name in reversed(grid.dataset)
         if datasets[name].quadrant in QUADRANTS
     }
-    keys = list(product(rows(grid), grid.start))
+    keys = list(product(grid.backbone, grid.lr, grid.freezing, grid.start))
     right = {
         table: {
-            (*setting, start): arms.right(name, grid.images[0], setting, start)
-            for setting, start in keys
+            key: arms.right(name, grid.images[0], (*key[:3], grid.recipe[0]), key[3])
+            for key in keys
         }
         for table, name in names.items()
     }

@@ -20,12 +20,11 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from transfer.files import replacing
-from transfer.runs import short
+from transfer.runs import DEFAULT, Setting, label, short
 
-Setting = tuple[str, float, str]  # backbone, lr, freezing
 Row = dict[str, Any]
 Point = dict[str, Any]
-Printed = dict[str, dict[Setting, tuple[float, float]]]
+Printed = dict[str, dict[tuple[str, float, str], tuple[float, float]]]
 
 WIDTH, DPI = 9.0, 150  # inches; pixels an inch
 SMALL, NORMAL, LARGE = 8, 9, 11  # points
@@ -125,9 +124,10 @@ DIAMOND = {"marker": "D", "mfc": "none", "ms": 5.5, "mew": 0.8}
 def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
     """Test accuracy of transfer and baseline in every setting, a panel for each data set.
 
-    rows: {dataset, backbone, lr, freezing, n_train, n_test, pretrained, scratch}; a start is
-    {chosen: {mean, low, high}}, or absent. printed: data set → setting → the report's (accuracy,
-    baseline), where it has them. Panels and settings come in the order of the rows.
+    rows: {dataset, backbone, lr, freezing, recipe, n_train, n_test, pretrained, scratch}; a start
+    is {chosen: {mean, low, high}}, or absent. printed: data set → (backbone, lr, freezing) → the
+    report's (accuracy, baseline), where it has them. Panels and settings come in the order of the
+    rows.
     """
     datasets = _unique(row["dataset"] for row in rows)
     settings = _unique(_setting(row) for row in rows)
@@ -137,13 +137,15 @@ def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
     handles = _gain_handles(rows, any(printed.get(dataset) for dataset in datasets))
     figure = _headed(0.25 + lines * (0.65 + 0.25 * len(settings)), title, handles)
     figure.supxlabel("test accuracy", size=SMALL)
-    labels = [f"{short(backbone)} {lr:g} {freezing}" for backbone, lr, freezing in settings]
+    labels = [label(*setting) for setting in settings]
     room = (WIDTH - max(map(_length, labels))) / columns - 0.25
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, dataset in zip(panels, datasets, strict=False):
         report = printed.get(dataset, {})
         for row in (row for row in rows if row["dataset"] == dataset):
-            _gain(panel, settings.index(_setting(row)), row, report.get(_setting(row)))
+            setting = _setting(row)
+            theirs = report.get(setting[:3]) if setting[3] == DEFAULT else None
+            _gain(panel, settings.index(setting), row, theirs)
         amount = f"{row['n_train']} training and {row['n_test']} test images"
         panel.set_title("\n".join([*_wrap(titles[dataset], room, NORMAL), amount]))
     _gain_axes(panels, labels)
@@ -154,7 +156,7 @@ def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
 
 
 def _setting(row: Row) -> Setting:
-    return row["backbone"], row["lr"], row["freezing"]
+    return row["backbone"], row["lr"], row["freezing"], row["recipe"]
 
 
 def _gain(panel: Axes, place: int, row: Row, report: tuple[float, float] | None) -> None:

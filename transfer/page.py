@@ -9,7 +9,7 @@ from tabulate import tabulate
 from transfer.claims import CANNOT_TELL
 from transfer.evidence import best
 from transfer.params import Dataset
-from transfer.runs import short
+from transfer.runs import DEFAULT, label, short
 from transfer.similarity import MEASURES
 from transfer.stats import LEVEL, Difference
 
@@ -130,7 +130,7 @@ def transfer_table(found: list[Found]) -> str:
         [
             row["dataset"],
             _images(row),
-            f"{short(row['backbone'])} {row['freezing']}",
+            f"{short(row['backbone'])} {row['freezing']}{_recipe(row)}",
             *(f"{row['lr'][start]:g}" for start in ("pretrained", "scratch")),
             str(Difference(**row["difference"])),
             words.get(row["verdict"], row["verdict"]),
@@ -174,8 +174,8 @@ def freezing_table(pairs: list[Found]) -> str:
     if not pairs:
         return "No pair of frozen and finetuned runs."
     lines = [
-        [pair["dataset"], _images(pair), f"{short(pair['backbone'])} {pair['lr']:g}"]
-        + _paired(pair)
+        [pair["dataset"], _images(pair)]
+        + [f"{short(pair['backbone'])} {pair['lr']:g}{_recipe(pair)}", *_paired(pair)]
         for pair in pairs
     ]
     return _table(
@@ -224,10 +224,11 @@ def sizes_words(sizes: list[Found]) -> str:
 
 
 def similarity_table(similar: list[Found], datasets: dict[str, Dataset], gains: list[Found]) -> str:
-    """The most similar first, by the first measure, with what transfer gained beside it."""
+    """The most similar first, by the first measure that all have, with what transfer gained."""
     keys = list(MEASURES)
-    title, sign, _ = MEASURES[keys[0]]
-    ordered = sorted(similar, key=lambda found: -sign * found["measures"][keys[0]])
+    by = next(key for key in keys if all(key in found["measures"] for found in similar))
+    title, sign, _ = MEASURES[by]
+    ordered = sorted(similar, key=lambda found: -sign * found["measures"][by])
     header = ["Data set", "Backbone", "Training images", "By eye", "Measured", "Gain"]
     header += [f"{title} {'↑' if sign > 0 else '↓'}" for title, sign, _ in MEASURES.values()]
     lines = []
@@ -246,10 +247,12 @@ def similarity_table(similar: list[Found], datasets: dict[str, Dataset], gains: 
 ↑: higher is more similar or more transferable; ↓: lower is. p: of LEEP under permuted labels.
 *Measured*: the half that a data set
 is in, among these and by the first measure ({title}); the report judged *by eye*. *Gain*: transfer
-less baseline, mean over learning rates and freezing.{_too_few(len(datasets))}"""
+less baseline, mean over all settings of the backbone.{_too_few(len(datasets))}"""
 
 
 def _measured(measures: dict[str, float], key: str) -> str:
+    if key not in measures:
+        return "–"
     null = f" (p {measures['leep_p']:.3f})" if key == "leep" else ""
     return f"{measures[key]:.3f}{null}"
 
@@ -296,7 +299,11 @@ def _of(rows: list[Found], dataset: str) -> list[Found]:
 
 
 def _setting(row: Found) -> str:
-    return f"{short(row['backbone'])} {row['lr']:g} {row['freezing']}"
+    return label(row["backbone"], row["lr"], row["freezing"], row["recipe"])
+
+
+def _recipe(row: Found) -> str:
+    return "" if row["recipe"] == DEFAULT else f" {row['recipe']}"
 
 
 def _images(row: Found) -> str:

@@ -1,6 +1,7 @@
 """params.yaml, typed and checked. Every key is required and an unknown one is refused."""
 
 import re
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,12 +27,36 @@ def _point(value: Any) -> Any:
     return value
 
 
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _count(value: Any) -> Any:
     whole = type(value) is int and value >= 1
     part = type(value) is float and 0 < value < 1
     if not (whole or part or value == "all"):
         raise ValueError("give a number of images, a fraction between 0 and 1, or all")
     return value
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class of torch or torchvision by its name, and what it is made with."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _component(value: Any) -> Any:
+    if isinstance(value, Component):
+        return value
+    if isinstance(value, str):
+        return Component(value)
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, options),) = value.items()
+        if isinstance(name, str) and isinstance(options, dict):
+            return Component(name, options)
+    raise ValueError("give a name, such as Adam, or a name with its options: SGD: {momentum: 0.9}")
 
 
 # DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
@@ -41,6 +66,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int | float | str, BeforeValidator(_count)]
 Backbone = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Rate = Annotated[float, BeforeValidator(_point), Field(gt=0, lt=float("inf"))]
+Named = Annotated[Component, BeforeValidator(_component)]
+Freezing = Annotated[str, Field(pattern=r"^(frozen|finetuned|lpft|last[1-9])$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
@@ -155,15 +182,19 @@ class Weights(Section):
 class Grid(Section):
     """The axes of the study; every combination is one run.
 
-    `images`: training images per class, or all; a class that has fewer gives what it has. `seed`
-    draws what is not pretrained, the order of images and their crops.
+    `images`: training images per class, or all; a class that has fewer gives what it has.
+    `freezing`: frozen and finetuned are the report's; lpft trains the head alone for
+    train.probe_epochs and then all (Kumar 2022); last2, say, trains the backbone's last two stages
+    and the head. `recipe`: a key of recipes. `seed` draws what is not pretrained, the order of
+    images and their crops.
     """
 
     dataset: Annotated[list[Key], Field(min_length=1)]
     images: Annotated[list[Positive | Literal["all"]], Field(min_length=1)]
     backbone: Annotated[list[Backbone], Field(min_length=1)]
     lr: Annotated[list[Rate], Field(min_length=1)]
-    freezing: Annotated[list[Literal["frozen", "finetuned"]], Field(min_length=1)]
+    freezing: Annotated[list[Freezing], Field(min_length=1)]
+    recipe: Annotated[list[Key], Field(min_length=1)]
     start: Annotated[list[Literal["pretrained", "scratch"]], Field(min_length=1)]
     seed: Annotated[list[Seed], Field(min_length=1)]
 
@@ -177,15 +208,24 @@ class Grid(Section):
 
 class Train(Section):
     """The report's protocol (section 3.3) is Adam, batches of 4, 25 epochs, and a learning rate
-    multiplied by `lr_gamma` every `lr_step` epochs. `precision`: PyTorch's default, or bfloat16
-    where PyTorch's autocast holds it safe. `cuda_graph` records a GPU's finetuning step once and
-    replays it. `keep_features` keeps frozen runs' backbone passes in data/features, for further
-    heads."""
+    multiplied by 0.1 every 7 epochs.
+
+    `optimizer`, `schedule` and `loss` are classes of torch.optim, torch.optim.lr_scheduler and
+    torch.nn, `augmentation` of torchvision.transforms.v2; `activation` and `pooling`, of torch.nn,
+    take the place of the backbone's own. `probe_epochs`: see Grid. `precision`: PyTorch's default,
+    or bfloat16 where PyTorch's autocast holds it safe. `cuda_graph` records a GPU's finetuning
+    step once and replays it. `keep_features` keeps frozen runs' backbone passes in data/features,
+    for further heads."""
 
     epochs: Positive
     batch_size: Positive
-    lr_step: Positive
-    lr_gamma: Annotated[float, Field(gt=0, le=1)]
+    optimizer: Named
+    schedule: Named
+    loss: Named
+    activation: Named
+    pooling: Named
+    augmentation: Annotated[tuple[Named, ...], BeforeValidator(_tuple)]
+    probe_epochs: Positive
     frozen_batchnorm: Literal["train", "eval"]
     device: Literal["auto", "cpu", "cuda"]
     memory_format: Literal["contiguous", "channels_last"]
@@ -193,10 +233,18 @@ class Train(Section):
     cuda_graph: bool
     keep_features: bool
 
+    def changed(self, recipe: dict[str, Any]) -> "Train":
+        """With what the recipe changes. Raises ValidationError, and ValueError for what no recipe
+        may change."""
+        fixed = {"device", "keep_features"} & set(recipe)
+        if fixed:
+            raise ValueError(f"{min(fixed)} is no part of a recipe; set it under train")
+        return Train.model_validate({name: value for name, value in self} | recipe)
+
     @property
     def protocol(self) -> dict[str, Any]:
         """What engine.Protocol takes besides the learning rate and the seed."""
-        return self.model_dump(exclude={"device", "keep_features"})
+        return {k: v for k, v in self if k not in ("device", "keep_features")}
 
 
 class Draw(Section):
@@ -215,8 +263,7 @@ class Pretrain(Section):
     lr: Rate
     epochs: Positive
     batch_size: Positive
-    lr_step: Positive
-    lr_gamma: Annotated[float, Field(gt=0, le=1)]
+    schedule: Named
     seed: Seed
 
 
@@ -230,8 +277,9 @@ class Params(Section):
     pack: Pack
     weights: dict[Backbone, Weights] | None = None
     pretrain: Pretrain | None = None
-    grid: Grid
     train: Train
+    recipes: dict[Key, dict[str, Any]]
+    grid: Grid
 
     @model_validator(mode="after")
     def _known(self) -> "Params":
@@ -242,7 +290,25 @@ class Params(Section):
         for name in self.grid.backbone:
             if name not in backbones:
                 raise ValueError(f"grid.backbone names {name!r}, which has no weights")
+        for name in self.grid.recipe:
+            if name not in self.recipes:
+                raise ValueError(f"grid.recipe names {name!r}, which recipes lacks")
+        for name in self.recipes:
+            train = self.trained_by(name)
+            if "lpft" in self.grid.freezing and train.probe_epochs >= train.epochs:
+                raise ValueError(
+                    f"recipes.{name}: probe_epochs leaves lpft no epoch to finetune in"
+                )
         return self
+
+    def trained_by(self, recipe: str) -> Train:
+        """train with what the recipe changes. Raises ValueError for a change that does not fit."""
+        try:
+            return self.train.changed(self.recipes[recipe])
+        except ValidationError as error:
+            raise ValueError(f"recipes.{recipe}: {_first(error)}") from None
+        except ValueError as error:
+            raise ValueError(f"recipes.{recipe}: {error}") from None
 
     @property
     def runs(self) -> int:

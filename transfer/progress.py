@@ -1,19 +1,38 @@
-"""A training run's progress: a bar on a terminal, nothing in a log but the closing line."""
+"""A training run's progress: a bar on a terminal, else a line now and then."""
 
+import sys
+import time
 from collections.abc import Iterable
 
 from tqdm import tqdm
 
 from transfer.training.engine import Outcome
 
+EVERY = 30.0  # seconds between lines
 
-def watched(name: str, epochs: int, outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """The outcomes as a list, shown as they come."""
-    seen = []
+
+def watched(
+    name: str, epochs: int, images: int, outcomes: Iterable[Outcome], every: float = EVERY
+) -> list[Outcome]:
+    """The outcomes as a list, shown on stderr as they come. `images`: of one epoch, those it only
+    predicts included. `every`: least seconds between lines where stderr is no terminal."""
+    seen, began = [], time.monotonic()
+    said = last = began
     with tqdm(total=epochs, desc=name, unit="epoch", disable=None) as bar:
         for outcome in outcomes:
             seen.append(outcome)
-            row = outcome.epoch
-            bar.set_postfix(loss=f"{row.train_loss:.3f}", test=f"{row.test_accuracy:.3f}")
+            row, now = outcome.epoch, time.monotonic()
+            rate, last = images / max(now - last, 1e-9), now
+            state = f"loss {row.train_loss:.3f}, test {row.test_accuracy:.3f}, {rate:.0f} images/s"
+            bar.set_postfix_str(state)
             bar.update()
+            if bar.disable and now - said >= every and len(seen) < epochs:
+                left = (now - began) / len(seen) * (epochs - len(seen))
+                line = f"{name}: epoch {len(seen)}/{epochs}, {state}, {_span(left)} to go"
+                print(line, file=sys.stderr, flush=True)
+                said = now
     return seen
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -17,6 +17,7 @@ class Run:
     backbone: str
     lr: float
     freezing: str
+    recipe: str
     start: str
     seed: int
 
@@ -35,15 +36,27 @@ class Run:
         return path
 
 
-def rows(grid: Grid) -> list[tuple[str, float, str]]:
-    """(backbone, lr, freezing) in the order of the report's tables."""
-    return list(product(grid.backbone, grid.lr, grid.freezing))
+Setting = tuple[str, float, str, str]
+"""Backbone, learning rate, freezing, recipe: a row of the report's tables."""
+DEFAULT = "default"
+"""The recipe that goes without saying."""
+
+
+def rows(grid: Grid) -> list[Setting]:
+    """The settings in the order of the report's tables."""
+    return list(product(grid.backbone, grid.lr, grid.freezing, grid.recipe))
 
 
 def runs(grid: Grid, dataset: str) -> list[Run]:
     """All of a data set's, row by row."""
     axes = product(grid.images, rows(grid), grid.start, grid.seed)
     return [Run(dataset, images, *row, start, seed) for images, row, start, seed in axes]
+
+
+def label(backbone: str, lr: float, freezing: str, recipe: str) -> str:
+    """A setting in a table or a picture."""
+    text = f"{short(backbone)} {lr:g} {freezing}"
+    return text if recipe == DEFAULT else f"{text} {recipe}"
 
 
 def short(backbone: str) -> str:

@@ -1,4 +1,4 @@
-"""How similar a source (a torchvision ResNet checkpoint with its own head) is to a target data set.
+"""How similar a source (a torchvision checkpoint with its own head) is to a target data set.
 
 All from the checkpoint and the target's training images. Throughout, features are float32 [n, d],
 what the head is given; logits float32 [n, source classes]; labels [n] the target's, of any values.
@@ -19,6 +19,8 @@ from scipy.special import entr, softmax
 from sklearn.covariance import ledoit_wolf
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
+
+from transfer.training import models
 
 # key → (title, +1 if higher means more similar or transferable and -1 if lower, needs labels)
 MEASURES = {
@@ -49,7 +51,7 @@ class Observed:
 
 
 def collect(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.device) -> Observed:
-    """One pass over normalised float32 images [n, 3, h, w] by a ResNet with its own `fc`.
+    """One pass over normalised float32 images [n, 3, h, w] by a network with its own head.
 
     The model is left on the device and in eval mode. Raises ValueError when there are no batches.
     """
@@ -68,7 +70,7 @@ def collect(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.dev
     with ExitStack() as hooks, torch.inference_mode():
         for layer in layers:
             hooks.enter_context(layer.register_forward_pre_hook(add))
-        hooks.enter_context(model.fc.register_forward_pre_hook(keep))
+        hooks.enter_context(models.head(model).register_forward_pre_hook(keep))
         for images in batches:
             logits.append(model(images.to(device)).cpu())
     if not logits:
@@ -106,9 +108,9 @@ def prototype_emd(
 
     The earth mover's distance between source and target classes (Cui 2018, "Large scale
     fine-grained categorization and domain-specific transfer learning"), adapted: a source class
-    is its row of fc.weight, prototypes [C, d], not the mean feature of its images, which are not
-    at hand, and weighs 1/C. A target class is its mean feature and weighs its share of the images.
-    Both are scaled to length 1; the ground distance is Euclidean.
+    is its row of the head's weight, prototypes [C, d], not the mean feature of its images, which
+    are not at hand, and weighs 1/C. A target class is its mean feature and weighs its share of the
+    images. Both are scaled to length 1; the ground distance is Euclidean.
     """
     one_hot = _one_hot(labels, features)
     cost = cdist(_unit(prototypes), _unit(_class_means(one_hot, features)))
@@ -272,7 +274,8 @@ def measure(
     permutations: int = 200,
     seed: int = 0,
 ) -> dict[str, float]:
-    """All of the above; prototypes [source classes, d] are the rows of the source's fc.weight.
+    """All of the above that the network allows; prototypes [source classes, d] are the rows of the
+    source's head.
 
     Raises ValueError as they do, and where the network's outputs are not finite.
     """
@@ -281,8 +284,10 @@ def measure(
         raise ValueError("the network's features or logits are not finite")
     emd_similarity, emd_distance = prototype_emd(features, labels, prototypes)
     leep_null_mean, leep_null_sd, leep_p = leep_null(logits, labels, permutations, seed)
-    return {
-        "batchnorm_frechet": batchnorm_frechet(observed.batchnorm),
+    # Transformers, and some others, have no batch norm to compare.
+    batchnorm = observed.batchnorm
+    found = {"batchnorm_frechet": batchnorm_frechet(batchnorm)} if batchnorm else {}
+    return found | {
         "emd_distance": emd_distance,
         "emd_similarity": emd_similarity,
         "prediction_entropy": prediction_entropy(logits),

@@ -8,11 +8,12 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from transfer.params import Dataset, Grid
-from transfer.runs import Run, rows, short
+from transfer.runs import DEFAULT, Run, Setting, rows, short
 
-Results = dict[tuple[str, float, str], dict[str, float]]
+Results = dict[Setting, dict[str, float]]
 Published = dict[str, dict[float, dict[str, list[float]]]]
 
+FREEZING = {"frozen": "Y", "finetuned": "N"}
 STARTS = {"pretrained": "Accuracy", "scratch": "Baseline"}
 
 
@@ -32,10 +33,10 @@ def settings(printed: Published) -> dict[tuple[str, float, str], tuple[float, fl
 
 
 def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> Results:
-    """Best test accuracy of a data set's runs, by (backbone, lr, freezing) and start: those of the
-    grid's first size and seed."""
+    """Best test accuracy of a data set's runs, by setting and start: those of the grid's first size
+    and seed."""
 
-    def best(row: tuple[str, float, str], start: str) -> float:
+    def best(row: Setting, start: str) -> float:
         run = Run(dataset, grid.images[0], *row, start, grid.seed[0])
         return read(run)["best"]["accuracy"]
 
@@ -45,13 +46,20 @@ def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> 
 def table(results: Results, printed: Published | None) -> str:
     """Markdown in the report's columns and order; with its numbers and ours minus its beside."""
     starts = list(next(iter(results.values())))
-    header = ["Freezing", "Backbone", "LR", *(STARTS[start] for start in starts)]
+    recipes = len({recipe for *_, recipe in results}) > 1
+    header = [
+        "Freezing",
+        "Backbone",
+        "LR",
+        *["Recipe"] * recipes,
+        *(STARTS[start] for start in starts),
+    ]
     if printed:
         for start in starts:
             header += [f"Report's {STARTS[start].lower()}", "Difference"]
     body = []
-    for (backbone, lr, freezing), accuracy in results.items():
-        line = ["Y" if freezing == "frozen" else "N", short(backbone), lr]
+    for (backbone, lr, freezing, recipe), accuracy in results.items():
+        line = [FREEZING.get(freezing, freezing), short(backbone), lr, *[recipe] * recipes]
         line += [f"{accuracy[start]:.4f}" for start in starts]
         if printed:
             pair = printed.get(backbone, {}).get(lr, {}).get(freezing)
@@ -80,10 +88,10 @@ def summary(results: dict[str, Results]) -> dict[str, Any]:
     """data set → row → accuracy (and baseline), six decimals: what `dvc metrics diff` compares."""
     return {
         dataset: {
-            f"{backbone}-{lr}-{freezing}": {
+            "-".join(map(str, setting)).removesuffix(f"-{DEFAULT}"): {
                 STARTS[start].lower(): round(value, 6) for start, value in accuracy.items()
             }
-            for (backbone, lr, freezing), accuracy in found.items()
+            for setting, accuracy in found.items()
         }
         for dataset, found in results.items()
     }

@@ -4,12 +4,15 @@ Same distribution and, for a given crop, the same pixels (to one grey level) as 
 transforms on PIL images: https://pytorch.org/vision/stable/transforms.html
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from transfer.params import Component
+from transfer.training.components import CROP, FLIP, REPORT
 from transfer.training.packed import Packed
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as in torchvision's presets
@@ -18,23 +21,53 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Crops:
-    """One crop per image, pixels: int64 [n] each; flip: bool [n], mirrored left to right."""
+    """One crop per image, pixels: int64 [n] each; flip: bool [n], mirrored left to right; seed:
+    int64 [n], what further transforms of the image draw from."""
 
     top: np.ndarray
     left: np.ndarray
     height: np.ndarray
     width: np.ndarray
     flip: np.ndarray
+    seed: np.ndarray
 
 
 def random_crops(
     height: np.ndarray,
     width: np.ndarray,
     rng: np.random.Generator,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    augmentation: Sequence[Component] = REPORT,
 ) -> Crops:
-    """torchvision's RandomResizedCrop.get_params for all images at once, and a coin for each flip.
+    """Crops and flips of images of these sizes, in pixels. Without RandomResizedCrop the crop is
+    the test images', without RandomHorizontalFlip none is mirrored."""
+    options = {component.name: component.options for component in augmentation}
+    n = len(height)
+    if CROP in options:
+        crop = resized_crops(height, width, rng, **options[CROP])
+    else:
+        crop = center_crops(height, width)
+    share = options[FLIP].get("p", 0.5) if FLIP in options else 0
+    return Crops(*crop, rng.random(n) < share, rng.integers(2**31, size=n))
+
+
+Boxes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Top, left, height, width of n crops, int64 [n] each."""
+
+
+def center_crops(height: np.ndarray, width: np.ndarray, share: float = 224 / 256) -> Boxes:
+    """Squares of that share of the short side, in the middle: the report's test images."""
+    side = np.maximum(1, np.rint(np.minimum(height, width) * share).astype(np.int64))
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def resized_crops(
+    height: np.ndarray,
+    width: np.ndarray,
+    rng: np.random.Generator,
+    scale: Sequence[float] = (0.08, 1.0),
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
+) -> Boxes:
+    """torchvision's RandomResizedCrop.get_params for all images at once.
 
     Ten tries per image of a random area and aspect ratio; the first that fits is taken, else the
     largest centre crop within the ratio.
@@ -52,7 +85,7 @@ def random_crops(
     w = np.where(inside, w[first], np.minimum(width, np.rint(height * ratio[1]).astype(np.int64)))
     top = np.where(inside, rng.integers(0, height - h + 1), (height - h) // 2)
     left = np.where(inside, rng.integers(0, width - w + 1), (width - w) // 2)
-    return Crops(top, left, h, w, rng.random(n) < 0.5)
+    return top, left, h, w
 
 
 def crop_batch(data: Packed, chosen: np.ndarray, crops: Crops) -> torch.Tensor:
@@ -90,6 +123,24 @@ def crop_chunk(
     # As Pillow: first across, then down, and whole grey levels after each.
     rows = _grey(canvas.view(n, 3 * tall, wide) @ across.mT).view(n, 3, tall, data.size)
     return _grey(down[:, None] @ rows).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def transformed(
+    images: torch.Tensor, seeds: np.ndarray, transforms: Sequence[Callable]
+) -> torch.Tensor:
+    """uint8 [n, h, w, 3], each image through all transforms (of uint8 [3, h, w]) in order, drawing
+    from its own seed, whatever else is in the batch."""
+    if not transforms:
+        return images
+    out = torch.empty_like(images)
+    with torch.random.fork_rng():
+        for row, image, seed in zip(out, images, seeds, strict=True):
+            torch.manual_seed(int(seed))
+            image = image.permute(2, 0, 1)
+            for transform in transforms:
+                image = transform(image)
+            row.copy_(image.permute(1, 2, 0))
+    return out
 
 
 def _cut(data: Packed, crops: Crops, i: int) -> torch.Tensor:

@@ -1,26 +1,27 @@
-"""The report's training protocol (section 3.3)."""
+"""Training by the report's protocol (section 3.3), or by a recipe that changes it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from transfer.training import augment
+from transfer.params import Component
+from transfer.training import augment, components, models
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.feed import Feed
 from transfer.training.packed import Packed
-from transfer.training.step import Adam, Forward, Recorded, Step, Totals
+from transfer.training.step import Adam, Forward, Loss, Optimizer, Recorded, Step, Totals
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a curve. Losses are mean cross entropies in nats, accuracies fractions; None where
-    there are no validation images."""
+    """One row of a curve. Losses are means of the protocol's loss (cross entropy in nats, if the
+    report's), accuracies fractions; None where there are no validation images."""
 
     epoch: int
     lr: float
@@ -42,26 +43,52 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """Adam at `lr`, multiplied by `lr_gamma` every `lr_step` epochs; cross entropy; shuffled."""
+    """As transfer.params.Train has it, with the report's parts where none are given."""
 
     lr: float
     epochs: int
     batch_size: int
-    lr_step: int
-    lr_gamma: float
+    schedule: Component
     seed: int
-    frozen_batchnorm: str
-    memory_format: str
-    precision: str
-    cuda_graph: bool
+    optimizer: Component = Component("Adam")
+    loss: Component = Component("CrossEntropyLoss")
+    activation: Component = Component(components.OWN)
+    pooling: Component = Component(components.OWN)
+    augmentation: tuple[Component, ...] = components.REPORT
+    probe_epochs: int = 1
+    frozen_batchnorm: str = "train"
+    memory_format: str = "contiguous"
+    precision: str = "default"
+    cuda_graph: bool = False
 
     def plan(self, data: Packed, epoch: int) -> tuple[list[np.ndarray], augment.Crops]:
         """The epoch's batches (indices of training images) and crops, from (seed, epoch) alone."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(data.train))
-        crops = augment.random_crops(data.train.height, data.train.width, rng)
+        crops = augment.random_crops(data.train.height, data.train.width, rng, self.augmentation)
         starts = range(0, len(order), self.batch_size)
         return [order[i : i + self.batch_size] for i in starts], crops
+
+    def build(self, backbone: str, classes: int, checkpoint: str | Path) -> nn.Module:
+        """The network to train. Raises UserError as models.build does, and ValueError as
+        transfer.training.components does."""
+        model = models.build(backbone, classes, checkpoint, self.seed)
+        components.replace_activation(model, self.activation)
+        components.replace_pooling(model, self.pooling)
+        return model
+
+    def backbone_only(self) -> "Protocol":
+        """The same for whatever a frozen backbone never sees."""
+        report = {f.name: f.default for f in fields(self) if f.name in ("optimizer", "loss")}
+        return replace(self, lr=0, schedule=Component(""), probe_epochs=1, **report)
+
+    def begin(self, epoch: int) -> None:
+        """Seed what a network itself draws (dropout, stochastic depth), by (seed, epoch) alone."""
+        torch.manual_seed(int(np.random.default_rng([self.seed, epoch, 1]).integers(2**31)))
+
+    def rates(self) -> list[float]:
+        """The learning rate of each epoch."""
+        return components.rates(self.schedule, self.lr, self.epochs)
 
     def forward(self, module: nn.Module) -> Forward:
         """The module as called: float32 out, and bfloat16 inside, where that is safe, if asked."""
@@ -73,8 +100,8 @@ class Protocol:
 
         return call
 
-    def optimizer(self, module: nn.Module) -> Adam:
-        return Adam(module.parameters(), self.lr, self.lr_step, self.lr_gamma)
+    def feed(self, data: Packed, device: torch.device) -> Feed:
+        return Feed(data, device, self.layout, components.transforms(self.augmentation))
 
     @property
     def layout(self) -> torch.memory_format:
@@ -101,55 +128,77 @@ def finetune(
     protocol: Protocol,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
+    freezing: str = "finetuned",
 ) -> Iterator[Outcome]:
-    """Train the whole model in place, an epoch at a time; from where the checkpoint left it.
+    """Train the model in place, an epoch at a time; from where the checkpoint left it.
 
-    An epoch's order and crops come from its number and the seed alone, so weights, batch-norm
-    statistics and Adam's moments are all there is to save.
+    An epoch's order and crops come from its number and the seed alone, so the model's state and the
+    optimiser's are all there is to save.
     """
     model.to(device, memory_format=protocol.layout)
-    feed, forward = Feed(data, device, protocol.layout), protocol.forward(model)
-    optimizer, totals = protocol.optimizer(model), Totals(device)
-    step = Step(forward, optimizer, totals)
-    if protocol.cuda_graph and device.type == "cuda":
-        step = Recorded(step, model.buffers())
-    state = [*optimizer.state, *model.buffers()]
-    outcomes = _resume(checkpoint, state, optimizer, device) if checkpoint else []
+    feed, forward = protocol.feed(data, device), protocol.forward(model)
+    totals, rates, loss = Totals(device), protocol.rates(), components.loss(protocol.loss)
+    found = checkpoint.load(device) if checkpoint else None
+    outcomes = _outcomes(found) if found else []
+    phase, step = None, None
+    if found:
+        phase = _phase(freezing, protocol, len(outcomes) - 1)
+        step = _step(model, phase, forward, loss, totals, protocol, device)
+        model.load_state_dict(found["model"])
+        step.optimizer.load_state_dict(found["optimizer"])
     yield from list(outcomes)
     for epoch in range(len(outcomes), protocol.epochs):
-        model.train()
-        lr = optimizer.lr
+        if phase != (phase := _phase(freezing, protocol, epoch)):
+            step = _step(model, phase, forward, loss, totals, protocol, device)
+        models.train_mode(model, protocol.frozen_batchnorm == "train")
+        step.optimizer.set_rate(rates[epoch])
+        protocol.begin(epoch)
         for images, labels in feed.train(*protocol.plan(data, epoch)):
             step(images, labels)
-        optimizer.end_epoch()
         model.eval()
         with torch.inference_mode():
             outputs = torch.cat([forward(images) for images in feed.prepared()])
-        outcomes.append(_outcome(epoch, lr, totals, outputs, data))
+        outcomes.append(_outcome(epoch, rates[epoch], totals, loss, outputs, data))
         if checkpoint:
-            checkpoint.save(partial(_progress, outcomes, state))
+            checkpoint.save(partial(_progress, outcomes, model, step.optimizer))
         yield outcomes[-1]
 
 
-def _progress(outcomes: list[Outcome], state: list[torch.Tensor]) -> dict[str, Any]:
+def _phase(freezing: str, protocol: Protocol, epoch: int) -> str:
+    """What is trained in the epoch."""
+    if freezing == "lpft":
+        return "frozen" if epoch < protocol.probe_epochs else "finetuned"
+    return freezing
+
+
+def _step(
+    model: nn.Module,
+    phase: str,
+    forward: Forward,
+    loss: Loss,
+    totals: Totals,
+    protocol: Protocol,
+    device: torch.device,
+) -> Step | Recorded:
+    models.freeze(model, phase)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = components.optimizer(protocol.optimizer, trained, protocol.lr)
+    step = Step(forward, loss, optimizer, totals)
+    if protocol.cuda_graph and device.type == "cuda" and isinstance(optimizer, Adam):
+        return Recorded(step, model.buffers())
+    return step
+
+
+def _progress(outcomes: list[Outcome], model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     return {
         "rows": [asdict(outcome.epoch) for outcome in outcomes],
         "outputs": [outcome.outputs for outcome in outcomes],
-        "state": [tensor.detach() for tensor in state],
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
     }
 
 
-@torch.no_grad()
-def _resume(
-    checkpoint: Checkpoint, state: list[torch.Tensor], optimizer: Adam, device: torch.device
-) -> list[Outcome]:
-    found = checkpoint.load(device)
-    if not found:
-        return []
-    for tensor, value in zip(state, found["state"], strict=True):
-        tensor.copy_(value)
-    for _ in found["rows"]:
-        optimizer.end_epoch()
+def _outcomes(found: dict[str, Any]) -> list[Outcome]:
     return [
         Outcome(Epoch(**row), outputs)
         for row, outputs in zip(found["rows"], found["outputs"], strict=True)
@@ -166,36 +215,40 @@ def probe(
     batch-norm statistics included, does not depend on the head, so this is the frozen run itself.
     """
     device = next(head.parameters()).device
-    optimizer, totals = protocol.optimizer(head), Totals(device)
-    step = Step(head, optimizer, totals)
+    totals, rates, loss = Totals(device), protocol.rates(), components.loss(protocol.loss)
+    optimizer = components.optimizer(protocol.optimizer, list(head.parameters()), protocol.lr)
+    step = Step(head, loss, optimizer, totals)
     for epoch, (train_features, prepared_features) in enumerate(epochs):
-        lr = optimizer.lr
+        optimizer.set_rate(rates[epoch])
         order = np.concatenate(protocol.plan(data, epoch)[0])
         labels = torch.from_numpy(data.train.label[order]).to(device)
         size = protocol.batch_size
         for batch in zip(train_features.split(size), labels.split(size), strict=True):
             step(*batch)
-        optimizer.end_epoch()
         with torch.inference_mode():
             outputs = head(prepared_features)
-        yield _outcome(epoch, lr, totals, outputs, data)
+        yield _outcome(epoch, rates[epoch], totals, loss, outputs, data)
 
 
-def _outcome(epoch: int, lr: float, totals: Totals, outputs: torch.Tensor, data: Packed) -> Outcome:
+def _outcome(
+    epoch: int, lr: float, totals: Totals, loss: Loss, outputs: torch.Tensor, data: Packed
+) -> Outcome:
     validation, test = outputs.split([len(data.validation), len(data.test)])
     row = Epoch(
         epoch,
         lr,
         *totals.take(len(data.train)),
-        *_means(validation, data.validation.label),
-        *_means(test, data.test.label),
+        *_means(validation, data.validation.label, loss),
+        *_means(test, data.test.label, loss),
     )
     return Outcome(row, {"validation": validation, "test": test})
 
 
-def _means(outputs: torch.Tensor, label: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+def _means(
+    outputs: torch.Tensor, label: np.ndarray, loss: Loss
+) -> tuple[float, float] | tuple[None, None]:
     if not len(label):
         return None, None
     labels, totals = torch.from_numpy(label).to(outputs.device), Totals(outputs.device)
-    totals.add(outputs, labels, cross_entropy(outputs, labels))
+    totals.add(outputs, labels, loss(outputs, labels))
     return totals.take(len(labels))

@@ -18,7 +18,7 @@ from torch import nn
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint, alone
 from transfer.training.engine import Features, Protocol
-from transfer.training.feed import CHUNK, Feed
+from transfer.training.feed import CHUNK
 from transfer.training.packed import Packed
 
 
@@ -37,14 +37,15 @@ def compute(
     About `chunk` images go through the network at once, with batch norm still per batch. Starts at
     epoch `first`, for which the statistics have to be those after the one before.
     """
-    setattr(model, models.HEAD, nn.Identity())
+    models.take_head(model)
     model.to(device, memory_format=protocol.layout)
-    feed, forward = Feed(data, device, protocol.layout), protocol.forward(model)
+    feed, forward = protocol.feed(data, device), protocol.forward(model)
     group = max(1, chunk // protocol.batch_size)
     moving, prepared = protocol.frozen_batchnorm == "train", None
     for epoch in range(first, protocol.epochs):
         with torch.inference_mode():
             model.train(moving)
+            protocol.begin(epoch)
             batches = feed.train(*protocol.plan(data, epoch), group)
             train = torch.cat([per_batch(model, images, protocol) for images, _ in batches])
             model.eval()
@@ -140,7 +141,7 @@ def _stored(
     part = path.with_suffix(".part.npy")
     progress = Checkpoint(path.with_suffix(".part.pt"), key, every=0)
     images = len(data.train) + len(data.validation) + len(data.test)
-    shape = (protocol.epochs, images, getattr(model, models.HEAD).in_features)
+    shape = (protocol.epochs, images, models.head(model).in_features)
     found = progress.load(device) if _is_array(part, shape) else None
     done = found["done"] if found else 0
     for buffer, value in zip(model.buffers(), found["buffers"] if found else (), strict=False):

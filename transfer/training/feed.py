@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,17 +18,25 @@ CHUNK = 64  # images that go through a network at once where batches do not matt
 class Feed:
     """Batches of a data set on a device.
 
-    `layout` is the memory format of the batches. A GPU holds all pixels and cuts the crops
+    `layout` is the memory format of the batches, `transforms` further augmentations of the training
+    images (see augment.transformed). A GPU holds all pixels and cuts the crops
     itself where half its free memory takes them; otherwise threads on the host prepare some
     batches ahead. A CPU prepares each batch when it is asked for: threads beside those of the
     convolutions would only stall them.
     """
 
-    def __init__(self, data: Packed, device: torch.device, layout: torch.memory_format) -> None:
-        self.device, self.layout = device, layout
+    def __init__(
+        self,
+        data: Packed,
+        device: torch.device,
+        layout: torch.memory_format,
+        transforms: Sequence[Callable] = (),
+    ) -> None:
+        self.device, self.layout, self.transforms = device, layout, transforms
         self.resident = device.type == "cuda" and fits(data.pixels.nbytes, device)
         self.data = replace(data, pixels=data.pixels.to(device)) if self.resident else data
-        self.threads = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+        ahead = device.type == "cuda" and not transforms  # these draw from torch's one generator
+        self.threads = min(8, os.cpu_count() or 1) if ahead else 0
 
     def train(
         self, batches: list[np.ndarray], crops: augment.Crops, group: int = 1
@@ -50,12 +58,16 @@ class Feed:
         at_once = max(1, CHUNK // len(groups[0]))
         for start in range(0, len(groups), at_once):
             some = groups[start : start + at_once]
-            cut = augment.crop_chunk(self.data, np.concatenate(some), crops)
+            chosen = np.concatenate(some)
+            cut = augment.crop_chunk(self.data, chosen, crops)
+            cut = augment.transformed(cut, crops.seed[chosen], self.transforms)
             yield from self._prepared(cut).split([len(group) for group in some])
 
     def _host(self, groups: list[np.ndarray], crops: augment.Crops) -> Iterator[torch.Tensor]:
         def prepared(chosen: np.ndarray) -> torch.Tensor:
-            images = self._prepared(augment.crop_batch(self.data, chosen, crops))
+            cut = augment.crop_batch(self.data, chosen, crops)
+            cut = augment.transformed(cut, crops.seed[chosen], self.transforms)
+            images = self._prepared(cut)
             return images.pin_memory() if self.threads else images
 
         for images in ahead(prepared, groups, self.threads):

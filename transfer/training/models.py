@@ -1,8 +1,10 @@
-"""Backbones: torchvision ResNets with a new classifier, from a checkpoint or at random."""
+"""Backbones: torchvision's classifiers with a new head, from a checkpoint or at random."""
 
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +16,12 @@ from torch import nn
 from transfer import files
 from transfer.cli import UserError
 
-HEAD = "fc"
+CONTAINERS = ("features", "encoder", "layers", "trunk_output", "blocks", "classifier", "heads")
+"""What torchvision calls a network's sequence of blocks, and the layers around its head."""
 
 
 def build(backbone: str, classes: int, checkpoint: str | Path, seed: int) -> nn.Module:
-    """A torchvision ResNet with a new `classes`-way head (report, section 2.3).
+    """torchvision's network with a new `classes`-way head (report, section 2.3).
 
     Everything the checkpoint does not hold is drawn from `seed`: the head always, the whole
     network when the checkpoint is empty. Raises UserError as `load_checkpoint` does.
@@ -28,7 +31,7 @@ def build(backbone: str, classes: int, checkpoint: str | Path, seed: int) -> nn.
         torch.manual_seed(seed)
         model = _architecture(backbone)(num_classes=classes)
     if state:
-        _fill(model, _without_head(state), backbone, checkpoint)
+        _fill(model, state, backbone, checkpoint, new_head=True)
     return model
 
 
@@ -38,9 +41,11 @@ def source(backbone: str, checkpoint: str | Path) -> nn.Module:
     Raises UserError as `load_checkpoint` does, and for a checkpoint without a head.
     """
     state = load_checkpoint(checkpoint)
-    if f"{HEAD}.weight" not in state:
-        raise UserError(f"{checkpoint}: has no {HEAD}.weight, the head of its source classes")
-    model = _architecture(backbone)(num_classes=len(state[f"{HEAD}.weight"]))
+    # Not by shape(), which takes a second more.
+    name = f"{head_name(_architecture(backbone)(num_classes=1))}.weight"
+    if name not in state:
+        raise UserError(f"{checkpoint}: has no {name}, the head of its source classes")
+    model = _architecture(backbone)(num_classes=len(state[name]))
     _fill(model, state, backbone, checkpoint)
     return model
 
@@ -78,31 +83,118 @@ def save_empty(path: str | Path) -> None:
 
 def check_fits(state: dict[str, torch.Tensor], backbone: str, source: str | Path) -> None:
     """Raise UserError unless `state` is that backbone's, apart from the head."""
-    with torch.device("meta"):
-        model = _architecture(backbone)()
-    _fill(model, _without_head(state), backbone, source)
+    _fill(shape(backbone), state, backbone, source, new_head=True)
 
 
-def freeze(model: nn.Module) -> None:
-    """Leave gradients to the head alone. Batch-norm statistics still move in train()."""
-    model.requires_grad_(False)
-    getattr(model, HEAD).requires_grad_(True)
+def head_name(model: nn.Module) -> str:
+    """The name of its classifier, the last linear layer."""
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-1]
+
+
+def head(model: nn.Module) -> nn.Linear:
+    return model.get_submodule(head_name(model))
+
+
+def take_head(model: nn.Module) -> None:
+    """Leave the features that its head saw as its output."""
+    model.set_submodule(head_name(model), nn.Identity())
+
+
+def stages(model: nn.Module) -> list[nn.Module]:
+    """The backbone's parts with parameters, from the images on: of a ResNet its stem's convolution
+    and normalisation and four stages, of others their blocks."""
+    return [part for part in _parts(model, head(model)) if any(True for _ in part.parameters())]
+
+
+def _parts(module: nn.Module, without: nn.Module) -> Iterator[nn.Module]:
+    for name, child in module.named_children():
+        if name in CONTAINERS:
+            yield from _parts(child, without)
+        elif child is not without:
+            yield child
+
+
+def freeze(model: nn.Module, freezing: str) -> None:
+    """Leave gradients to what is trained: all (`finetuned`), the head alone (`frozen`), or the
+    last two stages, say, and the head (`last2`). Raises ValueError where there are not so many."""
+    model.requires_grad_(freezing == "finetuned")
+    head(model).requires_grad_(True)
+    if freezing.startswith("last"):
+        count, found = int(freezing.removeprefix("last")), stages(model)
+        if count > len(found):
+            raise ValueError(f"{freezing}: this backbone has {len(found)} stages")
+        for part in found[-count:]:
+            part.requires_grad_(True)
+
+
+def train_mode(model: nn.Module, statistics_move: bool) -> None:
+    """Set it to training; batch norm whose weights are frozen uses, and changes, the running
+    statistics only if they are to move."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.train(statistics_move)
 
 
 def check_backbones(names: list[str]) -> None:
-    """Raise UserError for a name that is not a torchvision ResNet."""
-    known = [name for name in _resnet().__all__ if name.islower()]
+    """Raise UserError for a name that is no classifier of torchvision's that ends in one linear
+    layer."""
+    resnets = [name for name in _resnet().__all__ if name.islower()]
     for name in names:
-        if name not in known:
+        if name in resnets:
+            continue
+        from torchvision import models
+
+        if name not in (known := models.list_models(module=models)):
+            close = get_close_matches(name, known) or resnets
             raise UserError(
-                f"params.yaml: grid.backbone: torchvision has no ResNet {name!r}, "
-                f"only {', '.join(known)}"
+                f"params.yaml: grid.backbone: torchvision has no classifier {name!r}; close to it "
+                f"are {', '.join(close)}"
+            )
+        if not _ends_in_one_linear(name):
+            raise UserError(
+                f"params.yaml: grid.backbone: {name} does not end in one linear layer, and so has "
+                "no head to train alone; take another"
             )
 
 
+def _ends_in_one_linear(backbone: str) -> bool:
+    networks = [shape(backbone, classes) for classes in (7, 9)]
+    if not any(isinstance(module, nn.Linear) for module in networks[0].modules()):
+        return False
+    seven, nine = (network.state_dict() for network in networks)
+    varies = {name.rpartition(".")[0] for name in seven if seven[name].shape != nine[name].shape}
+    return varies == {head_name(networks[0])}
+
+
+def shape(backbone: str, classes: int = 1000) -> nn.Module:
+    """The network without numbers in it."""
+    make = partial(_architecture(backbone), num_classes=classes)
+    try:
+        with torch.device("meta"):
+            return make()
+    except NotImplementedError:  # some compute with tensors while they are made
+        return make().to("meta")
+
+
+def check_size(backbone: str, size: int) -> None:
+    """Raise ValueError unless the network takes images of that side, in pixels."""
+    if hasattr(_resnet(), backbone):
+        return  # these take any, and trying it would take a second
+    try:
+        shape(backbone).eval()(torch.empty((2, 3, size, size), device="meta"))
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(_line(error)) from None
+
+
 def _architecture(backbone: str) -> Callable[..., nn.Module]:
-    """torchvision's constructor of that ResNet."""
-    return getattr(_resnet(), backbone)
+    """torchvision's constructor of that network."""
+    found = getattr(_resnet(), backbone, None)
+    if found is None:
+        import torchvision
+
+        found = getattr(torchvision.models, backbone)
+    return found
 
 
 def _resnet() -> ModuleType:
@@ -131,11 +223,13 @@ def _import_alone(package: str, inner: str, module: str) -> ModuleType:
             del sys.modules[name]
 
 
-def _without_head(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in state.items() if not name.startswith(f"{HEAD}.")}
-
-
-def _fill(model: nn.Module, state: dict, backbone: str, source: str | Path) -> None:
+def _fill(
+    model: nn.Module, state: dict, backbone: str, source: str | Path, new_head: bool = False
+) -> None:
+    """Load the state, but for a new head."""
+    skipped = f"{head_name(model)}." if new_head else None
+    if new_head:
+        state = {name: value for name, value in state.items() if not name.startswith(skipped)}
     meta = next(model.parameters()).is_meta
     try:
         # assign: a model on the meta device has nothing to copy into.
@@ -146,7 +240,7 @@ def _fill(model: nn.Module, state: dict, backbone: str, source: str | Path) -> N
     missing = [
         name
         for name in missing
-        if not name.startswith(f"{HEAD}.") and not name.endswith("num_batches_tracked")
+        if not (new_head and name.startswith(skipped)) and not name.endswith("num_batches_tracked")
     ]
     if wrong := missing + unexpected:
         kind = "lacks" if missing else "has the unknown"

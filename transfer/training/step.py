@@ -1,27 +1,40 @@
 """One training step, and the same step recorded for a GPU."""
 
 from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.optim.adam import adam
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(outputs [n, classes], labels int64 [n]) → their mean loss."""
+
+
+class Optimizer(Protocol):
+    """What a step asks of an optimiser."""
+
+    def set_rate(self, lr: float) -> None: ...
+
+    def step(self) -> None:
+        """Update the parameters by their gradients, and drop those."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Adam:
-    """Adam with PyTorch's defaults (Kingma 2015) and StepLR, on torch's own fused kernel.
+    """Adam with PyTorch's defaults (Kingma 2015), on torch's own fused kernel.
 
     torch.optim.Adam computes the same, but its first use imports TorchDynamo, 1.3 s that each of
     64 runs would pay.
     """
 
-    def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, step: int, gamma: float
-    ) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         self.parameters = list(parameters)
-        self.lr, self.step_size, self.gamma, self.epoch = lr, step, gamma, 0
+        self.lr = lr
         device = self.parameters[0].device
         # A recorded step reads the rate anew only from a tensor.
         self.rate = torch.tensor(lr, device=device) if device.type == "cuda" else None
@@ -29,9 +42,13 @@ class Adam:
         self.squares = [torch.zeros_like(p) for p in self.parameters]
         self.steps = [torch.zeros((), device=device) for p in self.parameters]
 
+    def set_rate(self, lr: float) -> None:
+        self.lr = lr
+        if self.rate is not None:
+            self.rate.fill_(lr)
+
     @torch.no_grad()
     def step(self) -> None:
-        """Update the parameters by their gradients, and drop those."""
         adam(
             self.parameters,
             [p.grad for p in self.parameters],
@@ -51,17 +68,35 @@ class Adam:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def end_epoch(self) -> None:
-        self.epoch += 1
-        if self.epoch % self.step_size == 0:
-            self.lr *= self.gamma
-            if self.rate is not None:
-                self.rate.fill_(self.lr)
+    def state_dict(self) -> dict[str, list[torch.Tensor]]:
+        return {"means": self.means, "squares": self.squares, "steps": self.steps}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, list[torch.Tensor]]) -> None:
+        for name, tensors in self.state_dict().items():
+            for tensor, value in zip(tensors, state[name], strict=True):
+                tensor.copy_(value)
 
     @property
-    def state(self) -> list[torch.Tensor]:
+    def tensors(self) -> list[torch.Tensor]:
         """Every tensor that a step changes."""
         return [*self.parameters, *self.means, *self.squares, *self.steps]
+
+
+class Torch:
+    """One of torch.optim's."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = optimizer
+        self.state_dict, self.load_state_dict = optimizer.state_dict, optimizer.load_state_dict
+
+    def set_rate(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def step(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 class Totals:
@@ -85,14 +120,14 @@ class Totals:
 
 
 class Step:
-    """Forward, cross entropy, backward and Adam on one batch."""
+    """Forward, loss, backward and update on one batch."""
 
-    def __init__(self, forward: Forward, optimizer: Adam, totals: Totals) -> None:
-        self.forward, self.optimizer, self.totals = forward, optimizer, totals
+    def __init__(self, forward: Forward, loss: Loss, optimizer: Optimizer, totals: Totals) -> None:
+        self.forward, self.loss, self.optimizer, self.totals = forward, loss, optimizer, totals
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         outputs = self.forward(inputs)
-        loss = cross_entropy(outputs, labels)
+        loss = self.loss(outputs, labels)
         loss.backward()
         self.optimizer.step()
         self.totals.add(outputs, labels, loss)
@@ -103,7 +138,7 @@ class Recorded:
 
     Launching the kernels of a batch of four takes longer than running them; a replay is one
     launch. A batch of another shape, the short last one, takes the plain step. `buffers` are the
-    tensors that the forward changes.
+    tensors that the forward changes; the optimiser is an Adam.
     """
 
     def __init__(self, step: Step, buffers: Iterable[torch.Tensor]) -> None:
@@ -122,7 +157,7 @@ class Recorded:
     def _record(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         self.inputs, self.labels = inputs.clone(), labels.clone()
         totals = self.step.totals
-        state = [*self.buffers, *self.step.optimizer.state, totals.loss, totals.correct]
+        state = [*self.buffers, *self.step.optimizer.tensors, totals.loss, totals.correct]
         before = [tensor.clone() for tensor in state]
         # Libraries allocate at their first use, which must not happen while recording.
         side = torch.cuda.Stream()

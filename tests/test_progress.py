@@ -1,0 +1,39 @@
+"""What a run says of itself while it goes on."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+
+from tests.conftest import ROOT
+from transfer.progress import watched
+from transfer.training.engine import Epoch, Outcome
+
+OUTCOMES = [Outcome(Epoch(i, 0.1, 0.5, 0.9, None, None, 0.6, 0.8), {}) for i in range(4)]
+CODE = """
+from tests.test_progress import OUTCOMES
+from transfer.progress import watched
+watched("run", 4, 100, iter(OUTCOMES))
+"""
+
+
+def test_lines_where_there_is_no_terminal(capsys):
+    assert watched("run", 4, 100, iter(OUTCOMES), every=0) == OUTCOMES
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    shape = r"run: epoch 2/4, loss 0.500, test 0.800, \d+ images/s, \d+ s to go"
+    assert re.fullmatch(shape, lines[1])
+    watched("run", 4, 100, iter(OUTCOMES))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_on_a_terminal():
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 140))
+    subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 10000).decode()
+    assert "run: 100%" in shown and "4/4" in shown
+    assert re.search(r"loss 0\.500, test 0\.800, \d+ images/s", shown)

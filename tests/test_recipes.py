@@ -1,0 +1,297 @@
+"""What a recipe changes, against torch and torchvision themselves."""
+
+import copy
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import models as theirs
+from torchvision.transforms import v2
+
+from stages.params import check
+from tests.conftest import ROOT
+from tests.test_engine import CPU, PROTOCOL, rms
+from transfer import params
+from transfer.cli import UserError
+from transfer.params import Component
+from transfer.training import augment, components, engine, features, models
+from transfer.training.checkpoint import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "scratch.pth"
+    models.save_empty(path)
+    return path
+
+
+def one_hot(loss):
+    return lambda outputs, labels: loss(outputs, nn.functional.one_hot(labels, 2).float())
+
+
+RECIPES = {
+    "sgd": (
+        {
+            "optimizer": Component("SGD", {"momentum": 0.9, "weight_decay": 1e-4}),
+            "schedule": Component("CosineAnnealingLR"),
+            "loss": Component("CrossEntropyLoss", {"label_smoothing": 0.1}),
+        },
+        lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=1e-4),
+        lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=2),
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+    ),
+    "adamw": (
+        {
+            "optimizer": Component("AdamW", {"weight_decay": 0.1}),
+            "schedule": Component("ExponentialLR", {"gamma": 0.5}),
+            "loss": Component("BCEWithLogitsLoss"),
+        },
+        lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1),
+        lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5),
+        one_hot(nn.BCEWithLogitsLoss()),
+    ),
+    "margin": (
+        {"loss": Component("MultiMarginLoss"), "optimizer": Component("Adam", {"eps": 1e-7})},
+        lambda p: torch.optim.Adam(p, lr=1e-3, eps=1e-7),
+        lambda o: torch.optim.lr_scheduler.StepLR(o, 1),
+        nn.MultiMarginLoss(),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "recipe,freezing",
+    [*product(["sgd", "adamw"], ["finetuned", "frozen"]), ("margin", "frozen"), ("sgd", "last1")],
+)
+def test_same_weights_as_a_plain_loop(scratch, data, recipe, freezing):
+    changes, make_optimizer, make_schedule, loss = RECIPES[recipe]
+    protocol = replace(PROTOCOL, **changes)
+    plain = protocol.build("resnet18", 2, scratch)
+    trained = {"finetuned": [plain], "frozen": [plain.fc], "last1": [plain.layer4, plain.fc]}
+    parameters = [p for module in trained[freezing] for p in module.parameters()]
+    optimizer = make_optimizer(parameters)
+    schedule = make_schedule(optimizer)
+    for epoch in range(protocol.epochs):
+        plain.train()
+        batches, crops = protocol.plan(data, epoch)
+        for batch in batches:
+            images = augment.normalize(augment.crop_batch(data, batch, crops)).contiguous()
+            optimizer.zero_grad()
+            loss(plain(images), torch.tensor(data.train.label[batch])).backward()
+            optimizer.step()
+        schedule.step()
+    ours = protocol.build("resnet18", 2, scratch)
+    if freezing == "frozen":
+        head = ours.fc
+        list(engine.probe(head, features.compute(ours, data, protocol, CPU), data, protocol))
+        ours.fc = head
+    else:
+        list(engine.finetune(ours, data, protocol, CPU, freezing=freezing))
+    expected = plain.state_dict()
+    for name, value in ours.state_dict().items():
+        assert rms(value - expected[name]) < 5e-3 * rms(expected[name]) + 1e-4, name
+
+
+@pytest.mark.parametrize("freezing,parts", [("last1", ["layer4"]), ("last2", ["layer3", "layer4"])])
+def test_partial_freezing_moves_the_last_stages_and_the_head(scratch, data, freezing, parts):
+    model = models.build("resnet18", 2, scratch, 0)
+    before = copy.deepcopy(model.state_dict())
+    list(engine.finetune(model, data, PROTOCOL, CPU, freezing=freezing))
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    expected = [n for n, _ in model.named_parameters() if n.split(".")[0] in (*parts, "fc")]
+    assert moved == set(expected)
+
+
+@pytest.mark.parametrize("batchnorm", ["train", "eval"])
+def test_frozen_stages_keep_their_statistics_if_asked(scratch, data, batchnorm):
+    model = models.build("resnet18", 2, scratch, 0)
+    before = copy.deepcopy(model.state_dict())
+    protocol = replace(PROTOCOL, frozen_batchnorm=batchnorm)
+    list(engine.finetune(model, data, protocol, CPU, freezing="last1"))
+    same = torch.equal(model.bn1.running_mean, before["bn1.running_mean"])
+    assert same == (batchnorm == "eval")
+    assert not torch.equal(model.layer4[0].bn1.running_mean, before["layer4.0.bn1.running_mean"])
+
+
+def test_lpft_probes_and_then_tunes_all(scratch, data):
+    protocol = replace(PROTOCOL, epochs=3, probe_epochs=2)
+    model = models.build("resnet18", 2, scratch, 0)
+    before, names, heads = copy.deepcopy(model.state_dict()), dict(model.named_parameters()), []
+    for epoch, _ in enumerate(engine.finetune(model, data, protocol, CPU, freezing="lpft")):
+        same = {name for name, value in names.items() if torch.equal(value, before[name])}
+        assert same == ({n for n in names if not n.startswith("fc.")} if epoch < 2 else set())
+        heads.append(model.fc.weight.clone())
+    probing = replace(protocol, epochs=2)
+    frozen = models.build("resnet18", 2, scratch, 0)
+    head = frozen.fc
+    list(engine.probe(head, features.compute(frozen, data, probing, CPU), data, probing))
+    torch.testing.assert_close(heads[1], head.weight, rtol=1e-3, atol=1e-4)
+
+
+SCHEDULES = {
+    "StepLR": {"step_size": 2, "gamma": 0.3},
+    "CosineAnnealingLR": {"T_max": 6},
+    "LinearLR": {"total_iters": 6},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": 6},
+    "MultiStepLR": {"milestones": [1, 4]},
+    "CosineAnnealingWarmRestarts": {"T_0": 3},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rates_are_torchs(name):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01, momentum=0.9)
+    schedule = getattr(torch.optim.lr_scheduler, name)(optimizer, **SCHEDULES[name])
+    expected = []
+    for _ in range(6):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    length = {"T_max", "total_iters", "total_steps"}
+    given = {key: value for key, value in SCHEDULES[name].items() if key not in length}
+    assert components.rates(Component(name, given), 0.01, 6) == expected
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small", "vit_b_16"])
+def test_activation_takes_the_place_of_all_but_gates(backbone):
+    model = models.shape(backbone)
+    before = [type(module) for module in model.modules()]
+    components.replace_activation(model, Component("LeakyReLU", {"negative_slope": 0.2}))
+    after = [type(module) for module in model.modules()]
+    own = {nn.ReLU, nn.Hardswish, nn.GELU}
+    assert own & set(before) and not own & set(after)
+    swapped = [nn.LeakyReLU if kind in own else kind for kind in before]
+    assert after == swapped
+    assert {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)} == {0.2}
+
+
+def test_pooling_takes_the_largest_value(scratch):
+    protocol = replace(PROTOCOL, pooling=Component("AdaptiveMaxPool2d"))
+    model = protocol.build("resnet18", 2, scratch).eval()
+    plain = models.build("resnet18", 2, scratch, PROTOCOL.seed).eval()
+    maps, x = [], torch.randn(2, 3, 64, 64)
+    plain.layer4.register_forward_hook(lambda *found: maps.append(found[2]))
+    plain(x)
+    torch.testing.assert_close(model(x), plain.fc(maps[0].amax((2, 3))))
+
+
+def test_transforms_draw_from_the_image_alone(data):
+    parts = (
+        *components.REPORT,
+        Component("TrivialAugmentWide"),
+        Component("ColorJitter", {"hue": 0.2}),
+    )
+    transforms = components.transforms(parts)
+    _, crops = PROTOCOL.plan(data, 0)
+    chosen = np.arange(len(data.train))
+    cut = augment.crop_batch(data, chosen, crops)
+    whole = augment.transformed(cut, crops.seed, transforms)
+    before = torch.get_rng_state()
+    assert torch.equal(whole[5:6], augment.transformed(cut[5:6], crops.seed[5:6], transforms))
+    assert torch.equal(before, torch.get_rng_state())
+    assert (whole != cut).flatten(1).any(1).float().mean() > 0.5
+    torch.manual_seed(int(crops.seed[5]))
+    alone = v2.ColorJitter(hue=0.2)(v2.TrivialAugmentWide()(cut[5].permute(2, 0, 1)))
+    assert torch.equal(whole[5], alone.permute(1, 2, 0))
+
+
+def test_without_crop_and_flip_training_images_are_as_test_images(data):
+    rng = np.random.default_rng(0)
+    crops = augment.random_crops(data.test.height, data.test.width, rng, ())
+    assert not crops.flip.any() and (crops.height == crops.width).all()
+    short = np.minimum(data.test.height, data.test.width)
+    assert np.abs(crops.height - short * 224 / 256).max() <= 0.5
+    assert np.abs(crops.top * 2 + crops.height - data.test.height).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "setting,value,words",
+    [
+        ("optimizer", "Adamm", "Adamm: torch.optim has no such class"),
+        ("optimizer", {"SGD": {"momentun": 0.9}}, "SGD: .*momentun"),
+        ("optimizer", "LBFGS", "LBFGS: "),
+        ("schedule", "ReduceLROnPlateau", "ReduceLROnPlateau: "),
+        ("schedule", {"StepLR": {"step_size": 0}}, "StepLR: give a step_size"),
+        ("schedule", "StepLR", "StepLR: .*step_size"),
+        ("schedule", "lr_scheduler", "has no such class"),
+        ("loss", "NLLLoss", "NLLLoss: give one of CrossEntropyLoss"),
+        ("loss", {"CrossEntropyLoss": {"label_smoothing": 2.0}}, "label_smoothing"),
+        ("activation", "Linear", "Linear: "),
+        ("activation", "GLU", "GLU is no activation of one tensor"),
+        ("activation", "MultiheadAttention", "MultiheadAttention"),
+        ("pooling", "MaxPool2d", "MaxPool2d: give own"),
+        ("augmentation", ["Rotate"], "Rotate: torchvision.transforms.v2 has no such class"),
+        ("augmentation", ["CenterCrop"], "CenterCrop: "),
+        ("augmentation", [{"CenterCrop": {"size": 4}}], "changes the image's size"),
+        ("augmentation", [{"RandomResizedCrop": {"scale": [0.5, 2.0]}}], "out of range"),
+        ("augmentation", [{"RandomResizedCrop": {"size": 3}}], "size is no option here"),
+        ("augmentation", [{"RandomHorizontalFlip": {"p": "x"}}], "no pair of numbers"),
+        ("augmentation", ["RandomHorizontalFlip", "RandomHorizontalFlip"], "twice"),
+    ],
+)
+def test_a_name_that_does_not_fit_is_one_line(setting, value, words):
+    study = params.load(ROOT / "params.yaml")
+    changed = study.model_copy(update={"recipes": {"default": {setting: value}}})
+    with pytest.raises(UserError, match=rf"^params.yaml: train with recipe default: .*{words}"):
+        check(changed)
+
+
+def test_a_backbone_that_does_not_fit_is_one_line():
+    study = params.load(ROOT / "params.yaml")
+
+    def refused(backbone, freezing="frozen", size=224, **recipe):
+        grid = study.grid.model_copy(update={"backbone": [backbone], "freezing": [freezing]})
+        pack = study.pack.model_copy(update={"size": size})
+        changes = {"grid": grid, "pack": pack, "recipes": {"default": recipe}}
+        with pytest.raises(UserError) as caught:
+            check(study.model_copy(update=changes))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    for backbone in ("inception_v3", "squeezenet1_0"):
+        assert "does not end in one linear layer" in refused(backbone)
+    assert "grid.freezing: resnet18: last9: this backbone has 6 stages" in refused(
+        "resnet18", "last9"
+    )
+    assert "pack.size 64: vit_b_16: Wrong image height" in refused("vit_b_16", size=64)
+    no_pool = refused("vit_b_16", pooling="AdaptiveMaxPool2d")
+    assert "has no AdaptiveAvgPool2d before its classifier" in no_pool
+
+
+@pytest.mark.parametrize("freezing", ["lpft", "finetuned"])
+def test_a_network_with_dropout_resumes_to_the_same_numbers(scratch, data, tmp_path, freezing):
+    """Also in another's phase, with another's optimiser state."""
+    changes, *_ = RECIPES["sgd"]
+    protocol = replace(PROTOCOL, epochs=4, probe_epochs=2, **changes)
+
+    def curve(stop=None, name="whole"):
+        model = protocol.build("mobilenet_v3_small", 2, scratch)
+        checkpoint = Checkpoint(tmp_path / f"{name}.pt", "key", every=0)
+        outcomes = engine.finetune(model, data, protocol, CPU, checkpoint, freezing)
+        return [next(outcomes).epoch for _ in range(stop)] if stop else [o.epoch for o in outcomes]
+
+    whole = curve()
+    for stop in (1, 2, 3):
+        curve(stop, f"cut{stop}")
+        assert curve(name=f"cut{stop}") == whole
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "swin_t", "densenet121"])
+def test_other_networks_are_torchvisions_with_a_new_head(backbone, scratch, tmp_path, data):
+    torch.manual_seed(0)
+    torch.save(getattr(theirs, backbone)(num_classes=5).state_dict(), tmp_path / "five.pth")
+    model = models.build(backbone, 2, tmp_path / "five.pth", seed=1)
+    state, name = torch.load(tmp_path / "five.pth"), models.head_name(model)
+    for key, value in model.state_dict().items():
+        assert key.startswith(name) or torch.equal(value, state[key])
+    assert len(models.head(models.source(backbone, tmp_path / "five.pth")).weight) == 5
+    if backbone == "mobilenet_v3_small":
+        head = models.head(model)
+        found = list(features.compute(model, data, PROTOCOL, CPU))
+        assert found[0][0].shape == (len(data.train), head.in_features)
+        again = models.build(backbone, 2, tmp_path / "five.pth", seed=1)
+        for first, second in zip(found, features.compute(again, data, PROTOCOL, CPU), strict=True):
+            assert torch.equal(first[0], second[0])

@@ -1,0 +1,196 @@
+"""What a recipe names: activation, pooling, loss, optimizer, schedule and augmentation, by their
+names in torch and torchvision (report, section 4)."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from transfer.params import Component, Train
+from transfer.training import models
+from transfer.training.step import Adam, Loss, Optimizer, Torch
+
+OWN = "own"
+CROP, FLIP = "RandomResizedCrop", "RandomHorizontalFlip"
+GEOMETRY = (CROP, FLIP)
+REPORT = (Component(CROP), Component(FLIP))
+"""The transforms that the crops of transfer.training.augment stand for."""
+
+# What networks activate with; gates (Sigmoid, Hardsigmoid, Softmax) are left alone.
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish)
+BY_LABEL = ("CrossEntropyLoss", "MultiMarginLoss")
+BY_CLASS = ("BCEWithLogitsLoss", "MultiLabelSoftMarginLoss", "MSELoss", "SmoothL1Loss", "HuberLoss")
+
+
+def check(train: Train, backbones: list[str]) -> None:
+    """Raise ValueError for a name or option of these that torch, torchvision or a backbone does not
+    take."""
+    own = train.activation.name == train.pooling.name == OWN
+    for backbone in () if own else backbones:
+        model = models.shape(backbone)
+        replace_activation(model, train.activation)
+        replace_pooling(model, train.pooling)
+    _called(train.loss, loss(train.loss), torch.zeros(2, 3), torch.tensor([0, 2]))
+    stand_in = torch.zeros(2, requires_grad=True)
+    stand_in.sum().backward()
+    checked = optimizer(train.optimizer, [stand_in], lr=0.001)
+    _called(train.optimizer, checked.step)
+    rates(train.schedule, 0.001, train.epochs)
+    transforms(train.augmentation)
+    for name in GEOMETRY:
+        if [component.name for component in train.augmentation].count(name) > 1:
+            raise ValueError(f"augmentation lists {name} twice")
+
+
+def replace_activation(model: nn.Module, component: Component) -> None:
+    """Put the named activation in place of the model's own, all but its gates.
+
+    Raises ValueError for a name that is no activation, and for a model without such modules.
+    """
+    if component.name == OWN:
+        return
+    made = _made(nn, component)
+    if not type(made).__module__.endswith(".activation") or not _keeps_shape(made):
+        raise ValueError(f"{component.name} is no activation of one tensor in torch.nn")
+    places = [name for name, module in model.named_modules() if type(module) in ACTIVATIONS]
+    if not places:
+        raise ValueError(f"this backbone has no activation modules to make {component.name}")
+    for name in places:
+        model.set_submodule(name, _made(nn, component))
+
+
+def replace_pooling(model: nn.Module, component: Component) -> None:
+    """Put AdaptiveMaxPool2d, say, in place of the model's last average pooling.
+
+    Raises ValueError for another name, and for a model that has none.
+    """
+    if component.name == OWN:
+        return
+    if component.name not in ("AdaptiveAvgPool2d", "AdaptiveMaxPool2d") or component.options:
+        raise ValueError(f"{component.name}: give own, AdaptiveAvgPool2d or AdaptiveMaxPool2d")
+    if not isinstance(found := getattr(model, "avgpool", None), nn.AdaptiveAvgPool2d):
+        raise ValueError("this backbone has no AdaptiveAvgPool2d before its classifier")
+    model.avgpool = getattr(nn, component.name)(found.output_size)
+
+
+def loss(component: Component) -> Loss:
+    """Raises ValueError for a name that is no loss of outputs and labels in torch.nn, and for
+    options that it does not take."""
+    if component == Component("CrossEntropyLoss"):
+        return cross_entropy
+    if component.name not in BY_LABEL + BY_CLASS:
+        raise ValueError(f"{component.name}: give one of {', '.join(BY_LABEL + BY_CLASS)}")
+    module = _made(nn, component)
+    if component.name in BY_LABEL:
+        return module
+    return lambda outputs, labels: module(outputs, one_hot(labels, outputs.shape[1]).float())
+
+
+def optimizer(component: Component, parameters: list[nn.Parameter], lr: float) -> Optimizer:
+    """Raises ValueError for a name that is no optimiser in torch.optim that steps on gradients
+    alone, and for options that it does not take."""
+    if component == Component("Adam"):
+        return Adam(parameters, lr)
+    return Torch(_made(import_module("torch.optim"), component, parameters, lr=lr))
+
+
+def rates(component: Component, lr: float, epochs: int) -> list[float]:
+    """The learning rate of each epoch. A schedule's length (T_max, total_iters, total_steps) is
+    the run's where it is not given.
+
+    Raises ValueError for a name that is no schedule in torch.optim.lr_scheduler that steps by
+    epochs alone, and for options that it does not take.
+    """
+    if component.name == "StepLR" and {"step_size"} <= set(component.options) <= {
+        "step_size",
+        "gamma",
+    }:
+        # Without the 1.3 s that torch.optim takes to import.
+        return list(_steps(lr, epochs, **component.options))
+    optim = import_module("torch.optim")
+    found = getattr(optim.lr_scheduler, component.name, None)
+    takes = inspect.signature(found).parameters if callable(found) else ()
+    lengths = {name: epochs for name in ("T_max", "total_iters", "total_steps") if name in takes}
+    component = Component(component.name, lengths | component.options)
+    stand_in = optim.SGD([nn.Parameter(torch.zeros(()))], lr=lr, momentum=0.9)
+    schedule, found = _made(optim.lr_scheduler, component, stand_in), []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no gradient is ever taken
+        for _ in range(epochs):
+            found.append(stand_in.param_groups[0]["lr"])
+            stand_in.step()
+            _called(component, schedule.step)
+    return found
+
+
+def _steps(lr: float, epochs: int, step_size: int, gamma: float = 0.1) -> Iterator[float]:
+    if type(step_size) is not int or step_size < 1 or not isinstance(gamma, int | float):
+        raise ValueError("StepLR: give a step_size of 1 or more epochs, and a number as gamma")
+    for epoch in range(epochs):
+        if epoch and epoch % step_size == 0:
+            lr *= gamma
+        yield lr
+
+
+def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
+    """The augmentations besides crop and flip. Raises ValueError for a name that is no transform
+    of an image in torchvision.transforms.v2, and for options that it does not take."""
+    for component in components:
+        if component.name in GEOMETRY:
+            _check_geometry(component)
+    rest = [component for component in components if component.name not in GEOMETRY]
+    if not rest:
+        return []
+    found = []
+    for component in rest:
+        made = _made(import_module("torchvision.transforms.v2"), component)
+        image = _called(component, made, torch.zeros((3, 8, 8), dtype=torch.uint8))
+        if not torch.is_tensor(image) or (image.shape, image.dtype) != ((3, 8, 8), torch.uint8):
+            raise ValueError(f"{component.name} changes the image's size or type")
+        found.append(made)
+    return found
+
+
+def _check_geometry(component: Component) -> None:
+    ranges = ("p",) if component.name == FLIP else ("scale", "ratio")
+    for name, value in component.options.items():
+        if name not in ranges:
+            raise ValueError(f"{component.name}: {name} is no option here, only {ranges}")
+        low, high = _pair(component, (value, value) if name == "p" else value)
+        top = float("inf") if name == "ratio" else 1
+        if not (0 <= low <= high <= top) or (name != "p" and low == 0):
+            raise ValueError(f"{component.name}: {name} {value} is out of range")
+
+
+def _pair(component: Component, value: Any) -> tuple[float, float]:
+    try:
+        low, high = map(float, value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{component.name}: {value!r} is no pair of numbers") from None
+    return low, high
+
+
+def _made(module: Any, component: Component, *arguments: Any, **named: Any) -> Any:
+    found = getattr(module, component.name, None)
+    if not inspect.isclass(found):
+        raise ValueError(f"{component.name}: {module.__name__} has no such class")
+    return _called(component, found, *arguments, **named, **component.options)
+
+
+def _called(component: Component, function: Callable, *arguments: Any, **named: Any) -> Any:
+    try:
+        return function(*arguments, **named)
+    except Exception as error:  # whatever the class makes of options that do not fit it
+        raise ValueError(f"{component.name}: {' '.join(str(error).split())[:150]}") from None
+
+
+def _keeps_shape(module: nn.Module) -> bool:
+    try:
+        return module(torch.zeros(2, 4, 3, 3)).shape == (2, 4, 3, 3)
+    except Exception:  # MultiheadAttention takes more than one tensor
+        return False
