@@ -25,7 +25,7 @@ def main() -> None:
     os.chdir(git("rev-parse", "--show-toplevel").strip())
     locks = [lock(pipeline) for pipeline in git("ls-files", "dvc.yaml", "*/dvc.yaml").split()]
     text = page.write(
-        page.code(f"{args.base}") + f" ({base[:7]})",
+        base[:10],
         locks,
         dvc_json("metrics", "diff", "--all", base),
         dvc_json("params", "diff", base),
@@ -66,20 +66,25 @@ def lock(pipeline: str) -> page.Lock:
     folder = Path(pipeline).parent
     if not (folder / "dvc.lock").is_file():
         return page.Lock(pipeline, None)
-    done = dvc("repro", "--dry", "--allow-missing", "--keep-going", folder=folder)
-    stale = stale_stages(done.stdout + done.stderr)
-    if done.returncode and not stale:
-        raise failed(done)
-    graph = succeeded(dvc("dag", "--dot", folder=folder)) if stale else ""
+    if not (stale := stale_stages(folder)):
+        return page.Lock(pipeline, [])
+    # What follows a stage that fails is not looked at; each by itself is.
+    stale |= stale_stages(folder, "--single-item")
+    graph = succeeded(dvc("dag", "--dot", folder=folder))
     return page.Lock(pipeline, sorted(stale), len(following(graph, stale)))
 
 
-def stale_stages(output: str) -> set[str]:
-    """Those that `dvc repro --dry` says it would run. Of one whose data are not here it says that
-    it failed, as it cannot look for it in its cache of runs."""
-    runs = re.findall(r"^Running stage '([^']+)':", output, re.M)
-    fails = re.findall(r"^ERROR: failed to reproduce (.*)", output, re.M)
-    return {*runs, *re.findall(r"'([^']+)'", " ".join(fails))}
+def stale_stages(folder: Path, *options: str) -> set[str]:
+    """Those that `dvc repro --dry` would run. Raises UserError when DVC cannot tell."""
+    options = "--dry", "--allow-missing", "--keep-going", *options
+    done = dvc("repro", *options, folder=folder)
+    # A stage that it would run, and whose data are not here, fails: DVC looks for it in its cache.
+    runs = re.findall(r"^Running stage '([^']+)':", done.stdout, re.M)
+    fails = re.findall(r"^ERROR: failed to reproduce (.*)", done.stderr, re.M)
+    stale = {*runs, *re.findall(r"'([^']+)'", " ".join(fails))}
+    if done.returncode and not stale:
+        raise failed(done)
+    return stale
 
 
 def following(graph: str, stages: set[str]) -> set[str]:

@@ -18,7 +18,7 @@ ACCURACY = (
     "*Accuracy* is that of the best test epoch, *baseline* the same from random weights; changes "
     "with their 95 % interval (Newcombe 1998). It covers the choice of test images, and no other "
     "seed. It takes the two sides as independent; they share their test images, so it is wider "
-    "than a paired one. **Bold**: it excludes 0, as chance alone makes one in twenty.\n"
+    "than a paired one. **Bold**: it excludes 0, which chance alone does for up to one in twenty.\n"
 )
 UNKNOWN = "†: no interval, as one side's summary does not say how many test images there are.\n"
 
@@ -88,14 +88,28 @@ def write(
 ) -> str:
     """The comment. `base`: a name of what this is compared with. `metrics`, `params`: the JSON of
     `dvc metrics diff --all` and of `dvc params diff`."""
+    found = {file: rows(entries) for file, entries in sorted(metrics.items())}
+    values = settings(params)
+    summary = [
+        *map(lock_words, locks),
+        *(f"{code(file)}: {tally(of)}" for file, of in found.items()),
+        f"settings: {len(values) or 'none'} changed",
+        f"figures: {len(pictures) or 'none'} changed",
+    ]
+    tables = [accuracies(file, of) for file, of in found.items()]
     sections = [
         Section(f"{MARK}\n### What this changes, compared with {base}\n"),
-        Section("".join(f"- {lock_words(lock)}\n" for lock in locks)),
-        *accuracies(metrics),
-        settings(params),
-        figures(pictures),
+        Section("".join(f"- {words}\n" for words in summary)),
+        *tables,
+        Section(meaning([line for table in tables for line in table.items])),
+        Section(
+            "#### Settings\n\n" + head("file", "setting", "before", "after"), values, "settings"
+        ),
+        Section("#### Figures\n", [figure(picture) for picture in pictures], "figures"),
     ]
-    return fit(sections)
+    return fit(
+        [section for section in sections if section.items or section.words and not section.kind]
+    )
 
 
 def lock_words(lock: Lock) -> str:
@@ -106,7 +120,7 @@ def lock_words(lock: Lock) -> str:
         return f"{start}dvc.lock is in step with code and settings"
     what = names(lock.stale)
     if lock.following:
-        what += f", then perhaps {lock.following} that build on what it makes"
+        what += f", then perhaps {lock.following} that build on their outputs"
     redo = code(f"dvc repro {lock.pipeline}")
     return f"{start}**dvc.lock is out of step.** {redo} would run {what}"
 
@@ -137,75 +151,63 @@ def rows(entries: Entries) -> list[Row]:
     return [Row(*key, found, n_test[key[0]]) for key, found in sorted(values.items())]
 
 
-def accuracies(metrics: Diff) -> list[Section]:
-    """A section for each summary file, with the rows that changed, and one on what they mean."""
-    sections, words = [], ACCURACY
-    for file, entries in sorted(metrics.items()):
-        found = rows(entries)
-        changed = [row for row in found if row.changed]
-        title = f"#### Accuracy, {code(file)}\n\n{len(changed)} of {len(found)} rows changed"
-        if not changed:
-            sections.append(Section(f"{title}.\n"))
-            continue
-        table = head("data set", "setting", "accuracy", "change", "baseline", "change")
-        lines = [accuracy_line(row) for row in changed]
-        sections.append(Section(f"{title}{tally(changed)}.\n\n{table}", lines, "rows"))
-        words += "\n" + UNKNOWN if "†" in "".join(lines) else ""
-    return [*sections, Section(words)] if any(section.items for section in sections) else sections
-
-
-def tally(changed: list[Row]) -> str:
-    """How many of their intervals exclude 0."""
+def tally(found: list[Row]) -> str:
+    """How many rows changed, and how many of their intervals exclude 0."""
+    changed = [row for row in found if row.changed]
     changes = [row.change(metric) for row in changed for metric in METRICS]
     signs = [change.sign for change in changes if isinstance(change, Difference)]
-    ups, downs = signs.count(1), signs.count(-1)
-    return f"; of {len(signs)} changes {ups} up and {downs} down by more than noise" * bool(signs)
+    words = f"{len(changed)} of {len(found)} rows changed"
+    if signs:
+        words += f"; beyond noise {signs.count(1)} accuracies rose and {signs.count(-1)} fell"
+    return words
 
 
-def accuracy_line(row: Row) -> str:
-    cells = [code(row.dataset), code(row.setting)]
-    for metric in METRICS:
-        pair = row.values.get(metric, (None, None))
-        both = " → ".join(shown(value) for value in pair) if metric in row.values else ""
-        cells += [both, changed(row, metric)]
-    return line(*cells)
+def accuracies(file: str, found: list[Row]) -> Section:
+    """A line for each row that changed."""
+    words = f"#### Accuracy, {code(file)}\n\n{head('data set', 'setting', *METRICS)}"
+    lines = [
+        line(code(row.dataset), code(row.setting), *(accuracy(row, metric) for metric in METRICS))
+        for row in found
+        if row.changed
+    ]
+    return Section(words, lines, "rows")
+
+
+def accuracy(row: Row, metric: str) -> str:
+    if metric not in row.values:
+        return ""
+    before, after = row.values[metric]
+    if before == after:
+        return shown(after)
+    change = row.change(metric)
+    words = f"{shown(before)} → {shown(after)}"
+    if isinstance(change, Difference):
+        number, interval = str(change).split(" ", 1)
+        return f"{words}<br>{f'**{number}**' if change.sign else number} {interval}"
+    return words if change is None else f"{words}<br>{change:+.3f} †"
 
 
 def shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def changed(row: Row, metric: str) -> str:
-    change = row.change(metric)
-    if isinstance(change, Difference):
-        return f"**{change}**" if change.sign else str(change)
-    if change is None:
-        return ""
-    return f"{change:+.3f} †" if change else "none"
+def meaning(lines: list[str]) -> str:
+    """Of the accuracies' lines."""
+    unknown = "\n" + UNKNOWN if "†" in "".join(lines) else ""
+    return ACCURACY + unknown if lines else ""
 
 
-def settings(params: Diff) -> Section:
+def settings(params: Diff) -> list[str]:
     """A line for each setting that differs."""
-    lines = [
+    return [
         line(code(file), code(name), value(entry["old"]), value(entry["new"]))
         for file, entries in sorted(params.items())
         for name, entry in sorted(entries.items())
     ]
-    if not lines:
-        return Section("#### Settings\n\nNone changed.\n")
-    table = head("file", "setting", "before", "after")
-    return Section(f"#### Settings\n\n{len(lines)} changed.\n\n{table}", lines, "settings")
 
 
 def value(setting: Any) -> str:
     return "–" if setting is None else code(str(setting))
-
-
-def figures(pictures: list[Picture]) -> Section:
-    if not pictures:
-        return Section("#### Figures\n\nNone changed.\n")
-    words = f"#### Figures\n\n{len(pictures)} changed.\n\n"
-    return Section(words, [figure(picture) for picture in pictures], "figures")
 
 
 def figure(picture: Picture) -> str:
