@@ -62,9 +62,10 @@ def commit(name: str) -> str:
 
 def lock(pipeline: str) -> page.Lock:
     """How a dvc.yaml's lock stands, judged by DVC; data that are not here are taken to be as the
-    lock says."""
+    lock says. Raises UserError for a dvc.yaml that DVC cannot read."""
     folder = Path(pipeline).parent
     if not (folder / "dvc.lock").is_file():
+        succeeded(dvc("stage", "list", "--name-only", folder=folder))
         return page.Lock(pipeline, None)
     if not (stale := stale_stages(folder)):
         return page.Lock(pipeline, [])
@@ -144,9 +145,9 @@ def succeeded(done: subprocess.CompletedProcess[str]) -> str:
 
 def failed(done: subprocess.CompletedProcess[str]) -> cli.UserError:
     """With what a command said of its error."""
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("ERROR", "fatal"))] or lines[-1:]
-    return cli.UserError(f"{' '.join(done.args[:5])}: {' '.join(errors) or 'failed'}")
+    lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("ERROR", "fatal"))] or lines
+    return cli.UserError(errors[0] if errors else f"{done.args} failed")
 
 
 if __name__ == "__main__":

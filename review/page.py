@@ -216,7 +216,7 @@ def figure(picture: Picture) -> str:
     urls = {side: url for side, url in sides.items() if url}
     if not urls:
         return f"- {code(picture.path)} {picture.what}\n"
-    images = line(*(f"[![{side}]({url})]({url})" for side, url in urls.items()))
+    images = line(*(f"![{side}]({url})" for side, url in urls.items()))
     summary = f"<code>{html.escape(picture.path)}</code> {picture.what}"
     return f"<details><summary>{summary}</summary>\n\n{head(*urls)}{images}\n</details>\n"
 
