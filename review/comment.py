@@ -46,7 +46,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("base", help="the commit to compare with, such as main")
     help = "the commit that holds the new figures, for links to them on GitHub"
     parser.add_argument("--head", default="HEAD", help=help)
-    parser.add_argument("--output", type=Path, help="a file to write instead of printing")
+    parser.add_argument(
+        "--output", type=os.path.abspath, help="a file to write instead of printing"
+    )
     help = "exit with 1 when a dvc.lock is out of step"
     parser.add_argument("--check", action="store_true", help=help)
     return parser.parse_args()

@@ -17,7 +17,7 @@ METRICS = ("accuracy", "baseline")
 ACCURACY = (
     "*Accuracy* is that of the best test epoch, *baseline* the same from random weights; changes "
     "with their 95 % interval (Newcombe 1998). It covers the choice of test images, and no other "
-    "seed. It takes the two sides as independent; they share their test images, so it is wider "
+    "seed. It takes the two sides as independent; where they share their test images, it is wider "
     "than a paired one. **Bold**: it excludes 0, which chance alone does for up to one in twenty.\n"
 )
 UNKNOWN = "†: no interval, as one side's summary does not say how many test images there are.\n"
