@@ -11,7 +11,8 @@ def main() -> None:
     results = {
         dataset: tables.collect(settings.grid, dataset, read) for dataset in settings.grid.dataset
     }
-    files.write_json("metrics/summary.json", tables.summary(results))
+    n_test = {dataset: tables.test_images(settings.grid, dataset, read) for dataset in results}
+    files.write_json("metrics/summary.json", tables.summary(results, n_test))
     files.write_text("metrics/tables.md", tables.page(settings.grid, settings.datasets, results))
 
 

@@ -48,6 +48,7 @@ def test_runs_and_tables_agree(study):
         assert row[key] == round(run["best"]["accuracy"], 6)
         counts = {part: sum(count.values()) for part, count in run["counts"].items()}
         assert counts == run["n"] == {"train": 6, "validation": 2, "test": 6}
+    assert summary["one"]["test_images"] == 6
     assert f"{row['accuracy']:.4f} |" in (study.folder / "metrics/tables.md").read_text()
 
 

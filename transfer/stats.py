@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 LEVEL = 0.05
 
@@ -46,6 +46,15 @@ def wilson(accuracy: float, n: int) -> tuple[float, float]:
     """95 % interval of an accuracy on n images (Wilson 1927)."""
     low, high = proportion_confint(accuracy * n, n, alpha=LEVEL, method="wilson")
     return float(low), float(high)
+
+
+def newcombe(first: float, n_first: int, second: float, n_second: int) -> Difference:
+    """Accuracy of the first minus the second's, on n images each, with Newcombe's interval (1998,
+    his method 10). It takes the images as drawn apart: on shared ones a paired interval, which
+    needs to know the images, is narrower."""
+    counts = round(first * n_first), n_first, round(second * n_second), n_second
+    low, high = confint_proportions_2indep(*counts, alpha=LEVEL, method="newcomb", compare="diff")
+    return Difference(first - second, float(low), float(high))
 
 
 def exact_mcnemar(first: np.ndarray, second: np.ndarray) -> Discordant:

@@ -43,6 +43,12 @@ def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> 
     return {row: {start: best(row, start) for start in grid.start} for row in rows(grid)}
 
 
+def test_images(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> int:
+    """How many images a data set's accuracies are of; all its runs are tested on the same."""
+    run = Run(dataset, grid.images[0], *rows(grid)[0], grid.start[0], grid.seed[0])
+    return read(run)["n"]["test"]
+
+
 def table(results: Results, printed: Published | None) -> str:
     """Markdown in the report's columns and order; with its numbers and ours minus its beside."""
     starts = list(next(iter(results.values())))
@@ -84,10 +90,12 @@ def page(grid: Grid, datasets: dict[str, Dataset], results: dict[str, Results]) 
     return "\n\n".join(sections) + "\n"
 
 
-def summary(results: dict[str, Results]) -> dict[str, Any]:
-    """data set → row → accuracy (and baseline), six decimals: what `dvc metrics diff` compares."""
+def summary(results: dict[str, Results], n_test: dict[str, int]) -> dict[str, Any]:
+    """data set → row → accuracy (and baseline), six decimals: what `dvc metrics diff` compares.
+    Beside a data set's rows, `test_images`: how many images they are of."""
     return {
-        dataset: {
+        dataset: {"test_images": n_test[dataset]}
+        | {
             "-".join(map(str, setting)).removesuffix(f"-{DEFAULT}"): {
                 STARTS[start].lower(): round(value, 6) for start, value in accuracy.items()
             }

@@ -1,0 +1,1 @@
+"""What a change does to the study, as one comment on a pull request."""

@@ -1,0 +1,156 @@
+"""Write what a change does to the study as one markdown comment: whether dvc.lock is in step, which
+settings, accuracies and figures differ. It compares the working tree with a commit, and needs
+neither data nor a GPU."""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from review import page
+from transfer import cli, files
+
+WHAT = {"A": "is new", "D": "is gone", "M": "changed", "T": "changed"}
+
+
+def main() -> None:
+    args = parse()
+    base, head = commit(args.base), commit(args.head)
+    os.chdir(git("rev-parse", "--show-toplevel").strip())
+    locks = [lock(pipeline) for pipeline in git("ls-files", "dvc.yaml", "*/dvc.yaml").split()]
+    text = page.write(
+        base[:10],
+        locks,
+        dvc_json("metrics", "diff", "--all", base),
+        dvc_json("params", "diff", base),
+        pictures(base, head),
+    )
+    if args.output:
+        files.write_text(args.output, text)
+    else:
+        print(text, end="")
+    stale = [lock.pipeline for lock in locks if lock.stale]
+    if args.check and stale:
+        redo = f"run `dvc repro {' '.join(stale)}` and commit what it makes"
+        raise cli.UserError(f"the dvc.lock of {', '.join(stale)} is out of step; {redo}")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m review.comment", description=__doc__)
+    parser.add_argument("base", help="the commit to compare with, such as main")
+    help = "the commit that holds the new figures, for links to them on GitHub"
+    parser.add_argument("--head", default="HEAD", help=help)
+    parser.add_argument(
+        "--output", type=os.path.abspath, help="a file to write instead of printing"
+    )
+    help = "exit with 1 when a dvc.lock is out of step"
+    parser.add_argument("--check", action="store_true", help=help)
+    return parser.parse_args()
+
+
+def commit(name: str) -> str:
+    """Its full hash. Raises UserError for what is none, or is not in this clone."""
+    done = call("git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if done.returncode:
+        raise cli.UserError(f"{name}: no such commit here; fetch it, or name another")
+    return done.stdout.strip()
+
+
+def lock(pipeline: str) -> page.Lock:
+    """How a dvc.yaml's lock stands, judged by DVC; data that are not here are taken to be as the
+    lock says. Raises UserError for a dvc.yaml that DVC cannot read."""
+    folder = Path(pipeline).parent
+    if not (folder / "dvc.lock").is_file():
+        succeeded(dvc("stage", "list", "--name-only", folder=folder))
+        return page.Lock(pipeline, None)
+    if not (stale := stale_stages(folder)):
+        return page.Lock(pipeline, [])
+    # What follows a stage that fails is not looked at; each by itself is.
+    stale |= stale_stages(folder, "--single-item")
+    graph = succeeded(dvc("dag", "--dot", folder=folder))
+    return page.Lock(pipeline, sorted(stale), len(following(graph, stale)))
+
+
+def stale_stages(folder: Path, *options: str) -> set[str]:
+    """Those that `dvc repro --dry` would run. Raises UserError when DVC cannot tell."""
+    options = "--dry", "--allow-missing", "--keep-going", *options
+    done = dvc("repro", *options, folder=folder)
+    # A stage that it would run, and whose data are not here, fails: DVC looks for it in its cache.
+    runs = re.findall(r"^Running stage '([^']+)':", done.stdout, re.M)
+    fails = re.findall(r"^ERROR: failed to reproduce (.*)", done.stderr, re.M)
+    stale = {*runs, *re.findall(r"'([^']+)'", " ".join(fails))}
+    if done.returncode and not stale:
+        raise failed(done)
+    return stale
+
+
+def following(graph: str, stages: set[str]) -> set[str]:
+    """The stages that build on these, themselves aside; `graph` is `dvc dag --dot`'s."""
+    after = defaultdict(set)
+    for before, stage in re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M):
+        after[before].add(stage)
+    found, new = set(), stages
+    while new:
+        new = set().union(*(after[stage] for stage in new)) - found
+        found |= new
+    return found - stages
+
+
+def pictures(base: str, head: str) -> list[page.Picture]:
+    """The PNGs kept by git that differ from those of the commit `base`."""
+    entries = git("diff", "--name-status", "--no-renames", "-z", base, "--", "*.png").split("\0")
+    return [
+        page.Picture(
+            path,
+            WHAT[letter],
+            None if letter == "A" else address(path, base),
+            None if letter == "D" else address(path, head),
+        )
+        for letter, path in zip(entries[:-1:2], entries[1::2], strict=True)
+    ]
+
+
+def address(path: str, commit: str) -> str | None:
+    """Where GitHub shows a commit's file; None when this does not run there."""
+    server, repository = (os.environ.get(f"GITHUB_{x}") for x in ("SERVER_URL", "REPOSITORY"))
+    return f"{server}/{repository}/raw/{commit}/{quote(path)}" if server and repository else None
+
+
+def dvc_json(*arguments: str) -> Any:
+    return json.loads(succeeded(dvc(*arguments, "--json")) or "{}")
+
+
+def dvc(*arguments: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:
+    return call(sys.executable, "-m", "dvc", *arguments, folder=folder)
+
+
+def git(*arguments: str) -> str:
+    return succeeded(call("git", *arguments))
+
+
+def call(*command: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command printed. Raises UserError when it failed."""
+    if done.returncode:
+        raise failed(done)
+    return done.stdout
+
+
+def failed(done: subprocess.CompletedProcess[str]) -> cli.UserError:
+    """With what a command said of its error."""
+    lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("ERROR", "fatal"))] or lines
+    return cli.UserError(errors[0] if errors else f"{done.args} failed")
+
+
+if __name__ == "__main__":
+    cli.run(main)
