@@ -8,12 +8,14 @@ calls), and each further run of one `dvc repro`, beside the first size's.
 
 import argparse
 import hashlib
+import json
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import yaml
+from ruamel.yaml import YAML
 
 from benchmarks.noop import make
 
@@ -47,22 +49,23 @@ def grow(study: Path, runs: int) -> None:
         for name, entry in first.items():
             lock["stages"][f"{name[:-1]}{seed}"] = reseeded(study, entry, seed)
     (study / "params.yaml").write_text(yaml.safe_dump(settings))
-    dumped = yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False)
-    (study / "dvc.lock").write_text(dumped)
+    with open(study / "dvc.lock", "w") as file:
+        YAML().dump(json.loads(json.dumps(lock)), file)
     subprocess.run(["dvc", "repro", "-q"], cwd=study, check=True)
 
 
 def reseeded(study: Path, entry: dict, seed: int) -> dict:
-    """The run's entry with another seed; writes its outputs as the fake command would."""
+    """The run's entry with another seed; its outputs are written as the fake command would, and
+    cached as DVC would."""
     outs = []
     for out in entry["outs"]:
-        stem, end = out["path"].rsplit(".", 1)
-        path = f"{stem[:-1]}{seed}.{end}"
-        (study / path).write_text(path)
+        path = out["path"].replace("-0.", f"-{seed}.")
         md5 = hashlib.md5(path.encode()).hexdigest()
+        for place in (study / path, study / ".dvc/cache/files/md5" / md5[:2] / md5[2:]):
+            place.parent.mkdir(exist_ok=True)
+            place.write_text(path)
         outs.append(out | {"path": path, "md5": md5, "size": len(path)})
-    paths = " ".join(out["path"] for out in outs)
-    return entry | {"cmd": f"python fake.py 0 {paths}", "outs": outs}
+    return entry | {"cmd": entry["cmd"].replace("-0.", f"-{seed}."), "outs": outs}
 
 
 def measure(study: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Train the stale runs side by side on Ray; then `dvc repro` has only the collecting left to do.
+"""Run the stale train and similarity stages side by side on Ray; `dvc repro` then only collects.
 
 What the runs need is made first, one stage after another. Each run is `dvc repro -s` of its stage
 in a process of its own, so that DVC decides, records and caches as ever.
@@ -25,6 +25,8 @@ from transfer import cli
 
 LOGS = Path("data/logs")
 RETRIES = 3  # of a run whose worker died
+KINDS = ("train", "similarity")  # of stages that go side by side
+NODE = r'^"([^"]+)";$'  # in a graph of `dvc dag`
 TAIL = 5  # lines of a failed run's log that are shown
 
 
@@ -62,9 +64,9 @@ def main() -> None:
     folder = str(Path.cwd())
     jobs = [Job(stage, folder, threads, source, commit) for stage in stages]
     failed = train(jobs, args) if jobs else []
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} stale runs trained", flush=True)
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} stale stages done", flush=True)
     if failed:
-        raise cli.UserError(f"{len(failed)} runs failed: {', '.join(d.stage for d in failed)}")
+        raise cli.UserError(f"{len(failed)} stages failed: {', '.join(d.stage for d in failed)}")
     collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
     print(f"`{collect}` makes the tables and the report")
 
@@ -96,17 +98,16 @@ def dvc(*arguments: str) -> str:
 
 def prepare() -> None:
     """Bring up to date, in order, what the runs need."""
-    nodes = re.findall(r'^"([^"]+)";$', dvc("dag", "--dot", "train"), re.M)
-    needed = [name for name in nodes if not name.startswith("train@")]
+    nodes = {name for kind in KINDS for name in re.findall(NODE, dvc("dag", "--dot", kind), re.M)}
+    needed = sorted(name for name in nodes if not name.startswith(KINDS))
     if subprocess.run(["dvc", "repro", *needed]).returncode:
         raise cli.UserError("what the runs need could not be made; see above")
 
 
 def stale() -> list[str]:
-    """The train stages that DVC would run. Runs that share a backbone pass are not neighbours."""
-    return sorted(
-        re.findall(r"^Running stage '(train@[^']+)'", dvc("repro", "--dry", "train"), re.M)
-    )
+    """Those that DVC would run; runs that share a backbone pass are not neighbours."""
+    would_run = re.findall(r"^Running stage '([^']+)'", dvc("repro", "--dry", *KINDS), re.M)
+    return sorted(name for name in would_run if name.startswith(KINDS))
 
 
 def shareable() -> tuple[str, str]:
@@ -141,7 +142,7 @@ def train(jobs: list[Job], args: argparse.Namespace) -> list[Done]:
     task = ray.remote(num_cpus=1, num_gpus=args.gpus_per_run, max_retries=RETRIES)(reproduce)
     waiting = {task.remote(job, begun): job for job in jobs}
     board = Board(len(jobs))
-    print(f"{len(jobs)} runs to train, {args.workers} at once; logs in {LOGS}/", flush=True)
+    print(f"{len(jobs)} stages to run, {args.workers} at once; logs in {LOGS}/", flush=True)
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1, timeout=0.5)
         for stage, host in begun.get_nowait_batch(begun.qsize()):

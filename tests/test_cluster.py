@@ -11,7 +11,7 @@ from tests.study import Study, small
 
 pytest.importorskip("ray", reason="Ray is an extra: requirements-ray.txt")
 COMMAND = (sys.executable, "-m", "cluster.run", "--threads", "1")
-COLLECTING = {"similarity@one-resnet18", "tables", "evidence", "report"}
+COLLECTING = {"tables", "evidence", "report", "recommend"}
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def cluster(study: Study, *arguments: str, status: int = 0, **environment: str) 
 
 def test_two_workers_leave_the_collecting_alone_and_give_the_same_runs(study):
     output = cluster(study, "--workers", "2")
-    assert "4 runs to train, 2 at once" in output and "4 of 4 stale runs trained" in output
+    assert "5 stages to run, 2 at once" in output and "5 of 5 stale stages done" in output
     assert study.repro() == COLLECTING
-    assert "0 of 0 stale runs trained" in cluster(study)
+    assert "0 of 0 stale stages done" in cluster(study)
     side_by_side = study.metrics()
     shutil.rmtree(study.folder / "data/features")
     study.run("dvc", "repro", "-s", "-f", "--no-run-cache", "train")
@@ -44,11 +44,11 @@ def test_a_failed_run_is_listed_and_the_others_go_on(study):
     fault += '        raise cli.UserError("no luck")\n'
     stage.write_text(text.replace(line, line + fault))
     output = cluster(study, status=1)
-    assert "3 of 4 stale runs trained" in output
-    assert "error: 1 runs failed: train@one-all-resnet18-0.001-frozen-default-scratch-0" in output
+    assert "4 of 5 stale stages done" in output
+    assert "error: 1 stages failed: train@one-all-resnet18-0.001-frozen-default-scratch-0" in output
     assert "error: no luck" in output and "Traceback" not in output
     stage.write_text(text)
-    assert "4 runs to train" in cluster(study)
+    assert "4 stages to run" in cluster(study)
 
 
 def test_workers_that_share_a_remote_alone(study, tmp_path):
@@ -60,8 +60,8 @@ def test_workers_that_share_a_remote_alone(study, tmp_path):
     gone.mkdir(parents=True)
     output = cluster(study, "--clone", "--workers", "2", TMPDIR=str(clones), RAY_TMPDIR="/tmp")
     assert list(gone.parent.iterdir()) and not gone.exists()
-    assert "4 of 4 stale runs trained" in output
-    assert output.count("started train@") == 4 and "running: 1 on " in output
+    assert "5 of 5 stale stages done" in output
+    assert output.count("started ") == 5 and "running: 1 on " in output
     assert not (study.folder / "metrics/runs").exists()
     ran = study.repro("--pull", "--allow-missing")
     assert ran == COLLECTING
@@ -92,6 +92,6 @@ def test_a_lost_node_s_runs_go_on_elsewhere(tmp_path):
     finally:
         nodes.shutdown()
     assert process.wait() == 0, lines
-    assert "8 of 8 stale runs trained" in "".join(lines)
+    assert "9 of 9 stale stages done" in "".join(lines)
     assert any(line.endswith(" again\n") for line in lines), lines
     assert study.repro() == COLLECTING

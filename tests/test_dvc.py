@@ -21,7 +21,7 @@ def study(tmp_path_factory) -> Study:
     return made
 
 
-PAGES = {"tables", "evidence", "report"}
+PAGES = {"tables", "evidence", "report", "recommend"}
 
 
 def trained(stages: set[str], *words: str) -> set[str]:
@@ -65,7 +65,10 @@ CHANGES = {
     "grid.freezing": (["frozen"], lambda all: PAGES),
     "recipes.default": ({"probe_epochs": 9}, lambda all: trained(all)),
     "recipes.unused": ({"epochs": 9}, lambda all: set()),
-    "split.unreadable": ("skip", lambda all: {"split@one", "split@two", "evidence", "report"}),
+    "split.unreadable": (
+        "skip",
+        lambda all: {"split@one", "split@two", "evidence", "report", "recommend"},
+    ),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from transfer import evidence, page, params, stats
+from transfer import evidence, page, params, recommend, stats
 from transfer.runs import Run
 from transfer.training import predictions
 
@@ -207,6 +207,34 @@ def test_a_mean_gain_is_known_better_than_one_settings():
         own = [r["difference"] for r in found["rows"] if (r["dataset"], r["backbone"]) == place]
         assert gain["value"] == pytest.approx(np.mean([d["value"] for d in own]))
         assert gain["high"] - gain["low"] < min(d["high"] - d["low"] for d in own)
+
+
+def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper():
+    def validation(run: Run) -> float:
+        place = run.backbone, run.lr, run.freezing, run.start
+        return 0.9 if place == ("resnet50", 0.001, "finetuned", "pretrained") else 0.7
+
+    found = made_up(0.9, 0.5, validation=validation)["choices"]
+    own = [choice for choice in found if choice["dataset"] == "glioma"]
+    assert len(found) == 64 and len(own) == 16
+    first, *rest = own
+    assert recommend.name(first) == "R50 0.001 finetuned from pretrained weights"
+    assert first["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert all(choice["difference"]["high"] < 0 for choice in rest if choice["start"] == "scratch")
+    timed = [
+        choice | {"seconds": 90.0 if choice["backbone"] == "resnet50" else 30.0 + 1000 * (i % 2)}
+        for i, choice in enumerate(own)
+    ]
+    good = recommend.as_good_and_faster(timed)
+    assert good and {c["start"] for c in good} == {"pretrained"}
+    assert {c["seconds"] for c in good} == {30.0}
+    text = recommend.write(SETTINGS.datasets["glioma"], timed, [], ["a", "b"])
+    assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
+    assert "of 200 test images, chosen among 16 settings on 49 validation images." in text
+    assert "cannot be told from it" in text and "takes 33% of the time" in text
+    unknown = [choice | {"seconds": None} for choice in own]
+    text = recommend.write(SETTINGS.datasets["glioma"], unknown, [], ["a", "b"])
+    assert "not measured here" in text and "of the time" not in text
 
 
 def test_evidence_is_json_and_the_same_twice():

@@ -71,6 +71,7 @@ def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read
         "rows": found,
         "frozen_finetuned": pairs,
         "transfer": _transfer(found, arms),
+        "choices": [choice for name in grid.dataset for choice in _choices(found, name, arms)],
         "gains": _gains(grid, arms),
         "implied_sizes": [asdict(size) for size in sizes],
         "claims": {
@@ -82,12 +83,11 @@ def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read
 
 def best(rows: list[Row], start: str) -> Row:
     """The row of the best setting with that start: by validation accuracy, where there is one."""
+    return max(rows, key=lambda row: _score(row[start]))
 
-    def score(row: Row) -> float:
-        found = row[start]
-        return found["chosen"]["mean"] if found["validation"] is None else found["validation"]
 
-    return max(rows, key=score)
+def _score(found: Row) -> float:
+    return found["chosen"]["mean"] if found["validation"] is None else found["validation"]
 
 
 def best_run(grid: Grid, rows: list[Row]) -> Run:
@@ -200,6 +200,25 @@ def _transfer(rows: list[Row], arms: _Arms) -> list[Row]:
         place = dict(zip((k for k in PLACE if k != "lr"), key, strict=True))
         found.append(place | {"lr": rates, "difference": asdict(difference), "verdict": verdict})
     return found
+
+
+def _choices(rows: list[Row], dataset: str, arms: _Arms) -> list[Row]:
+    """Every setting and start of the data set at the first size, the best first, each with its
+    difference from that. The order is by validation accuracy, where there is one."""
+    size, starts = arms.grid.images[0], arms.grid.start
+    rows = [row for row in rows if (row["dataset"], row["images"]) == (dataset, size)]
+    order = sorted(product(starts, rows), key=lambda pair: -_score(pair[1][pair[0]]))
+    rights = [
+        arms.right(dataset, size, tuple(row[key] for key in PLACE[2:]), start)
+        for start, row in order
+    ]
+    return [
+        {key: row[key] for key in PLACE}
+        | {key: row[start][key] for key in ("validation", "n_validation", "chosen")}
+        | {"start": start, "n_test": row["n_test"]}
+        | {"difference": asdict(stats.bootstrap(right, rights[0]))}
+        for (start, row), right in zip(order, rights, strict=True)
+    ]
 
 
 def _gains(grid: Grid, arms: _Arms) -> list[Row]:

@@ -1,0 +1,106 @@
+"""Which setting to take for a data set: the best by validation, and what is as good and cheaper."""
+
+from typing import Any
+
+from tabulate import tabulate
+
+from transfer.params import Dataset
+from transfer.runs import label
+from transfer.similarity import MEASURES
+from transfer.stats import Difference
+
+Found = dict[str, Any]
+STARTS = {"pretrained": "pretrained weights", "scratch": "random weights"}
+
+
+def write(dataset: Dataset, choices: list[Found], similar: list[Found], classes: list[str]) -> str:
+    """Markdown. `choices`: those of transfer.evidence for the data set, the best first, each with
+    the `seconds` that its run took, or None where it was not trained here. `similar`: the data
+    set's similarity files."""
+    sections = [
+        f"## {dataset.title[:1].upper()}{dataset.title[1:]}: {len(classes)} classes",
+        verdict(choices),
+        table(choices),
+        *(likeness(found) for found in similar),
+    ]
+    return "\n\n".join(sections)
+
+
+def verdict(choices: list[Found]) -> str:
+    first, n = choices[0], choices[0]["n_validation"]
+    mean, low, high = (first["chosen"][key] for key in ("mean", "low", "high"))
+    by = f"{n} validation images" if n else "the test images, which flatters it"
+    text = (
+        f"**Take {name(first)}**: right on {mean:.3f} [{low:.3f}, {high:.3f}] of {first['n_test']} "
+        f"test images, chosen among {len(choices)} settings on {by}."
+    )
+    if equal := sum(c["validation"] == first["validation"] for c in choices[1:]) if n else 0:
+        text += f" Of the others {equal} did as well there."
+    if cheaper := as_good_and_faster(choices):
+        least = cheaper[0]
+        text += (
+            f" {_capital(name(least))} cannot be told from it ({_difference(least)}) and takes "
+            f"{least['seconds'] / first['seconds']:.0%} of the time."
+        )
+    return text
+
+
+def as_good_and_faster(choices: list[Found]) -> list[Found]:
+    """Those whose difference from the first may be 0 and that took a tenth less time or still less,
+    the fastest first."""
+    if choices[0]["seconds"] is None:
+        return []
+    limit = 0.9 * choices[0]["seconds"]
+    good = [
+        choice
+        for choice in choices[1:]
+        if Difference(**choice["difference"]).sign == 0
+        and choice["seconds"] is not None
+        and choice["seconds"] < limit
+    ]
+    return sorted(good, key=lambda choice: choice["seconds"])
+
+
+def table(choices: list[Found]) -> str:
+    header = ["Setting", "Start", "Validation", "Test", "Less the best's", "Time of a run"]
+    lines = [
+        [
+            label(*(choice[key] for key in ("backbone", "lr", "freezing", "recipe"))),
+            choice["start"],
+            "–" if choice["validation"] is None else f"{choice['validation']:.3f}",
+            f"{choice['chosen']['mean']:.3f}",
+            "" if choice is choices[0] else _difference(choice),
+            _time(choice["seconds"]),
+        ]
+        for choice in choices
+    ]
+    return tabulate(lines, header, tablefmt="github", disable_numparse=True)
+
+
+def likeness(found: Found) -> str:
+    measures = found["measures"]
+    shown = [
+        f"{title} {measures[key]:.3f} ({'higher' if sign > 0 else 'lower'} is more similar)"
+        for key, (title, sign, _) in MEASURES.items()
+        if key in ("batchnorm_frechet", "prediction_entropy", "leep") and key in measures
+    ]
+    return f"Similarity to what {found['backbone']} was pretrained on: {', '.join(shown)}."
+
+
+def name(choice: Found) -> str:
+    setting = label(*(choice[key] for key in ("backbone", "lr", "freezing", "recipe")))
+    return f"{setting} from {STARTS[choice['start']]}"
+
+
+def _difference(choice: Found) -> str:
+    return str(Difference(**choice["difference"]))
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "not measured here"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
