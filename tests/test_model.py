@@ -1,0 +1,336 @@
+"""Models to take away: they predict as their runs did, and what is wrong is one line."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnxruntime import InferenceSession
+from PIL import Image
+from ruamel.yaml import YAML
+from safetensors.torch import save_file
+from torch import nn
+
+from stages import evidence, model, train
+from tests.conftest import ROOT, draw_split
+from tests.study import save_weights
+from transfer import cli, exported, files, params, predict, runs, saved
+from transfer.training import augment, engine, packed, predictions
+
+FREEZINGS = ("finetuned", "frozen", "last1")
+ROUNDING = 2**-12 + 1e-5  # of a confidence kept as float16
+yaml = YAML()
+
+
+@dataclass
+class Study:
+    folder: Path
+    runs: dict[str, runs.Run]
+
+    def file(self, freezing: str) -> Path:
+        return self.folder / f"models/{freezing}.safetensors"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "data/split/kept/test"
+
+    def predicted(self, freezing: str) -> predictions.Predictions:
+        """The test images at the epoch chosen, as the only one."""
+        parts = predictions.load(self.folder / self.runs[freezing].path("predictions", "npz"))
+        test, epoch = parts["test"], predictions.chosen_epoch(parts)
+        kept = {name: getattr(test, name)[[epoch]] for name in ("predicted", "confidence")}
+        return replace(test, **kept)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    """Runs of two epochs and three freezings, and a model of each."""
+    folder = tmp_path_factory.mktemp("study")
+    draw_split(folder / "data/split/kept", {"train": 8, "validation": 3, "test": 5})
+    (folder / "data/weights").mkdir()
+    digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", seed=0)
+    write_settings(folder, digest)
+    files.write_json(folder / "metrics/data/kept.json", {"leaked": []})
+    with chdir(folder):
+        sizes = params.load().pack
+        packed.write(folder / "data/split/kept", folder / "data/packed/kept", **dict(sizes))
+        found = {run.freezing: run for run in runs.runs(params.load().grid, "kept")}
+        for run in found.values():
+            train.train(run, every=60)
+        evidence.main()
+    made = Study(folder, found)
+    for freezing, run in found.items():
+        status, said = command(
+            made, model.main, "kept", "--run", run.name, "--output", made.file(freezing)
+        )
+        assert status == 0 and "warning" not in said, said
+    return made
+
+
+def write_settings(folder: Path, digest: str) -> None:
+    settings = yaml.load(ROOT / "params.yaml")
+    kept = settings["datasets"]["cars_bikes"]
+    kept.update(source="data/raw/kept", folders={"all": {"a": "a", "b": "b"}})
+    settings["datasets"] = {"kept": kept}
+    settings["weights"] = {"resnet18": {"source": "elsewhere.pth", "sha256": digest}}
+    settings["pack"] = {"resize": 44, "size": 40, "short_side": 0}
+    settings["grid"].update(dataset=["kept"], backbone=["resnet18"], lr=[0.001])
+    settings["grid"].update(freezing=list(FREEZINGS), start=["pretrained"])
+    own = {"activation": {"LeakyReLU": {"negative_slope": 0.2}}, "pooling": "AdaptiveMaxPool2d"}
+    settings["train"].update(epochs=2, device="cpu", **own)
+    yaml.dump(settings, folder / "params.yaml")
+
+
+def command(study: Study | Path, main, *words) -> tuple[int, str]:
+    """Run a command as its module does, in the study's folder; its status, and all it says."""
+    status, out, err = apart(study, main, *words)
+    return status, out + err
+
+
+def apart(study: Study | Path, main, *words) -> tuple[int, str, str]:
+    folder = study.folder if isinstance(study, Study) else study
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, chdir(folder):
+        patch.setattr(sys, "argv", ["", *map(str, words)])
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            cli.run(main)
+    # What the interpreter makes of a message.
+    code = ended.value.code
+    said = f"{code}\n" if isinstance(code, str) else ""
+    return (1 if said else code), out.getvalue(), err.getvalue() + said
+
+
+def refused(study: Study | Path, main, *words) -> str:
+    status, out, err = apart(study, main, *words)
+    lines = [line for line in err.splitlines() if "epoch" not in line]  # progress
+    assert (status, out, len(lines)) == (1, "", 1), out + err
+    return lines[0]
+
+
+@pytest.mark.parametrize("freezing", FREEZINGS)
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_network_is_that_of_the_very_epoch(study, freezing, epochs):
+    run = study.runs[freezing]
+    with chdir(study.folder):
+        data = packed.load("data/packed/kept")
+        protocol = engine.Protocol(lr=run.lr, seed=run.seed, **params.load().train.protocol)
+        before = predictions.load(run.path("predictions", "npz"))["test"]
+        network, _ = model.trained(run, data, protocol, torch.device("cpu"), epochs)
+    found = saved.probabilities(network, model.test_images(data))
+    assert (found.argmax(1) == before.predicted[epochs - 1]).all()
+    assert np.abs(found.max(1) - before.confidence[epochs - 1]).max() <= ROUNDING
+
+
+@pytest.mark.parametrize("freezing", FREEZINGS)
+def test_image_files_are_predicted_as_the_run_did(study, freezing):
+    status, out, err = apart(study, predict.main, study.file(freezing), study.images, "--json")
+    assert (status, err) == (0, "")
+    lines, expected = [json.loads(line) for line in out.splitlines()], study.predicted(freezing)
+    assert [line["path"] for line in lines] == [str(study.images / n) for n in expected.name]
+    assert [line["class"] for line in lines] == ["ab"[i] for i in expected.predicted[0]]
+    confidence = np.array([line["confidence"] for line in lines])
+    assert np.abs(confidence - expected.confidence[0]).max() <= ROUNDING
+    assert all(abs(sum(line["probabilities"].values()) - 1) < 1e-5 for line in lines)
+
+
+def test_the_card_says_what_the_run_was(study):
+    card, _ = saved.load(study.file("finetuned"))
+    run, expected = study.runs["finetuned"], study.predicted("finetuned")
+    recorded = json.loads((study.folder / run.path("runs")).read_text())
+    assert (card.run, card.labels, card.resize, card.size) == (run.name, ["a", "b"], 44, 40)
+    assert card.accuracy == expected.right.mean() == recorded["chosen"]["test_accuracy"]
+    assert (card.n, card.epoch) == (10, recorded["chosen"]["epoch"])
+    assert 0 <= card.low < card.accuracy < card.high <= 1
+    assert (card.data_sha256, card.versions) == (recorded["data"], recorded["versions"])
+    assert card.start_sha256 == saved.sha256(study.folder / "data/weights/resnet18-pretrained.pth")
+    assert str(study.folder) not in "".join(card.metadata().values())
+
+
+def test_frozen_models_hold_what_moved(study):
+    sizes = {freezing: study.file(freezing).stat().st_size for freezing in FREEZINGS}
+    checkpoint = (study.folder / "data/weights/resnet18-pretrained.pth").stat().st_size
+    assert sizes["frozen"] < 0.002 * checkpoint
+    assert sizes["last1"] < 0.8 * checkpoint < sizes["finetuned"]
+
+
+def test_a_frozen_model_takes_its_own_checkpoint_alone(study, tmp_path, monkeypatch):
+    file, image = study.file("frozen"), study.images / "a/000.jpg"
+    own = study.folder / "data/weights/resnet18-pretrained.pth"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    expected = apart(study, predict.main, file, image)[1]
+    assert "resnet18-pretrained.pth: no such file" in refused(tmp_path, predict.main, file, image)
+    assert apart(tmp_path, predict.main, file, image, "--weights", own) == (0, expected, "")
+
+    save_weights(tmp_path / "another.pth", seed=1)
+    line = refused(tmp_path, predict.main, file, image, "--weights", "another.pth")
+    assert "another.pth: another file" in line and saved.sha256(own) in line
+
+    cached = tmp_path / f"torch/hub/checkpoints/resnet18-{saved.sha256(own)[:8]}.pth"
+    cached.parent.mkdir(parents=True)
+    shutil.copy(own, cached)
+    assert apart(tmp_path, predict.main, file, image) == (0, expected, "")
+
+
+def test_without_a_run_the_best_is_taken(study):
+    status, said = command(study, model.main, "kept")
+    assert status == 0, said
+    rows = json.loads((study.folder / "metrics/evidence.json").read_text())["rows"]
+    best = max(rows, key=lambda row: row["pretrained"]["validation"])["freezing"]
+    card, _ = saved.load(
+        study.folder / "models/kept.safetensors",
+        study.folder / "data/weights/resnet18-pretrained.pth",
+    )
+    assert card.run == study.runs[best].name
+    # Equal models are equal files.
+    assert (study.folder / "models/kept.safetensors").read_bytes() == study.file(best).read_bytes()
+
+
+def test_images_that_cannot_be_read_are_named_and_the_others_go_on(study, tmp_path):
+    good = (study.images / "a/000.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(good[: len(good) // 2])
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "good\tone.jpg").write_bytes(good)
+    (tmp_path / "notes.txt").write_text("passed over in a folder")
+    Image.new("P", (50, 50)).save(tmp_path / "picture.gif")
+    words = [study.file("finetuned"), tmp_path / "none.jpg", tmp_path, tmp_path / "picture.gif"]
+    status, out, err = apart(study, predict.main, *words)
+    path, label, confidence = out.rstrip("\n").split("\t")
+    assert (status, path) == (1, str(tmp_path / "good\\tone.jpg"))
+    assert label in "ab" and 0.5 <= float(confidence) <= 1
+    wrong = [line.removeprefix(f"error: {tmp_path}/") for line in err.splitlines()]
+    assert [line.split(":")[0] for line in wrong] == [
+        "none.jpg",
+        "cut.jpg",
+        "text.png",
+        "picture.gif",
+    ]
+    assert "no such file" in wrong[0] and "truncated" in wrong[1] and "JPEG, PNG" in wrong[2]
+
+
+def test_what_is_no_model_is_one_line(study, tmp_path):
+    image = study.images / "a/000.jpg"
+    (tmp_path / "text").write_text("no model, and longer than eight bytes")
+    whole = study.file("finetuned").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    save_file({"a": torch.zeros(2)}, tmp_path / "foreign")
+    card, network = saved.load(study.file("finetuned"))
+    state = network.state_dict()
+    lacking = {name: value for name, value in state.items() if name != "fc.bias"}
+    saved.save(tmp_path / "lacking", card, lacking)
+    saved.save(tmp_path / "odd", card.model_copy(update={"backbone": "list_models"}), state)
+    saved.save(tmp_path / "newer", card.model_copy(update={"which_transfer": "2"}), state)
+    reasons = {
+        "none": "no such file",
+        "text": "not a model made by stages.model",
+        "cut": "not a model made by stages.model",
+        "foreign": "none of our metadata",
+        "lacking": "fc.bias",
+        "odd": "no classifier 'list_models'",
+        "newer": "its format is 2",
+    }
+    for name, reason in reasons.items():
+        assert reason in refused(tmp_path, predict.main, tmp_path / name, image)
+
+
+def test_predictions_that_differ_are_a_warning(study, tmp_path):
+    run = study.runs["frozen"]
+    folder = shutil.copytree(study.folder, tmp_path / "study")
+    parts = predictions.load(folder / run.path("predictions", "npz"))
+    parts["test"].predicted[:, :2] ^= 1
+    parts["test"].confidence[:, 2] -= 0.1
+    predictions.save(folder / run.path("predictions", "npz"), parts)
+    status, _, err = apart(folder, model.main, "kept", "--run", run.name)
+    lines = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert (status, len(lines)) == (0, 1)
+    assert "3 of 10 test images" in lines[0] and "2 of them as another class" in lines[0]
+
+
+def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
+    folder = study.folder / "models"
+    there = set(folder.iterdir())
+    assert "not in params.yaml's grid" in refused(study, model.main, "cats")
+    near = study.runs["frozen"].name.replace("frozen", "frozn")
+    assert study.runs["frozen"].name in refused(study, model.main, "kept", "--run", near)
+    assert "a folder" in refused(study, model.main, "kept", "--output", folder)
+    assert "a folder" in refused(study, model.main, "kept", "--onnx", folder)
+    assert set(folder.iterdir()) == there
+
+    settings = yaml.load(study.folder / "params.yaml")
+    (tmp_path / "metrics").mkdir()
+    yaml.dump(settings, tmp_path / "params.yaml")
+    assert "metrics/evidence.json" in refused(tmp_path, model.main, "kept")
+    settings["grid"]["lr"] = [0.01]
+    yaml.dump(settings, tmp_path / "params.yaml")
+    shutil.copy(study.folder / "metrics/evidence.json", tmp_path / "metrics")
+    assert "of another grid" in refused(tmp_path, model.main, "kept")
+
+
+def test_images_or_epochs_of_another_time_are_refused(study, tmp_path):
+    for section, key in (("pack", "size"), ("train", "epochs")):
+        folder = shutil.copytree(study.folder, tmp_path / key)
+        settings = yaml.load(folder / "params.yaml")
+        settings[section][key] -= 1
+        yaml.dump(settings, folder / "params.yaml")
+        line = refused(folder, model.main, "kept", "--output", "fresh/x.safetensors")
+        assert "`dvc repro` first" in line
+        assert not (folder / "fresh").exists()
+
+
+def test_onnx_predicts_the_same_in_batches_of_any_size(study):
+    run = study.runs["frozen"]
+    words = ("--run", run.name, "--output", "models/x.safetensors", "--onnx", "models/x.onnx")
+    status, said = command(study, model.main, "kept", *words)
+    assert status == 0, said
+    session = InferenceSession(study.folder / "models/x.onnx", providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == ["a", "b"]
+    assert (metadata["resize"], metadata["size"]) == ("44", "40")
+    expected = study.predicted("frozen")
+    for batch in (1, 3, 10):
+        paths = [study.images / name for name in expected.name[:batch]]
+        images = [packed.prepare(Image.open(path).convert("RGB"), 44, 40) for path in paths]
+        inputs = augment.normalize(torch.from_numpy(np.stack(images))).numpy()
+        (found,) = session.run(["probabilities"], {"images": inputs})
+        assert (found.argmax(1) == expected.predicted[0, :batch]).all()
+        assert np.abs(found.max(1) - expected.confidence[0, :batch]).max() <= 1e-4 + ROUNDING
+
+
+class Fickle(nn.Module):
+    """Another function when exported."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        outputs = self.network(images)
+        return outputs.flip(1) if torch.compiler.is_exporting() else outputs
+
+
+def test_onnx_that_differs_is_not_left_behind(study, tmp_path):
+    card, network = saved.load(study.file("finetuned"))
+    images = model.test_images(packed.load(study.folder / "data/packed/kept"))
+    with pytest.raises(cli.UserError, match="not written"):
+        exported.export(Fickle(network).eval(), card, images, tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_itself_ends_quietly_when_its_reader_does(study):
+    images = " ".join([str(study.images)] * 20)
+    line = f"{sys.executable} -m transfer.predict {study.file('finetuned')} {images} | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        cwd=study.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (1, 1, "")

@@ -1,0 +1,125 @@
+"""Say what images show, with a model of stages.model: path, class and confidence of each."""
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import nn
+from tqdm import tqdm
+
+from transfer import audit, cli, saved
+from transfer.training import engine, packed
+from transfer.training.feed import CHUNK
+
+
+def main() -> None:
+    given = parse()
+    card, model = saved.load(given.model, given.weights)
+    paths = listed(given.image)
+    model.to(engine.pick_device("auto"))
+    try:
+        failed = tell(classified(card, model, paths), len(paths), card.labels, given.json)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(1 if failed else 0)
+
+
+Found = Iterator[tuple[Path, np.ndarray | str]]
+"""Each image's probabilities, float32 [classes], or why it cannot be read."""
+
+
+def tell(found: Found, images: int, labels: list[str], as_json: bool) -> int:
+    """Print a line for each image, to stderr if it cannot be read. Returns how many cannot."""
+    failed = 0
+    # On a terminal the lines themselves show how far it is.
+    quiet = True if images <= CHUNK or sys.stdout.isatty() else None
+    with tqdm(total=images, unit="image", disable=quiet) as bar:
+        for path, probabilities in found:
+            if isinstance(probabilities, str):
+                failed += 1
+                bar.write(f"error: {cli.UserError(f'{path}: {probabilities}')}", file=sys.stderr)
+            else:
+                print(line(path, labels, probabilities, as_json))
+            bar.update()
+    return failed
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m transfer.predict", description=__doc__)
+    parser.add_argument("model", help="a file that `python -m stages.model` wrote")
+    help = "an image, or a folder: all in it that are named as images"
+    parser.add_argument("image", nargs="+", help=help)
+    help = "the starting checkpoint, for a model that is stored without it"
+    parser.add_argument("--weights", metavar="FILE", help=help)
+    help = "a line of JSON for each image, with the probability of every class"
+    parser.add_argument("--json", action="store_true", help=help)
+    return parser.parse_args()
+
+
+def listed(given: list[str]) -> list[Path]:
+    """The paths, with folders walked, by name. Raises UserError for a folder without images."""
+    found = []
+    for path in map(Path, given):
+        inside = sorted(_inside(path)) if path.is_dir() else [path]
+        if not inside:
+            raise cli.UserError(f"{path}: no file in this folder is named as an image")
+        found += inside
+    return found
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not audit.is_hidden(name)]
+        for name in names:
+            if name.lower().endswith(audit.EXTENSIONS) and not audit.is_hidden(name):
+                yield Path(root, name)
+
+
+def classified(card: saved.Card, model: nn.Module, paths: list[Path]) -> Found:
+    for start in range(0, len(paths), CHUNK):
+        some = paths[start : start + CHUNK]
+        read = [prepared(path, card) for path in some]
+        images = [image for image in read if not isinstance(image, str)]
+        if images:
+            found = iter(saved.probabilities(model, torch.from_numpy(np.stack(images))))
+        for path, image in zip(some, read, strict=True):
+            yield path, image if isinstance(image, str) else next(found)
+
+
+def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
+    """The image as the pipeline's test images are, uint8 [size, size, 3], or why it cannot be."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=tuple(audit.FORMATS)) as image:
+                return packed.prepare(image.convert("RGB"), card.resize, card.size)
+    except FileNotFoundError:
+        return "no such file"
+    except UnidentifiedImageError:
+        return f"not an image of these kinds: {', '.join(audit.FORMATS)}"
+    except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def line(path: Path, labels: list[str], probabilities: np.ndarray, as_json: bool) -> str:
+    """Tab-separated, with what is not printable in the path escaped; or JSON."""
+    best = int(probabilities.argmax())
+    if as_json:
+        values = dict(zip(labels, map(float, probabilities), strict=True))
+        found = {"path": str(path), "class": labels[best], "confidence": values[labels[best]]}
+        return json.dumps(found | {"probabilities": values})
+    return f"{cli.UserError(str(path))}\t{labels[best]}\t{probabilities[best]:.4f}"
+
+
+if __name__ == "__main__":
+    cli.run(main)

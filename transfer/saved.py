@@ -1,0 +1,185 @@
+"""A trained network in one safetensors file, with all that predicting with it takes.
+
+The file's metadata are a Card's fields as strings. Of a network whose backbone stayed frozen, in
+whole or in part, it holds what differs from the starting checkpoint, and names that.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialized
+from torch import nn
+
+from transfer import files
+from transfer.cli import UserError
+from transfer.params import Backbone, Component, Named
+from transfer.training import augment, components, models
+from transfer.training.feed import CHUNK
+
+FORMAT = "1"
+State = dict[str, torch.Tensor]
+
+
+class Card(BaseModel):
+    """What a file says of its network.
+
+    labels: the classes in the order of the outputs. resize, size: pixels, see packed.prepare.
+    mean, std: see augment.normalize. run, seed, epoch (from 0): where the weights come from.
+    accuracy, low, high: this network's on the run's n test images, and its 95 % interval (Wilson
+    1927). start, start_sha256: the checkpoint that training started from; start_source: where that
+    is found, if everyone finds it there; start_needed: whether the file lacks what that holds.
+    data_sha256: of the packed pixels. versions, device, commit: trained with, on and by these.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    which_transfer: str = FORMAT
+    backbone: Backbone
+    labels: list[str]
+    resize: int
+    size: int
+    mean: tuple[float, ...] = augment.MEAN
+    std: tuple[float, ...] = augment.STD
+    activation: Named
+    pooling: Named
+    run: str
+    seed: int
+    epoch: int
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    start: str
+    start_sha256: str
+    start_source: str
+    start_needed: bool
+    data_sha256: str
+    versions: dict[str, str]
+    device: str
+    commit: str
+
+    def metadata(self) -> dict[str, str]:
+        """Text as it is, and all else as JSON; activation and pooling as params.yaml has them."""
+        return {name: _text(value) for name, value in self}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Component):
+        value = {value.name: value.options} if value.options else value.name
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _value(name: str, text: str) -> Any:
+    kind = Card.model_fields[name].annotation
+    # A component may be a bare name.
+    return text if kind is str or (kind is Component and text[:1] != "{") else json.loads(text)
+
+
+def parse(metadata: dict[str, str]) -> Card:
+    """The opposite of Card.metadata. Raises ValueError for what is no card, or one that this code
+    cannot follow."""
+    if metadata.get("which_transfer", FORMAT) != FORMAT:
+        raise ValueError(f"its format is {metadata['which_transfer']}, and this code's {FORMAT}")
+    known = {name: text for name, text in metadata.items() if name in Card.model_fields}
+    if "which_transfer" not in known:
+        raise ValueError("it has none of our metadata")
+    card = Card.model_validate({name: _value(name, text) for name, text in known.items()})
+    if (card.mean, card.std) != (augment.MEAN, augment.STD):
+        raise ValueError("it normalises images in another way than this code")
+    return card
+
+
+def differing(state: State, start: State) -> State:
+    """The tensors that the checkpoint lacks or holds otherwise, if by one bit."""
+    return {name: value for name, value in state.items() if not _same(value, start.get(name))}
+
+
+def _same(value: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and value.dtype == other.dtype and torch.equal(value, other)
+
+
+def save(path: str | Path, card: Card, state: State) -> None:
+    tensors = {name: value.contiguous() for name, value in state.items()}
+    with files.replacing(path) as part:
+        # safetensors' own writing makes a file private, and its errors say less than the system's.
+        part.write_bytes(serialized(tensors, card.metadata()))
+
+
+def load(path: str | Path, weights: str | Path | None = None) -> tuple[Card, nn.Module]:
+    """The card and the network, on the CPU and in eval().
+
+    `weights` is the starting checkpoint, if the file needs one and it lies in no place that
+    find_start knows. Raises UserError for a file that is missing or no such model, and for a
+    checkpoint that is missing or another.
+    """
+    card, state = _read(Path(path))
+    if card.start_needed:
+        state = models.load_checkpoint(find_start(card, path, weights)) | state
+    try:
+        return card, _network(card, state)
+    except (RuntimeError, ValueError, KeyError, UserError) as error:
+        raise UserError(f"{path}: not a whole model: {_line(error)}") from None
+
+
+def _read(path: Path) -> tuple[Card, State]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `python -m stages.model` makes one")
+    try:
+        with safe_open(path, "pt") as file:
+            card, names = parse(file.metadata() or {}), file.keys()
+            return card, {name: file.get_tensor(name) for name in names}
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (SafetensorError, ValueError) as error:
+        why = _line(error)
+    raise UserError(f"{path}: not a model made by stages.model: {why}")
+
+
+def _network(card: Card, state: State) -> nn.Module:
+    models.check_backbones([card.backbone])
+    # Not by models.shape(), which takes two seconds more.
+    model = models._architecture(card.backbone)(num_classes=len(card.labels))
+    components.replace_activation(model, card.activation)
+    components.replace_pooling(model, card.pooling)
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
+    return model.eval().requires_grad_(False)
+
+
+def find_start(card: Card, path: str | Path, given: str | Path | None = None) -> Path:
+    """The checkpoint given; else where the card says, from the working directory; else in torch
+    hub's cache. Raises UserError where it is missing or its sha256 is another."""
+    # torch hub ends a file's name in the first eight digits of its sha256.
+    cached = (Path(torch.hub.get_dir()) / "checkpoints").glob(f"*-{card.start_sha256[:8]}.*")
+    places = [Path(given)] if given else [Path(card.start), *sorted(cached)]
+    there = [place for place in places if place.is_file()]
+    for place in there:
+        if sha256(place) == card.start_sha256:
+            return place
+    source = f"{card.start_source}, " if card.start_source else ""
+    wanted = f"{path} needs its starting checkpoint ({source}sha256 {card.start_sha256})"
+    found = f"{there[0]}: another file" if there else f"{places[0]}: no such file"
+    raise UserError(f"{found}; {wanted}; give it as --weights")
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def probabilities(model: nn.Module, images: torch.Tensor) -> np.ndarray:
+    """float32 [n, classes] of prepared images, uint8 [n, size, size, 3], on the model's device."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        outputs = [model(augment.normalize(some.to(device))) for some in images.split(CHUNK)]
+        return torch.cat(outputs).float().softmax(1).cpu().numpy()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
