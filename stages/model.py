@@ -99,7 +99,9 @@ def keep(run: Run, settings: params.Params, data: packed.Packed, output: Path) -
     protocol = engine.Protocol(lr=run.lr, seed=run.seed, **trained_by.protocol)
     before = predictions.load(run.written("predictions", "npz"))
     if len(before["test"].predicted) != protocol.epochs:
-        raise cli.UserError(f"{run.name}: trained for other epochs; `dvc repro` first")
+        raise cli.UserError(
+            f"{run.name}: trained with another train.epochs than params.yaml's; `dvc repro` first"
+        )
     chosen = predictions.chosen_epoch(before)
     model, curve = trained(run, data, protocol, device, chosen + 1)
     record = train.record(run, curve, chosen, data, device)

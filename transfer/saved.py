@@ -108,7 +108,19 @@ def save(path: str | Path, card: Card, state: State) -> None:
     tensors = {name: value.contiguous() for name, value in state.items()}
     with files.replacing(path) as part:
         # safetensors' own writing makes a file private, and its errors say less than the system's.
-        part.write_bytes(serialized(tensors, card.metadata()))
+        part.write_bytes(_ordered(serialized(tensors, card.metadata())))
+
+
+def _ordered(content: bytes) -> bytes:
+    """With the metadata by name, so that equal models are equal files. The format: the header's
+    length, the header in JSON, padded with spaces, the tensors
+    (https://huggingface.co/docs/safetensors)."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load(path: str | Path, weights: str | Path | None = None) -> tuple[Card, nn.Module]:
