@@ -24,7 +24,7 @@ def main() -> None:
         part.write_text(text, encoding="utf-8")
         params.load(part)
     print(f"params.yaml: {name} from {source}, {own.describe(dataset['folders'])}")
-    print("next: dvc repro")
+    print(f"next: dvc repro (and `dvc add {source}`, to share it or queue experiments)")
 
 
 if __name__ == "__main__":
