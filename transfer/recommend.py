@@ -99,7 +99,7 @@ def _difference(choice: Found) -> str:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "not measured here"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def _capital(text: str) -> str:
