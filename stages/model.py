@@ -3,7 +3,7 @@
 import argparse
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from stages import train
-from transfer import cli, evidence, exported, files, params, saved, stats
+from transfer import cli, exported, files, params, saved, stats
 from transfer.progress import watched
 from transfer.runs import Run, runs
 from transfer.training import engine, features, models, packed, predictions
@@ -41,7 +41,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.model", description=__doc__)
     parser.add_argument("dataset")
-    help = "the run to take, as in metrics/runs (default: the best by metrics/evidence.json)"
+    help = "the run to take, as in metrics/runs (default: the one recommended)"
     parser.add_argument("--run", metavar="NAME", help=help)
     help = "the file to write (default: models/DATASET.safetensors)"
     parser.add_argument("--output", metavar="FILE", help=help)
@@ -60,10 +60,12 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
             return known[name]
         close = ", ".join(get_close_matches(name, known) or list(known)[:3])
         raise cli.UserError(f"{name}: no run of {dataset} in params.yaml's grid; close are {close}")
-    rows = [r for r in files.read_json("metrics/evidence.json")["rows"] if r["dataset"] == dataset]
+    choices = files.read_json("metrics/evidence.json")["choices"]
     try:
-        return known[evidence.best_run(grid, rows).name]
-    except (KeyError, ValueError):
+        first = next(choice for choice in choices if choice["dataset"] == dataset)
+        axes = {field.name: first[field.name] for field in fields(Run) if field.name != "seed"}
+        return known[Run(**axes, seed=grid.seed[0]).name]
+    except (KeyError, StopIteration):
         raise cli.UserError(
             "metrics/evidence.json: of another grid than params.yaml's; run `dvc repro evidence`"
         ) from None
