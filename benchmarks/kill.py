@@ -1,7 +1,7 @@
 """Kill the sample at random instants, start it again, and compare with a run never disturbed.
 
 In turn the stage, DVC, a Ray worker and the Ray node are killed with SIGKILL. At the end every file
-under sample/metrics but the timings has to be the same, byte for byte, and after each kill no
+under sample/metrics but what tells times has to be the same, byte for byte, and after each kill no
 process may be left. `PYTHONPATH=. python benchmarks/kill.py` (with requirements-ray.txt)
 """
 
@@ -141,7 +141,8 @@ def progress(folder: Path) -> int:
 
 def metrics(folder: Path) -> dict[Path, bytes]:
     root = folder / "sample/metrics"
-    files = (path for path in root.rglob("*") if path.is_file() and "timing" not in path.parts)
+    timed = {"timing", "recommendation.md"}
+    files = (path for path in root.rglob("*") if path.is_file() and not {*path.parts} & timed)
     return {path.relative_to(root): path.read_bytes() for path in files}
 
 

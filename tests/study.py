@@ -14,6 +14,7 @@ from torchvision.models import resnet18
 from tests.conftest import ROOT, draw_split
 
 yaml = YAML()
+TIMED = {"timing", "recommendation.md"}
 
 
 class Study:
@@ -57,9 +58,9 @@ class Study:
         self.run("git", "commit", "-qm", "x")
 
     def metrics(self, folder="metrics") -> dict[str, bytes]:
-        """Everything under the folder, but the timings."""
+        """Everything under the folder, but what tells times."""
         root = self.folder / folder
-        files = (path for path in root.rglob("*") if path.is_file() and "timing" not in path.parts)
+        files = (path for path in root.rglob("*") if path.is_file() and not {*path.parts} & TIMED)
         return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 

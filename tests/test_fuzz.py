@@ -77,7 +77,7 @@ def test_settings(data, tmp_path):
     section = changed
     while True:
         key = data.draw(st.sampled_from(list(section)))
-        if not isinstance(section[key], dict) or data.draw(st.booleans()):
+        if not isinstance(section[key], dict) or not section[key] or data.draw(st.booleans()):
             break
         section = section[key]
     section[data.draw(st.just(key) | st.text(max_size=9))] = data.draw(values)
