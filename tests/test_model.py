@@ -335,3 +335,9 @@ def test_the_command_itself_ends_quietly_when_its_reader_does(study):
         text=True,
     )
     assert (done.returncode, done.stdout.count("\n"), done.stderr) == (1, 1, "")
+
+
+def test_a_checkpoint_of_halves_holds_what_it_gives():
+    start = {"a": torch.rand(3).half(), "b": torch.rand(3).half(), "c": torch.tensor(4)}
+    loaded = {"a": start["a"].float(), "b": start["b"].float() + 1e-7, "c": torch.tensor(4)}
+    assert set(saved.differing(loaded | {"d": torch.zeros(1)}, start)) == {"b", "d"}

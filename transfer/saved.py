@@ -96,12 +96,13 @@ def parse(metadata: dict[str, str]) -> Card:
 
 
 def differing(state: State, start: State) -> State:
-    """The tensors that the checkpoint lacks or holds otherwise, if by one bit."""
+    """The tensors that the checkpoint lacks, or gives otherwise once it is loaded, if by one bit: a
+    checkpoint may hold halves."""
     return {name: value for name, value in state.items() if not _same(value, start.get(name))}
 
 
 def _same(value: torch.Tensor, other: torch.Tensor | None) -> bool:
-    return other is not None and value.dtype == other.dtype and torch.equal(value, other)
+    return other is not None and torch.equal(value, other.to(value.dtype))
 
 
 def save(path: str | Path, card: Card, state: State) -> None:
