@@ -18,7 +18,9 @@ from pathlib import Path
 import psutil
 
 from benchmarks.common import ROOT
+from tests.study import results
 
+METRICS = "sample/metrics"
 DVC = ["dvc", "repro", "sample/dvc.yaml"]
 CLUSTER = [sys.executable, "-m", "cluster.run", "--pipeline", "sample/dvc.yaml", "--threads", "1"]
 # What is killed → the command it is killed under, and how to know its process.
@@ -43,7 +45,7 @@ def main() -> None:
             disturbed = clone(Path(folder, f"disturbed-{killed}"))
             killed = disturb(disturbed, killed, args.kills, rng)
             finish(disturbed)
-            expected, found = metrics(calm), metrics(disturbed)
+            expected, found = (results(study / METRICS) for study in (calm, disturbed))
             differ += [path for path in expected if expected[path] != found.get(path)]
     print(f"{killed} kills; {len(differ)} files differ from an undisturbed run's: {differ[:5]}")
 
@@ -137,13 +139,6 @@ def works_in(process: psutil.Process, folder: Path) -> bool:
 
 def progress(folder: Path) -> int:
     return len(list((folder / "sample/metrics/runs").glob("*.json")))
-
-
-def metrics(folder: Path) -> dict[Path, bytes]:
-    root = folder / "sample/metrics"
-    timed = {"timing", "recommendation.md"}
-    files = (path for path in root.rglob("*") if path.is_file() and not {*path.parts} & timed)
-    return {path.relative_to(root): path.read_bytes() for path in files}
 
 
 if __name__ == "__main__":

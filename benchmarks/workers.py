@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.kill import clone, metrics
+from benchmarks.kill import METRICS, clone
+from tests.study import results
 
 PIPELINE = "sample/dvc.yaml"
 REPRO = ["dvc", "repro", PIPELINE]
@@ -43,7 +44,7 @@ def main() -> None:
             for command in commands:
                 run(study, command, **environment)
             seconds[name] = time.perf_counter() - began
-            made.append(metrics(study))
+            made.append(results(study / METRICS))
             print(f"{name}: {seconds[name]:.0f} s", flush=True)
     *peers, ours = seconds
     for peer in peers:

@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from transfer import cli
+from transfer.commands import call, error_line, succeeded
 
 LOGS = Path("data/logs")
 RETRIES = 3  # of a run whose worker died
@@ -87,12 +88,10 @@ def parse() -> argparse.Namespace:
 
 
 def dvc(*arguments: str) -> str:
-    """What a DVC command prints. Raises UserError with its last line when it fails."""
-    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True)
+    """What a DVC command prints. Raises UserError with what it says when it fails."""
+    done = call("dvc", *arguments)
     if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        errors = [line for line in lines if line.lower().startswith("error")] or lines
-        raise cli.UserError(f"dvc {' '.join(arguments[:3])}: {errors[-1] if errors else 'failed'}")
+        raise cli.UserError(f"dvc {' '.join(arguments[:3])}: {error_line(done)}")
     return done.stdout
 
 
@@ -119,14 +118,14 @@ def shareable() -> tuple[str, str]:
     if "core.remote" not in dvc("config", "--list"):
         raise cli.UserError("no default DVC remote to exchange results by; see `dvc remote add -d`")
     dvc("push", "--run-cache")
-    url = git("remote", "get-url", "origin", check=False) or git("rev-parse", "--show-toplevel")
+    origin = call("git", "remote", "get-url", "origin").stdout.strip()
+    url = origin or git("rev-parse", "--show-toplevel")
     return url, git("rev-parse", "HEAD")
 
 
-def git(*arguments: str, check: bool = True) -> str:
-    """What a git command prints."""
-    command = ["git", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=check).stdout.strip()
+def git(*arguments: str) -> str:
+    """What a git command prints. Raises UserError when it fails."""
+    return succeeded(call("git", *arguments)).strip()
 
 
 def train(jobs: list[Job], args: argparse.Namespace) -> list[Done]:
@@ -216,9 +215,9 @@ def reproduce(job: Job, begun) -> Done:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     command = ["dvc", "--wait-for-lock", "repro", "-s", *["--pull"] * bool(job.source), job.stage]
-    status = call(command, folder, log, job.threads)
+    status = logged(command, folder, log, job.threads)
     if job.source and not status:
-        status = call(["dvc", "push", "--run-cache"], folder, log, job.threads)
+        status = logged(["dvc", "push", "--run-cache"], folder, log, job.threads)
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
     return Done(job.stage, status, time.monotonic() - started, tail, socket.gethostname())
 
@@ -238,7 +237,7 @@ def clone(job: Job) -> Path:
     return folder / job.commit
 
 
-def call(command: list[str], folder: Path, log: Path, threads: int) -> int:
+def logged(command: list[str], folder: Path, log: Path, threads: int) -> int:
     """Exit status of a command, its output appended to the log. It ends with this process."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with open(log, "a", encoding="utf-8") as file:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from review import page
 from transfer import cli, files
+from transfer.commands import call, error_line, succeeded
 
 WHAT = {"A": "is new", "D": "is gone", "M": "changed", "T": "changed"}
 
@@ -86,7 +87,7 @@ def stale_stages(folder: Path, *options: str) -> set[str]:
     fails = re.findall(r"^ERROR: failed to reproduce (.*)", done.stderr, re.M)
     stale = {*runs, *re.findall(r"'([^']+)'", " ".join(fails))}
     if done.returncode and not stale:
-        raise failed(done)
+        raise cli.UserError(error_line(done))
     return stale
 
 
@@ -132,24 +133,6 @@ def dvc(*arguments: str, folder: Path | str = ".") -> subprocess.CompletedProces
 
 def git(*arguments: str) -> str:
     return succeeded(call("git", *arguments))
-
-
-def call(*command: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command printed. Raises UserError when it failed."""
-    if done.returncode:
-        raise failed(done)
-    return done.stdout
-
-
-def failed(done: subprocess.CompletedProcess[str]) -> cli.UserError:
-    """With what a command said of its error."""
-    lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("ERROR", "fatal"))] or lines
-    return cli.UserError(errors[0] if errors else f"{done.args} failed")
 
 
 if __name__ == "__main__":

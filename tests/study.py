@@ -58,10 +58,13 @@ class Study:
         self.run("git", "commit", "-qm", "x")
 
     def metrics(self, folder="metrics") -> dict[str, bytes]:
-        """Everything under the folder, but what tells times."""
-        root = self.folder / folder
-        files = (path for path in root.rglob("*") if path.is_file() and not {*path.parts} & TIMED)
-        return {str(path.relative_to(root)): path.read_bytes() for path in files}
+        return results(self.folder / folder)
+
+
+def results(root: Path) -> dict[str, bytes]:
+    """Everything under the folder, but what tells times."""
+    files = (path for path in root.rglob("*") if path.is_file() and not {*path.parts} & TIMED)
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def save_weights(path: Path, seed: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from transfer import claims, stats
 from transfer.params import QUADRANTS, Dataset, Grid
-from transfer.runs import Run, Setting, rows
+from transfer.runs import Run, Setting, rows, setting_of
 from transfer.tables import published
 from transfer.training import predictions
 
@@ -208,10 +208,7 @@ def _choices(rows: list[Row], dataset: str, arms: _Arms) -> list[Row]:
     size, starts = arms.grid.images[0], arms.grid.start
     rows = [row for row in rows if (row["dataset"], row["images"]) == (dataset, size)]
     order = sorted(product(starts, rows), key=lambda pair: -_score(pair[1][pair[0]]))
-    rights = [
-        arms.right(dataset, size, tuple(row[key] for key in PLACE[2:]), start)
-        for start, row in order
-    ]
+    rights = [arms.right(dataset, size, setting_of(row), start) for start, row in order]
     return [
         {key: row[key] for key in PLACE}
         | {key: row[start][key] for key in ("validation", "n_validation", "chosen")}

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from transfer.files import replacing
-from transfer.runs import DEFAULT, Setting, label, short
+from transfer.runs import DEFAULT, label, setting_of, short
 
 Row = dict[str, Any]
 Point = dict[str, Any]
@@ -130,22 +130,22 @@ def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
     rows.
     """
     datasets = _unique(row["dataset"] for row in rows)
-    settings = _unique(_setting(row) for row in rows)
+    settings = _unique(setting_of(row) for row in rows)
     columns = min(2, len(datasets))
     lines = -(-len(datasets) // columns)
     title = "Test accuracy of every setting, with 95 % intervals"
     handles = _gain_handles(rows, any(printed.get(dataset) for dataset in datasets))
     figure = _headed(0.25 + lines * (0.65 + 0.25 * len(settings)), title, handles)
     figure.supxlabel("test accuracy", size=SMALL)
-    labels = [label(*setting) for setting in settings]
+    labels = [label(*values) for values in settings]
     room = (WIDTH - max(map(_length, labels))) / columns - 0.25
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, dataset in zip(panels, datasets, strict=False):
         report = printed.get(dataset, {})
         for row in (row for row in rows if row["dataset"] == dataset):
-            setting = _setting(row)
-            theirs = report.get(setting[:3]) if setting[3] == DEFAULT else None
-            _gain(panel, settings.index(setting), row, theirs)
+            values = setting_of(row)
+            theirs = report.get(values[:3]) if values[3] == DEFAULT else None
+            _gain(panel, settings.index(values), row, theirs)
         amount = f"{row['n_train']} training and {row['n_test']} test images"
         panel.set_title("\n".join([*_wrap(titles[dataset], room, NORMAL), amount]))
     _gain_axes(panels, labels)
@@ -153,10 +153,6 @@ def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
         panel.remove()
     _settle(figure)
     return figure
-
-
-def _setting(row: Row) -> Setting:
-    return row["backbone"], row["lr"], row["freezing"], row["recipe"]
 
 
 def _gain(panel: Axes, place: int, row: Row, report: tuple[float, float] | None) -> None:

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from transfer.claims import CANNOT_TELL
 from transfer.evidence import best
 from transfer.params import Dataset
-from transfer.runs import DEFAULT, label, short
+from transfer.runs import DEFAULT, capital, label, setting_of, short
 from transfer.similarity import MEASURES
 from transfer.stats import LEVEL, Difference
 
@@ -51,7 +51,7 @@ def write(
         inflation_words(rows),
     ]
     for name, data in datasets.items():
-        sections += [f"### {_capital(data.title)}", settings_table(_of(rows, name))]
+        sections += [f"### {capital(data.title)}", settings_table(_of(rows, name))]
         sections += [picture("Where the two disagree", f"disagreements-{name}", pictures)]
     sections += ["## Does transfer help?", transfer_table(evidence["transfer"])]
     sections += ["## Frozen against finetuned", freezing_table(evidence["frozen_finetuned"])]
@@ -81,7 +81,7 @@ def answer(data: Dataset, rows: list[Found]) -> str:
     where = f" ({data.quadrant})" if data.quadrant != "none" else ""
     held = first["pretrained"]["n_validation"]
     by = f"{held} validation images" if held else "the test images, which flatters it"
-    text = f"- **{_capital(data.title)}**{where}: {_setting(first)}, accuracy {_interval(found)}"
+    text = f"- **{capital(data.title)}**{where}: {_setting(first)}, accuracy {_interval(found)}"
     text += f", chosen on {by}"
     if near:
         text += f"; within its interval: {', '.join(map(_setting, near))}"
@@ -299,7 +299,7 @@ def _of(rows: list[Found], dataset: str) -> list[Found]:
 
 
 def _setting(row: Found) -> str:
-    return label(row["backbone"], row["lr"], row["freezing"], row["recipe"])
+    return label(*setting_of(row))
 
 
 def _recipe(row: Found) -> str:
@@ -317,10 +317,6 @@ def _interval(found: dict[str, Any]) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _capital(title: str) -> str:
-    return title[:1].upper() + title[1:]
 
 
 def _table(lines: list[list[str]], header: list[str]) -> str:

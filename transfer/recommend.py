@@ -5,7 +5,7 @@ from typing import Any
 from tabulate import tabulate
 
 from transfer.params import Dataset
-from transfer.runs import label
+from transfer.runs import capital, label, setting_of
 from transfer.similarity import MEASURES
 from transfer.stats import Difference
 
@@ -18,7 +18,7 @@ def write(dataset: Dataset, choices: list[Found], similar: list[Found], classes:
     the `seconds` that its run took, or None where it was not trained here. `similar`: the data
     set's similarity files."""
     sections = [
-        f"## {dataset.title[:1].upper()}{dataset.title[1:]}: {len(classes)} classes",
+        f"## {capital(dataset.title)}: {len(classes)} classes",
         verdict(choices),
         table(choices),
         *(likeness(found) for found in similar),
@@ -39,7 +39,7 @@ def verdict(choices: list[Found]) -> str:
     if cheaper := as_good_and_faster(choices):
         least = cheaper[0]
         text += (
-            f" {_capital(name(least))} cannot be told from it ({_difference(least)}) and takes "
+            f" {capital(name(least))} cannot be told from it ({_difference(least)}) and takes "
             f"{least['seconds'] / first['seconds']:.0%} of the time."
         )
     return text
@@ -65,7 +65,7 @@ def table(choices: list[Found]) -> str:
     header = ["Setting", "Start", "Validation", "Test", "Less the best's", "Time of a run"]
     lines = [
         [
-            label(*(choice[key] for key in ("backbone", "lr", "freezing", "recipe"))),
+            label(*setting_of(choice)),
             choice["start"],
             "–" if choice["validation"] is None else f"{choice['validation']:.3f}",
             f"{choice['chosen']['mean']:.3f}",
@@ -88,8 +88,7 @@ def likeness(found: Found) -> str:
 
 
 def name(choice: Found) -> str:
-    setting = label(*(choice[key] for key in ("backbone", "lr", "freezing", "recipe")))
-    return f"{setting} from {STARTS[choice['start']]}"
+    return f"{label(*setting_of(choice))} from {STARTS[choice['start']]}"
 
 
 def _difference(choice: Found) -> str:
@@ -100,7 +99,3 @@ def _time(seconds: float | None) -> str:
     if seconds is None:
         return "not measured here"
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

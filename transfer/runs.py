@@ -1,8 +1,10 @@
 """What a run is called, and where its files lie."""
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from transfer.cli import UserError
 from transfer.params import Grid
@@ -53,10 +55,20 @@ def runs(grid: Grid, dataset: str) -> list[Run]:
     return [Run(dataset, images, *row, start, seed) for images, row, start, seed in axes]
 
 
+def setting_of(row: Mapping[str, Any]) -> Setting:
+    """That of a row of the evidence, or of anything with these keys."""
+    return row["backbone"], row["lr"], row["freezing"], row["recipe"]
+
+
 def label(backbone: str, lr: float, freezing: str, recipe: str) -> str:
     """A setting in a table or a picture."""
     text = f"{short(backbone)} {lr:g} {freezing}"
     return text if recipe == DEFAULT else f"{text} {recipe}"
+
+
+def capital(title: str) -> str:
+    """A data set's title, or other words, as a line begins."""
+    return title[:1].upper() + title[1:]
 
 
 def short(backbone: str) -> str:

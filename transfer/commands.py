@@ -1,0 +1,24 @@
+"""Running dvc and git, and what they say when they fail."""
+
+import subprocess
+from pathlib import Path
+
+from transfer.cli import UserError
+
+
+def call(*command: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command printed. Raises UserError when it failed."""
+    if done.returncode:
+        raise UserError(error_line(done))
+    return done.stdout
+
+
+def error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a failed command said of its error."""
+    lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("ERROR", "fatal"))] or lines
+    return errors[0] if errors else f"{done.args} failed"
