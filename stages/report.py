@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from transfer import cli, examples, figures, files, page, params, tables
 from transfer.evidence import best_run
+from transfer.measures import MEASURES
 from transfer.runs import Run, label, runs
-from transfer.similarity import MEASURES
 from transfer.training import packed, predictions
 
 SHOWN = ("batchnorm_frechet", "knn_accuracy", "leep")

@@ -17,9 +17,10 @@ from sklearn.decomposition import PCA
 
 from tests.conftest import ROOT
 from transfer import similarity
+from transfer.measures import MEASURES
 
 CPU = torch.device("cpu")
-LABELLED = [key for key, (_, _, needs_labels) in similarity.MEASURES.items() if needs_labels]
+LABELLED = [key for key, (_, _, needs_labels) in MEASURES.items() if needs_labels]
 
 
 def draw(n=60, d=5, classes=3, apart=3.0, seed=0):
@@ -228,9 +229,9 @@ def test_measure_ranks_the_classes_above_shuffled_labels():
     observed, labels, prototypes = draw()
     shuffled = np.random.default_rng(0).permutation(labels)
     found, null = (similarity.measure(observed, y, prototypes) for y in (labels, shuffled))
-    assert set(found) == {*similarity.MEASURES, "leep_null_mean", "leep_null_sd", "leep_p"}
+    assert set(found) == {*MEASURES, "leep_null_mean", "leep_null_sd", "leep_p"}
     assert all(type(value) is float for value in found.values())
-    for key, (_, sign, needs_labels) in similarity.MEASURES.items():
+    for key, (_, sign, needs_labels) in MEASURES.items():
         assert sign * found[key] > sign * null[key] if needs_labels else found[key] == null[key]
     assert abs(null["knn_accuracy"] - 1 / 3) < 0.15 and found["knn_accuracy"] > 0.8
     assert null["leep_p"] > 0.1 and found["leep_p"] == pytest.approx(1 / 201)
@@ -243,7 +244,7 @@ def test_scale_of_the_features_and_order_of_the_images_change_nothing():
     other = replace(observed, features=64 * observed.features[order], logits=observed.logits[order])
     found = similarity.measure(observed, labels, prototypes)
     moved = similarity.measure(other, labels[order] + 5, prototypes)
-    for key in similarity.MEASURES:
+    for key in MEASURES:
         assert moved[key] == pytest.approx(found[key], rel=1e-5), key
 
 

@@ -4,6 +4,7 @@ All are 9 inches wide, so that their 8 points are about 8 points in a README 900
 """
 
 from bisect import bisect_left
+from functools import cache
 from itertools import cycle, product
 from pathlib import Path
 from textwrap import wrap
@@ -74,6 +75,7 @@ def _unique(values) -> list:
     return list(dict.fromkeys(values))
 
 
+@cache
 def _length(words: str, size: float = SMALL) -> float:
     """Inches of a line of text of that size in points."""
     font = FontProperties(size=size)

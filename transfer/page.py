@@ -8,9 +8,9 @@ from tabulate import tabulate
 
 from transfer.claims import CANNOT_TELL
 from transfer.evidence import best
+from transfer.measures import MEASURES
 from transfer.params import Dataset
 from transfer.runs import DEFAULT, capital, label, setting_of, short
-from transfer.similarity import MEASURES
 from transfer.stats import LEVEL, Difference
 
 Found = dict[str, Any]

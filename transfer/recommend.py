@@ -4,9 +4,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from transfer.measures import MEASURES
 from transfer.params import Dataset
 from transfer.runs import capital, label, setting_of
-from transfer.similarity import MEASURES
 from transfer.stats import Difference
 
 Found = dict[str, Any]
