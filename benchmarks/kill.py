@@ -1,6 +1,6 @@
 """Kill the sample at random instants, start it again, and compare with a run never disturbed.
 
-In turn the stage, DVC, a Ray worker and the Ray node are killed with SIGKILL. At the end every file
+In turn the stage, DVC, a Ray worker, the Ray node and a warm process are killed with SIGKILL. At the end every file
 under sample/metrics but what tells times has to be the same, byte for byte, and after each kill no
 process may be left. `PYTHONPATH=. python benchmarks/kill.py` (with requirements-ray.txt)
 """
@@ -29,6 +29,7 @@ TARGETS = {
     "dvc": (DVC, lambda words: "dvc repro" in words and "sh -c" not in words),
     "ray worker": (CLUSTER, lambda words: words.startswith("ray::reproduce")),
     "ray node": (CLUSTER, lambda words: "/raylet/raylet " in words),
+    "warm process": (CLUSTER, lambda words: "cluster.warm" in words),
 }
 
 

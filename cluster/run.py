@@ -16,29 +16,35 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from transfer import cli
-from transfer.commands import call, error_line, succeeded
+from transfer.commands import call, error_line, following, succeeded
 
+ROOT = Path(__file__).resolve().parents[1]
 LOGS = Path("data/logs")
 RETRIES = 3  # of a run whose worker died
 KINDS = ("train", "similarity")  # of stages that go side by side
-NODE = r'^"([^"]+)";$'  # in a graph of `dvc dag`
+# What `dvc repro` loads, most of it only when it gets there.
+DVC = ["dvc", "dvc.cli.parser", "dvc.commands.repro", "dvc.repo.open_repo", "dvc.stage.run"]
+NODE = r'^"([^":]+)";$'  # of the folder's own pipeline, in a graph of `dvc dag`
 TAIL = 5  # lines of a failed run's log that are shown
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage to run in `folder`, or in a clone of `source` at `commit` where that is given."""
+    """A stage to run in `folder` of the repository at `root`, which is cloned from there at
+    `commit` where that is given."""
 
     stage: str
+    root: str
     folder: str
     threads: int
-    source: str = ""
+    warm: bool
     commit: str = ""
 
 
@@ -56,20 +62,35 @@ def main() -> None:
     os.chdir(args.pipeline.parent)
     if not Path(args.pipeline.name).is_file():
         raise cli.UserError(f"{args.pipeline}: no such file; give --pipeline a dvc.yaml")
-    prepare()
-    source = commit = ""
-    if args.clone:
-        source, commit = shareable()
-    stages = stale()
-    threads = args.threads or max(1, (os.cpu_count() or 1) // args.workers)
-    folder = str(Path.cwd())
-    jobs = [Job(stage, folder, threads, source, commit) for stage in stages]
-    failed = train(jobs, args) if jobs else []
+    ray = installed()
+    with ThreadPoolExecutor() as side:
+        planned = side.submit(plan, args)
+        # Here, since Ray's processes end with the thread that starts them.
+        connect(ray, args)
+    jobs = planned.result()
+    failed = train(ray, jobs, args) if jobs else []
+    ray.shutdown()
     print(f"{len(jobs) - len(failed)} of {len(jobs)} stale stages done", flush=True)
     if failed:
         raise cli.UserError(f"{len(failed)} stages failed: {', '.join(d.stage for d in failed)}")
     collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
     print(f"`{collect}` makes the tables and the report")
+
+
+def plan(args: argparse.Namespace) -> list[Job]:
+    """The runs to make, once what they need is made."""
+    try:
+        stages = stale()
+    except cli.UserError:
+        stages = None  # DVC looks in vain for what is not made yet.
+    if stages is None or not all(stage.startswith(KINDS) for stage in stages):
+        prepare()
+        stages = stale()
+    root, commit = shareable() if args.clone else (str(ROOT), "")
+    folder = os.path.relpath(Path.cwd(), ROOT)
+    threads = args.threads or max(1, (os.cpu_count() or 1) // args.workers)
+    warm = not args.gpus_per_run  # a GPU's runs take long enough, and CUDA and forks do not mix
+    return [Job(stage, root, folder, threads, warm, commit) for stage in stages]
 
 
 def parse() -> argparse.Namespace:
@@ -96,17 +117,17 @@ def dvc(*arguments: str) -> str:
 
 
 def prepare() -> None:
-    """Bring up to date, in order, what the runs need."""
-    nodes = {name for kind in KINDS for name in re.findall(NODE, dvc("dag", "--dot", kind), re.M)}
-    needed = sorted(name for name in nodes if not name.startswith(KINDS))
-    if subprocess.run(["dvc", "repro", *needed]).returncode:
+    """Bring up to date, in order, what does not build on the runs."""
+    graph = dvc("dag", "--dot")
+    nodes = set(re.findall(NODE, graph, re.M))
+    runs = {name for name in nodes if name.startswith(KINDS)}
+    if subprocess.run(["dvc", "repro", *sorted(nodes - runs - following(graph, runs))]).returncode:
         raise cli.UserError("what the runs need could not be made; see above")
 
 
 def stale() -> list[str]:
-    """Those that DVC would run; runs that share a backbone pass are not neighbours."""
-    would_run = re.findall(r"^Running stage '([^']+)'", dvc("repro", "--dry", *KINDS), re.M)
-    return sorted(name for name in would_run if name.startswith(KINDS))
+    """What DVC would run for the runs; those that share a backbone pass are not neighbours."""
+    return sorted(re.findall(r"^Running stage '([^']+)'", dvc("repro", "--dry", *KINDS), re.M))
 
 
 def shareable() -> tuple[str, str]:
@@ -128,10 +149,9 @@ def git(*arguments: str) -> str:
     return succeeded(call("git", *arguments)).strip()
 
 
-def train(jobs: list[Job], args: argparse.Namespace) -> list[Done]:
+def train(ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
     """Run them all, saying what starts and ends where; returns those that failed by their own
     fault."""
-    ray = connect(args)
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -150,7 +170,6 @@ def train(jobs: list[Job], args: argparse.Namespace) -> list[Done]:
             board.end(outcome(ray, one, waiting.pop(one)))
     for done in board.failed:
         print(f"\n{done.stage}: exit status {done.status}\n{done.log}", file=sys.stderr)
-    ray.shutdown()
     return board.failed
 
 
@@ -195,51 +214,80 @@ class Board:
         )
 
 
-def connect(args: argparse.Namespace):
+def installed():
     try:
         import ray
     except ImportError:
         raise cli.UserError("Ray is not installed; pip install -r requirements-ray.txt") from None
+    return ray
+
+
+def connect(ray, args: argparse.Namespace) -> None:
     here = {"num_cpus": args.workers, "include_dashboard": False}
     where = {"address": args.address} if args.address else here
     ray.init(**where, log_to_driver=False, logging_level="ERROR")
-    return ray
 
 
 def reproduce(job: Job, begun) -> Done:
     """Runs on a worker, which puts (stage, host) in the queue `begun`."""
     started = time.monotonic()
     begun.put((job.stage, socket.gethostname()))
-    folder = clone(job) if job.source else Path(job.folder)
+    own = own_folder()
+    root = clone(job, own) if job.commit else Path(job.root)
+    folder = root / job.folder
     log = folder / LOGS / f"{job.stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    command = ["dvc", "--wait-for-lock", "repro", "-s", *["--pull"] * bool(job.source), job.stage]
-    status = logged(command, folder, log, job.threads)
-    if job.source and not status:
-        status = logged(["dvc", "push", "--run-cache"], folder, log, job.threads)
+    dvc, environment = ["dvc"], {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
+    if job.warm and sys.platform == "linux":
+        dvc = [str(warm(root, own / "dvc", DVC, environment) / "python"), "-m", "dvc"]
+        stages = warm(root, own / "stages", [f"stages.{kind}" for kind in KINDS], environment)
+        environment["PATH"] = f"{stages}:{environment['PATH']}"
+    command = [*dvc, "--wait-for-lock", "repro", "-s", *["--pull"] * bool(job.commit), job.stage]
+    status = logged(command, folder, log, environment)
+    if job.commit and not status:
+        status = logged([*dvc, "push", "--run-cache"], folder, log, environment)
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
     return Done(job.stage, status, time.monotonic() - started, tail, socket.gethostname())
 
 
-def clone(job: Job) -> Path:
-    """A clone of the commit that this worker process keeps for its other runs, in the system's
-    folder for temporary files. Those of processes that are gone are removed."""
-    clones = Path(tempfile.gettempdir(), "study-clones")
-    folder = clones / str(os.getpid())
-    for left in clones.glob("*"):
+def own_folder() -> Path:
+    """What this worker process keeps for its other runs, in the system's folder for temporary
+    files. Those of processes that are gone are removed."""
+    workers = Path(tempfile.gettempdir(), f"study-workers-{os.getuid()}")
+    for left in workers.glob("*"):
         if not psutil.pid_exists(int(left.name)):
             shutil.rmtree(left, ignore_errors=True)
-    if not (folder / job.commit).is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run(["git", "clone", "-q", job.source, str(folder / job.commit)], check=True)
-        subprocess.run(["git", "checkout", "-q", job.commit], cwd=folder / job.commit, check=True)
-    return folder / job.commit
+    folder = workers / str(os.getpid())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
-def logged(command: list[str], folder: Path, log: Path, threads: int) -> int:
+def clone(job: Job, own: Path) -> Path:
+    """A clone of the commit."""
+    folder = own / job.commit
+    if not folder.is_dir():
+        subprocess.run(["git", "clone", "-q", job.root, str(folder)], check=True)
+        subprocess.run(["git", "checkout", "-q", job.commit], cwd=folder, check=True)
+    return folder
+
+
+def warm(root: Path, folder: Path, modules: list[str], environment: dict[str, str]) -> Path:
+    """The folder, with a `python` that starts these modules fast; see cluster.warm."""
+    if not folder.is_dir():
+        folder.mkdir()
+        command = [sys.executable, "-m", "cluster.warm", str(folder), *modules]
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=root, env=environment, preexec_fn=_end_too, **streams
+        )
+        while not (folder / "python").is_file() and process.poll() is None:
+            time.sleep(0.02)
+    return folder
+
+
+def logged(command: list[str], folder: Path, log: Path, environment: dict[str, str]) -> int:
     """Exit status of a command, its output appended to the log. It ends with this process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with open(log, "a", encoding="utf-8") as file:
         return subprocess.run(
             command, cwd=folder, env=environment, stdout=file, stderr=file, preexec_fn=_end_too

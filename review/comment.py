@@ -8,14 +8,13 @@ import os
 import re
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from review import page
 from transfer import cli, files
-from transfer.commands import call, error_line, succeeded
+from transfer.commands import call, error_line, following, succeeded
 
 WHAT = {"A": "is new", "D": "is gone", "M": "changed", "T": "changed"}
 
@@ -89,18 +88,6 @@ def stale_stages(folder: Path, *options: str) -> set[str]:
     if done.returncode and not stale:
         raise cli.UserError(error_line(done))
     return stale
-
-
-def following(graph: str, stages: set[str]) -> set[str]:
-    """The stages that build on these, themselves aside; `graph` is `dvc dag --dot`'s."""
-    after = defaultdict(set)
-    for before, stage in re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M):
-        after[before].add(stage)
-    found, new = set(), stages
-    while new:
-        new = set().union(*(after[stage] for stage in new)) - found
-        found |= new
-    return found - stages
 
 
 def pictures(base: str, head: str) -> list[page.Picture]:

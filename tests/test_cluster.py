@@ -56,7 +56,7 @@ def test_workers_that_share_a_remote_alone(study, tmp_path):
     assert "not committed, so workers would not see it" in cluster(study, "--clone", status=1)
     study.commit()
     clones = tmp_path / "clones"
-    gone = clones / "study-clones/999999999"  # more than a process number can be
+    gone = clones / f"study-workers-{os.getuid()}/999999999"  # more than a process number can be
     gone.mkdir(parents=True)
     output = cluster(study, "--clone", "--workers", "2", TMPDIR=str(clones), RAY_TMPDIR="/tmp")
     assert list(gone.parent.iterdir()) and not gone.exists()

@@ -1,6 +1,8 @@
 """Running dvc and git, and what they say when they fail."""
 
+import re
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 
 from transfer.cli import UserError
@@ -22,3 +24,15 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("ERROR", "fatal"))] or lines
     return errors[0] if errors else f"{done.args} failed"
+
+
+def following(graph: str, stages: set[str]) -> set[str]:
+    """The stages that build on these, themselves aside; `graph` is `dvc dag --dot`'s."""
+    after = defaultdict(set)
+    for before, stage in re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M):
+        after[before].add(stage)
+    found, new = set(), stages
+    while new:
+        new = set().union(*(after[stage] for stage in new)) - found
+        found |= new
+    return found - stages
