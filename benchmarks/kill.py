@@ -1,8 +1,9 @@
 """Kill the sample at random instants, start it again, and compare with a run never disturbed.
 
-In turn the stage, DVC, a Ray worker, the Ray node and a warm process are killed with SIGKILL. At the end every file
-under sample/metrics but what tells times has to be the same, byte for byte, and after each kill no
-process may be left. `PYTHONPATH=. python benchmarks/kill.py` (with requirements-ray.txt)
+In turn the stage, DVC, a Ray worker, the Ray node and a warm process are killed with SIGKILL. At
+the end every file under sample/metrics but what tells times has to be the same, byte for byte, and
+after each kill no process may be left. `PYTHONPATH=. python benchmarks/kill.py` (with
+requirements-ray.txt)
 """
 
 import argparse

@@ -112,7 +112,10 @@ def dvc(*arguments: str) -> str:
     """What a DVC command prints. Raises UserError with what it says when it fails."""
     done = call("dvc", *arguments)
     if done.returncode:
-        raise cli.UserError(f"dvc {' '.join(arguments[:3])}: {error_line(done)}")
+        line = error_line(done)
+        if re.search(r"dvc\.lock' (is invalid|validation failed)", line):
+            line += "; if DVC was killed as it wrote it, delete it: its cache has the finished runs"
+        raise cli.UserError(f"dvc {' '.join(arguments[:3])}: {line}")
     return done.stdout
 
 

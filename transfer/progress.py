@@ -9,6 +9,8 @@ from tqdm import tqdm
 from transfer.training.engine import Outcome
 
 EVERY = 30.0  # seconds between lines
+# Without the name, which DVC has just shown, so that it fits into 80 columns.
+BAR = "epoch {n_fmt}/{total_fmt} |{bar}| {remaining} to go{postfix}"
 
 
 def watched(
@@ -18,7 +20,7 @@ def watched(
     predicts included. `every`: least seconds between lines where stderr is no terminal."""
     seen, began = [], time.monotonic()
     said = last = began
-    with tqdm(total=epochs, desc=name, unit="epoch", disable=None) as bar:
+    with tqdm(total=epochs, bar_format=BAR, leave=False, disable=None) as bar:
         for outcome in outcomes:
             seen.append(outcome)
             row, now = outcome.epoch, time.monotonic()
