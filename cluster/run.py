@@ -30,7 +30,7 @@ LOGS = Path("data/logs")
 RETRIES = 3  # of a run whose worker died
 KINDS = ("train", "similarity")  # of stages that go side by side
 # What `dvc repro` loads, most of it only when it gets there.
-DVC = ["dvc", "dvc.cli.parser", "dvc.commands.repro", "dvc.repo.open_repo", "dvc.stage.run"]
+DVC = ["cluster.dvc", "dvc.cli.parser", "dvc.commands.repro", "dvc.repo.open_repo", "dvc.stage.run"]
 NODE = r'^"([^":]+)";$'  # of the folder's own pipeline, in a graph of `dvc dag`
 TAIL = 5  # lines of a failed run's log that are shown
 
@@ -241,11 +241,13 @@ def reproduce(job: Job, begun) -> Done:
     log = folder / LOGS / f"{job.stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    dvc, environment = ["dvc"], {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
+    python = sys.executable
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(root)}
     if job.warm and sys.platform == "linux":
-        dvc = [str(warm(root, own / "dvc", DVC, environment) / "python"), "-m", "dvc"]
+        python = str(warm(root, own / "dvc", DVC, environment) / "python")
         stages = warm(root, own / "stages", [f"stages.{kind}" for kind in KINDS], environment)
         environment["PATH"] = f"{stages}:{environment['PATH']}"
+    dvc = [python, "-m", "cluster.dvc"]
     command = [*dvc, "--wait-for-lock", "repro", "-s", *["--pull"] * bool(job.commit), job.stage]
     status = logged(command, folder, log, environment)
     if job.commit and not status:

@@ -93,8 +93,7 @@ def become(request: dict[str, Any], streams: list[int], connection: int) -> NoRe
     threading.Thread(target=end_with, args=(connection,), daemon=True).start()
     cli.end_with_dvc(psutil.Process(request["process"]))
     module = request["module"]
-    if not hasattr(sys.modules[module], "__path__"):
-        del sys.modules[module]  # Of a package it is another module that is run.
+    del sys.modules[module]
     sys.argv = [module, *request["arguments"]]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

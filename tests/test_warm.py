@@ -1,7 +1,8 @@
-"""Stages forked from a warm process, against stages that Python starts."""
+"""What workers run: stages forked from a warm process, and a DVC that writes whole files."""
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 
 import psutil
 import pytest
+from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 
@@ -110,3 +112,28 @@ def test_nothing_is_left_when_one_dies(code, warm, killed):
     stage.wait(timeout=10)
     words = json.loads(outcome(command(code, "a"))[0])
     assert (words["parent"] == warm.pid) == (killed != "warm process")
+
+
+WRITES = """
+from dvc.utils.serialize import modify_yaml
+from cluster.dvc import write_whole
+
+write_whole()
+while True:
+    with modify_yaml("dvc.lock") as lock:
+        lock["stages"] = {f"stage {i}": {"cmd": "x"} for i in range(300)}
+        print(flush=True)
+"""
+
+
+def test_a_dvc_lock_is_whole_when_its_writer_is_killed(tmp_path):
+    rng, (root, lock) = random.Random(0), (str(ROOT), tmp_path / "dvc.lock")
+    for _ in range(8):
+        environment = {**os.environ, "PYTHONPATH": root}
+        options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE}
+        with subprocess.Popen([sys.executable, "-c", WRITES], **options) as writer:
+            for _ in range(2):
+                writer.stdout.readline()
+            time.sleep(rng.uniform(0, 0.1))
+            writer.kill()
+        assert len(YAML(typ="safe").load(lock)["stages"]) == 300

@@ -74,7 +74,7 @@ def end_with_dvc(process: psutil.Process) -> None:
     """
     for parent in process.parents()[:3]:
         # The fifth word names it where cluster.warm has started it.
-        if any(Path(word).name == "dvc" for word in parent.cmdline()[:5]):
+        if any(Path(word).name in ("dvc", "cluster.dvc") for word in parent.cmdline()[:5]):
             threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
             return
 

@@ -1,0 +1,35 @@
+"""DVC, with a dvc.lock that is whole at any instant: `python -m cluster.dvc …`, as `dvc …`.
+
+DVC writes the file in place, so that one killed just then leaves a part of it, on which every other
+worker would fail.
+"""
+
+import sys
+from functools import wraps
+
+from dvc.utils.serialize import _common
+
+from transfer import files
+
+
+def main() -> None:
+    from dvc.cli import main as dvc
+
+    write_whole()
+    sys.exit(dvc(sys.argv[1:]))
+
+
+def write_whole() -> None:
+    """Let DVC change its YAML files by replacing them. DVC has no setting for it."""
+    in_place = _common._dump_data
+
+    @wraps(in_place)
+    def replaced(path, *arguments, **named) -> None:
+        with files.replacing(path) as part:
+            in_place(part, *arguments, **named)
+
+    _common._dump_data = replaced
+
+
+if __name__ == "__main__":
+    main()
