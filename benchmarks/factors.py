@@ -68,7 +68,7 @@ def experiment(folder: Path, axis: str, values: list[str], needed: list[str]) ->
     settings = [
         word for setting in needed + listed for word in ("-S", f"sample/params.yaml:{setting}")
     ]
-    subprocess.run(["git", "checkout", "-q", "."], cwd=folder, check=True)
+    subprocess.run(["git", "checkout", "-q", "HEAD", "--", "."], cwd=folder, check=True)
     command = ["dvc", "exp", "run", "sample/dvc.yaml:evidence", *settings]
     subprocess.run(command, cwd=folder, check=True)
 
