@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from transfer import cli
-from transfer.commands import call, error_line, following, succeeded
+from transfer.commands import call, error_line, preceding, succeeded
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = Path("data/logs")
@@ -59,15 +59,16 @@ class Done:
 
 def main() -> None:
     args = parse()
+    os.environ["PATH"] = own_path()
     os.chdir(args.pipeline.parent)
     if not Path(args.pipeline.name).is_file():
         raise cli.UserError(f"{args.pipeline}: no such file; give --pipeline a dvc.yaml")
     ray = installed()
     with ThreadPoolExecutor() as side:
-        planned = side.submit(plan, args)
+        known = side.submit(foreseen)
         # Here, since Ray's processes end with the thread that starts them.
         connect(ray, args)
-    jobs = planned.result()
+    jobs = plan(args, known.result())
     failed = train(ray, jobs, args) if jobs else []
     ray.shutdown()
     print(f"{len(jobs) - len(failed)} of {len(jobs)} stale stages done", flush=True)
@@ -77,35 +78,55 @@ def main() -> None:
     print(f"`{collect}` makes the tables and the report")
 
 
-def plan(args: argparse.Namespace) -> list[Job]:
-    """The runs to make, once what they need is made."""
+def foreseen() -> list[str] | None:
+    """What is stale; None where DVC looks in vain for what is not made yet."""
     try:
-        stages = stale()
+        return stale()
     except cli.UserError:
-        stages = None  # DVC looks in vain for what is not made yet.
+        return None
+
+
+def plan(args: argparse.Namespace, stages: list[str] | None) -> list[Job]:
+    """The runs to make, once what they need is made; `stages`: those foreseen."""
     if stages is None or not all(stage.startswith(KINDS) for stage in stages):
         prepare()
         stages = stale()
     root, commit = shareable() if args.clone else (str(ROOT), "")
     folder = os.path.relpath(Path.cwd(), ROOT)
-    threads = args.threads or max(1, (os.cpu_count() or 1) // args.workers)
     warm = not args.gpus_per_run  # a GPU's runs take long enough, and CUDA and forks do not mix
-    return [Job(stage, root, folder, threads, warm, commit) for stage in stages]
+    return [Job(stage, root, folder, args.threads, warm, commit) for stage in stages]
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cluster.run", description=__doc__)
     parser.add_argument("--pipeline", type=Path, default=Path("dvc.yaml"))
-    parser.add_argument("--workers", type=int, default=2, help="runs at once on this machine")
-    parser.add_argument("--gpus-per-run", type=float, default=0, help="a share, such as 0.25")
-    parser.add_argument("--threads", type=int, default=0, help="of a run; 0: cores ÷ workers")
+    parser.add_argument("--workers", type=count, help="runs at once on this machine (default 2)")
+    parser.add_argument("--gpus-per-run", type=share, default=0, help="such as 0.25 or 1")
+    help = "of a run, so many of Ray's CPUs (default: cores ÷ workers; with --address 1)"
+    parser.add_argument("--threads", type=count, help=help)
     parser.add_argument("--address", help="of a Ray cluster, such as auto; else this machine")
     help = "workers share no disk: they clone the commit, and exchange results by the DVC remote"
     parser.add_argument("--clone", action="store_true", help=help)
     args = parser.parse_args()
-    if args.workers < 1:
-        parser.error("--workers: give 1 or more")
+    if args.address and args.workers:
+        parser.error("--workers is for this machine; a cluster runs as many as it has room for")
+    args.workers = args.workers or 2
+    if not args.threads:
+        args.threads = 1 if args.address else max(1, (os.cpu_count() or 1) // args.workers)
     return args
+
+
+def count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("give 1 or more")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Of a GPU, or whole ones: what Ray takes."""
+    if not 0 <= float(text) <= 1 and not text.isdigit():
+        raise argparse.ArgumentTypeError("give a share from 0 to 1, or a whole number")
+    return float(text)
 
 
 def dvc(*arguments: str) -> str:
@@ -120,11 +141,10 @@ def dvc(*arguments: str) -> str:
 
 
 def prepare() -> None:
-    """Bring up to date, in order, what does not build on the runs."""
+    """Bring up to date, in order, what the runs build on."""
     graph = dvc("dag", "--dot")
-    nodes = set(re.findall(NODE, graph, re.M))
-    runs = {name for name in nodes if name.startswith(KINDS)}
-    if subprocess.run(["dvc", "repro", *sorted(nodes - runs - following(graph, runs))]).returncode:
+    runs = {name for name in re.findall(NODE, graph, re.M) if name.startswith(KINDS)}
+    if subprocess.run(["dvc", "repro", *sorted(preceding(graph, runs))]).returncode:
         raise cli.UserError("what the runs need could not be made; see above")
 
 
@@ -161,10 +181,12 @@ def train(ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
     # On this node, so that losing another does not lose it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     begun = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-    task = ray.remote(num_cpus=1, num_gpus=args.gpus_per_run, max_retries=RETRIES)(reproduce)
+    takes = {"num_cpus": args.threads, "num_gpus": args.gpus_per_run}
+    task = ray.remote(**takes, max_retries=RETRIES)(reproduce)
     waiting = {task.remote(job, begun): job for job in jobs}
     board = Board(len(jobs))
-    print(f"{len(jobs)} stages to run, {args.workers} at once; logs in {LOGS}/", flush=True)
+    at_once = "" if args.address else f", {args.workers} at once"
+    print(f"{len(jobs)} stages to run{at_once}; logs in {LOGS}/", flush=True)
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1, timeout=0.5)
         for stage, host in begun.get_nowait_batch(begun.qsize()):
@@ -211,7 +233,7 @@ class Board:
         print(
             f"{word} {done.stage} on {done.host}, {done.seconds:.0f} s | "
             f"{len(self.ended)}/{self.jobs}, {len(self.failed)} failed, {left} left, "
-            f"{passed / len(self.ended) * left / 60:.0f} min to go | running: "
+            f"{cli.span(passed / len(self.ended) * left)} to go | running: "
             + (", ".join(f"{count} on {host}" for host, count in hosts) or "none"),
             flush=True,
         )
@@ -226,9 +248,33 @@ def installed():
 
 
 def connect(ray, args: argparse.Namespace) -> None:
-    here = {"num_cpus": args.workers, "include_dashboard": False}
-    where = {"address": args.address} if args.address else here
-    ray.init(**where, log_to_driver=False, logging_level="ERROR")
+    """Start Ray, or find it at the address. Raises UserError where there is none."""
+    host, _, port = (args.address or "").rpartition(":")
+    try:
+        if port.isdigit():  # Ray itself would try for minutes.
+            host = host.removeprefix("ray://").strip("[]")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        # "local", since it would join what `ray start` has started here.
+        cpus = None if args.address else args.workers * args.threads
+        where = {"address": args.address or "local", "num_cpus": cpus}
+        ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        name = f"Ray at {args.address}" if args.address else "Ray"
+        raise cli.UserError(f"{name}: {str(error).splitlines()[0]}") from None
+    check_room(ray, args)
+
+
+def check_room(ray, args: argparse.Namespace) -> None:
+    """Raise UserError where no run would ever fit into the Ray of this machine; a cluster may have
+    nodes that start on demand, and is waited for."""
+    least = {"CPU": args.threads, "GPU": args.gpus_per_run}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(kind, 0) >= least[kind] for kind in least) for node in nodes):
+        return
+    what = f"{args.threads} CPUs and {args.gpus_per_run:g} GPUs for a run"
+    if not args.address:
+        raise cli.UserError(f"Ray has no node with {what}; give another --gpus-per-run")
+    print(f"Ray has no node with {what}; waiting for one", flush=True)
 
 
 def reproduce(job: Job, begun) -> Done:
@@ -242,7 +288,8 @@ def reproduce(job: Job, begun) -> Done:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     python = sys.executable
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(root)}
+    fixed = {"OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(root), "PATH": own_path()}
+    environment = {**os.environ, **fixed}
     if job.warm and sys.platform == "linux":
         python = str(warm(root, own / "dvc", DVC, environment) / "python")
         stages = warm(root, own / "stages", [f"stages.{kind}" for kind in KINDS], environment)
@@ -254,6 +301,11 @@ def reproduce(job: Job, begun) -> Done:
         status = logged([*dvc, "push", "--run-cache"], folder, log, environment)
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
     return Done(job.stage, status, time.monotonic() - started, tail, socket.gethostname())
+
+
+def own_path() -> str:
+    """PATH, on which `python` and `dvc` are those of this environment, activated or not."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def own_folder() -> Path:

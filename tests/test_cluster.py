@@ -30,6 +30,8 @@ def test_two_workers_leave_the_collecting_alone_and_give_the_same_runs(study):
     output = cluster(study, "--workers", "2")
     assert "5 stages to run, 2 at once" in output and "5 of 5 stale stages done" in output
     assert study.repro() == COLLECTING
+    pictures = {path.stem for path in (study.folder / "metrics/figures").iterdir()}
+    assert "gains" in pictures and "similarity" not in pictures  # of one data set
     assert "0 of 0 stale stages done" in cluster(study)
     side_by_side = study.metrics()
     shutil.rmtree(study.folder / "data/features")
@@ -49,6 +51,30 @@ def test_a_failed_run_is_listed_and_the_others_go_on(study):
     assert "error: no luck" in output and "Traceback" not in output
     stage.write_text(text)
     assert "4 stages to run" in cluster(study)
+
+
+def test_what_cannot_be_given_is_one_line(study):
+    """And no wait for what will never be there; nor is another Ray joined that runs here."""
+    from ray.cluster_utils import Cluster
+
+    lacking = "Ray has no node with 1 CPUs and 64 GPUs for a run; give another --gpus-per-run"
+    another = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 64})
+    try:
+        said = cluster(study, "--gpus-per-run", "64", status=1)
+    finally:
+        another.shutdown()
+    assert said.splitlines()[-1] == f"error: {lacking}"
+    assert not (study.folder / "data/packed").exists()
+    for address, reason in {
+        "x": "Invalid address format",
+        "127.0.0.1:9": "Connection refused",
+    }.items():
+        said = cluster(study, "--address", address, status=1)
+        assert said.startswith(f"error: Ray at {address}: ") and reason in said
+        assert said.count("\n") == 1
+    for words in ("--gpus-per-run 1.5", "--workers 0", "--address auto --workers 2"):
+        last = cluster(study, *words.split(), status=2).splitlines()[-1]
+        assert last.startswith("python -m cluster.run: error: ") and words.split()[-2] in last
 
 
 def test_workers_that_share_a_remote_alone(study, tmp_path):

@@ -50,9 +50,12 @@ def run(main: Callable[[], None]) -> NoReturn:
         sys.exit(f"error: {where}{_SYSTEM_ERRORS[error.errno]}")
     except KeyboardInterrupt:
         sys.exit(130)
-    finally:
-        gc.freeze()
     sys.exit(0)
+
+
+def span(seconds: float) -> str:
+    """A time as a person is told it."""
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def _settle() -> None:

@@ -28,8 +28,21 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
 
 def following(graph: str, stages: set[str]) -> set[str]:
     """The stages that build on these, themselves aside; `graph` is `dvc dag --dot`'s."""
+    return _beyond(_edges(graph), stages)
+
+
+def preceding(graph: str, stages: set[str]) -> set[str]:
+    """The stages that these build on, themselves aside."""
+    return _beyond([(after, before) for before, after in _edges(graph)], stages)
+
+
+def _edges(graph: str) -> list[tuple[str, str]]:
+    return re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M)
+
+
+def _beyond(edges: list[tuple[str, str]], stages: set[str]) -> set[str]:
     after = defaultdict(set)
-    for before, stage in re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M):
+    for before, stage in edges:
         after[before].add(stage)
     found, new = set(), stages
     while new:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+from transfer.cli import span
 from transfer.training.engine import Outcome
 
 EVERY = 30.0  # seconds between lines
@@ -30,11 +31,7 @@ def watched(
             bar.update()
             if bar.disable and now - said >= every and len(seen) < epochs:
                 left = (now - began) / len(seen) * (epochs - len(seen))
-                line = f"{name}: epoch {len(seen)}/{epochs}, {state}, {_span(left)} to go"
+                line = f"{name}: epoch {len(seen)}/{epochs}, {state}, {span(left)} to go"
                 print(line, file=sys.stderr, flush=True)
                 said = now
     return seen
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
