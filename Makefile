@@ -1,7 +1,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: sample test lint lock
+.PHONY: sample test lint experiments lock
 
 sample: .venv/installed  ## the study in miniature, on drawn images
 	dvc repro sample/dvc.yaml
@@ -13,6 +13,12 @@ test: .venv/installed
 lint: .venv/installed
 	ruff check .
 	ruff format --check .
+
+# Of all that DVC knows: what was changed, and the accuracy of the setting recommended then.
+DROP = .*\.(accuracy|baseline|test_images|json|yaml)$$|.*\b(data|metrics)/.*|Created|State|Executor
+
+experiments: .venv/installed  ## what was tried by `dvc exp run`, in one short table
+	@dvc exp show --only-changed --hide-workspace --drop '$(DROP)'
 
 lock:  ## pin the newest versions that pyproject.toml allows
 	uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \

@@ -92,7 +92,7 @@ def write(
     values = settings(params)
     summary = [
         *map(lock_words, locks),
-        *(f"{code(file)}: {tally(of)}" for file, of in found.items()),
+        *(f"{code(file)}: {tally(of)}{recommended(metrics[file])}" for file, of in found.items()),
         f"settings: {len(values) or 'none'} changed",
         f"figures: {len(pictures) or 'none'} changed",
     ]
@@ -160,6 +160,16 @@ def tally(found: list[Row]) -> str:
     if signs:
         words += f"; beyond noise {signs.count(1)} accuracies rose and {signs.count(-1)} fell"
     return words
+
+
+def recommended(entries: Entries) -> str:
+    """The data sets for which the setting recommended has another accuracy than before."""
+    moved = [
+        f"{code(key.removesuffix('.recommended'))} {shown(entry['old'])} → {shown(entry['new'])}"
+        for key, entry in sorted(entries.items())
+        if key.endswith(".recommended") and entry["old"] != entry["new"]
+    ]
+    return f"; of the setting recommended: {', '.join(moved)}" if moved else ""
 
 
 def accuracies(file: str, found: list[Row]) -> Section:

@@ -1,4 +1,4 @@
-"""Turn the runs' predictions into metrics/evidence.json and the data of `dvc plots`."""
+"""Turn the runs' predictions into metrics/evidence.json, its summary, and data for `dvc plots`."""
 
 import csv
 from collections.abc import Iterable
@@ -21,6 +21,7 @@ def main() -> None:
             write(folder / f"curves/{name}.csv", CURVE, curves(grid, name))
             own = [row for row in found["rows"] if row["dataset"] == name]
             write(folder / f"confusion/{name}.csv", CONFUSION, confusion(grid, own))
+    files.write_json("metrics/summary.json", evidence.summary(found, grid))
     files.write_json("metrics/evidence.json", found)
 
 

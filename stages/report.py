@@ -53,7 +53,8 @@ def overview(settings, evidence, similar, audits) -> dict[str, Figure]:
     printed = {name: tables.settings(report.get(datasets[name].table, {})) for name in titles}
     pictures = {"gains": figures.gains(rows, titles, printed)}
     gains = [gain for gain in evidence["gains"] if first.items() <= gain.items()]
-    if points := [point(gain, similar) for gain in gains]:
+    if len({gain["dataset"] for gain in gains}) > 1:  # one alone shows no relation
+        points = [point(gain, similar) for gain in gains]
         pictures["similarity"] = figures.similarity(points, {name: name for name in titles})
     return pictures
 

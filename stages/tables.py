@@ -1,4 +1,4 @@
-"""Turn the runs of the grid into metrics/tables.md and metrics/summary.json."""
+"""Turn the runs of the grid into metrics/tables.md."""
 
 from typing import Any
 
@@ -11,8 +11,6 @@ def main() -> None:
     results = {
         dataset: tables.collect(settings.grid, dataset, read) for dataset in settings.grid.dataset
     }
-    n_test = {dataset: tables.test_images(settings.grid, dataset, read) for dataset in results}
-    files.write_json("metrics/summary.json", tables.summary(results, n_test))
     files.write_text("metrics/tables.md", tables.page(settings.grid, settings.datasets, results))
 
 

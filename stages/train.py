@@ -127,9 +127,10 @@ def write(run, curve, chosen, data, device, seconds) -> None:
         {"seconds": seconds, "images_per_second": images / seconds, "host": socket.gethostname()},
     )
     best, row = outcome["best"], outcome["chosen"]
+    by = "the epoch that validation chose" if data.validation else "the last epoch"
     print(
-        f"{run.name}: best {best['accuracy']:.4f} (epoch {best['epoch']}), "
-        f"{outcome['chosen_by']} {row['test_accuracy']:.4f} (epoch {row['epoch']}), {seconds:.1f} s"
+        f"{run.name}: test accuracy {row['test_accuracy']:.4f} at {by} ({row['epoch']}), "
+        f"{best['accuracy']:.4f} at the best ({best['epoch']}), {cli.span(seconds)}"
     )
 
 

@@ -38,6 +38,13 @@ def test_the_first_run_runs_all_and_the_second_nothing(study):
     }
     assert study.repro() == set()
     assert study.run("git", "status", "--porcelain") == ""
+    assert (study.folder / "metrics/figures/similarity.png").is_file()
+
+
+def chosen_epoch(study, start, freezing, seed):
+    return study.json(
+        f"metrics/runs/one-all-resnet18-0.001-{freezing}-default-{start}-{seed}.json"
+    )["chosen"]
 
 
 def test_runs_and_tables_agree(study):
@@ -49,6 +56,13 @@ def test_runs_and_tables_agree(study):
         counts = {part: sum(count.values()) for part, count in run["counts"].items()}
         assert counts == run["n"] == {"train": 6, "validation": 2, "test": 6}
     assert summary["one"]["test_images"] == 6
+    arms = product(("pretrained", "scratch"), ("frozen", "finetuned"))
+    chosen = [
+        np.mean([[run["validation_accuracy"], run["test_accuracy"]] for run in seeds], axis=0)
+        for seeds in ([chosen_epoch(study, *arm, seed) for seed in (0, 7)] for arm in arms)
+    ]
+    best = max(chosen, key=lambda pair: round(pair[0], 6))
+    assert summary["one"]["recommended"] == round(best[1], 6)
     assert f"{row['accuracy']:.4f} |" in (study.folder / "metrics/tables.md").read_text()
 
 
@@ -119,6 +133,14 @@ def test_exp_run_set_param_and_metrics_diff(study):
     diff = study.run("dvc", "metrics", "diff", "--md")
     assert diff == study.run("dvc", "metrics", "diff", "--md")
     assert "two.resnet18-1e-05-frozen.accuracy" in diff
+    make = study.run("make", "-n", "-C", str(ROOT), "experiments")
+    show = next(line for line in make.splitlines() if line.startswith("dvc exp show"))
+    header = study.run("bash", "-c", f"{show} --csv").splitlines()[0].split(",")
+    assert set(header) - {"Experiment", "rev", "typ", "parent"} == {
+        *("one.recommended", "two.recommended"),
+        *(f"grid.{axis}" for axis in ("lr", "dataset", "freezing")),
+        *("train.epochs", "train.batch_size"),
+    }
 
 
 def test_exp_run_takes_recipes(study):

@@ -234,6 +234,13 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
     assert "cannot be told from it" in text and "takes 33% of the time" in text
     fastest = [choice | {"seconds": 1.0} if choice is good[-1] else choice for choice in timed]
     assert "takes 33% of the time" in recommend.verdict(fastest)
+    assert "Doubtful" not in text
+    high = timed[0] | {"validation": 1.0, "n_validation": 400}
+    assert "On the test images no others did better" in recommend.verdict([high, *timed[1:]])
+    gain = good[0] | {"difference": {"value": 0.1, "low": 0.05, "high": 0.15}}
+    words = recommend.verdict([high, gain])
+    assert "did better on the test images (+0.100 [0.050, 0.150]) and takes 33%" in words
+    assert "On the test images 1 other did better beyond noise." in words
     unknown = [choice | {"seconds": None} for choice in own]
     text = recommend.write(SETTINGS.datasets["glioma"], unknown, [], ["a", "b"])
     assert "not measured here" in text and "of the time" not in text
@@ -251,6 +258,9 @@ def test_the_page_says_what_was_found():
     assert equal.count("not to be told from random weights") >= 3
     assert "states 200 test images: its accuracies are no multiples of 1/200" in helps
     assert "figures/" not in helps
+    own = {name: data.model_copy(update={"quadrant": "none"}) for name, data in datasets.items()}
+    assert "## The report's claims" in helps and "states 200 test images" in helps
+    assert "claims" not in page.write(own, made_up(), [], {}, "", [])
     assert "(small, similar)" in helps and "chosen on the test images, which flatters it" in helps
     judged = page.write(datasets, made_up(0.6, 0.9, validation=lambda _: 0.5), [], {}, "", [])
     assert "hurts: negative transfer" in judged and "chosen on 49 validation images" in judged

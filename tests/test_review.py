@@ -9,9 +9,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from review import page
-from review.comment import following
 from tests.conftest import ROOT
 from tests.study import Study
+from transfer.commands import following, preceding
 from transfer.stats import newcombe
 
 PIPELINE = """\
@@ -143,6 +143,8 @@ def test_what_builds_on_a_stage():
     assert following(graph, {"a"}) == {"b", "c"}
     assert following(graph, {"a", "b"}) == {"c"}
     assert following(graph, set()) == set()
+    assert preceding(graph, {"c"}) == {"a", "b", "x"}
+    assert preceding(graph, {"b", "c"}) == {"a", "x"}
 
 
 def test_an_unknown_base_is_one_line(base):
@@ -188,9 +190,15 @@ def summary(rows: int) -> page.Entries:
 
 def test_what_did_not_change_is_counted():
     entries = {"a.r18-0.001-frozen.accuracy": {"old": 0.5, "new": 0.5, "diff": 0}}
+    entries |= {
+        "a.recommended": {"old": 0.5, "new": 0.5, "diff": 0},
+        "b.recommended": {"old": 0.5, "new": 0.75, "diff": 0.25},
+        "c.recommended": {"old": None, "new": 0.25, "diff": None},
+    }
     text = page.write("main", [], {"metrics/summary.json": entries}, {}, [])
     assert text.splitlines()[3:] == [
-        "- `metrics/summary.json`: 0 of 1 rows changed",
+        "- `metrics/summary.json`: 0 of 1 rows changed; "
+        "of the setting recommended: `b` 0.5000 → 0.7500, `c` – → 0.2500",
         "- settings: none changed",
         "- figures: none changed",
     ]

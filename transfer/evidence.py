@@ -9,8 +9,8 @@ import numpy as np
 
 from transfer import claims, stats
 from transfer.params import QUADRANTS, Dataset, Grid
-from transfer.runs import Run, Setting, rows, setting_of
-from transfer.tables import published
+from transfer.runs import DEFAULT, Run, Setting, rows, setting_of
+from transfer.tables import STARTS, published
 from transfer.training import predictions
 
 
@@ -79,6 +79,23 @@ def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read
             "ours": _claims(_study(grid, datasets, arms)),
         },
     }
+
+
+def summary(found: dict[str, Any], grid: Grid) -> dict[str, Any]:
+    """Of all that was found, what `dvc metrics diff` compares: data set → row → accuracy (and
+    baseline) of the best test epoch, as in the report's tables. Beside a data set's rows,
+    `test_images`: how many images they are of; and `recommended`: the accuracy of the setting
+    recommended, at the epoch chosen."""
+    out: dict[str, Any] = {}
+    for choice in found["choices"]:  # the best first
+        own = {"recommended": choice["chosen"]["mean"], "test_images": choice["n_test"]}
+        out.setdefault(choice["dataset"], own)
+    for row in found["rows"]:
+        if row["images"] == grid.images[0]:
+            name = "-".join(map(str, setting_of(row))).removesuffix(f"-{DEFAULT}")
+            accuracies = {STARTS[start].lower(): row[start]["best"] for start in grid.start}
+            out[row["dataset"]][name] = accuracies
+    return out
 
 
 def best(rows: list[Row], start: str) -> Row:

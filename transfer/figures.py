@@ -243,6 +243,7 @@ def _measured(points: list[Point], measure: str) -> list[Point]:
 
 def _similarity_axes(panel: Axes) -> None:
     panel.margins(0.3, 0.1)
+    panel.locator_params(axis="x", nbins=4)  # as many as long numbers leave room for
     panel.grid()
     panel.axhline(0, color=QUIET, lw=0.8)
     panel.yaxis.set_major_formatter(FuncFormatter(lambda gain, _: _signed(100 * gain)))

@@ -55,8 +55,10 @@ def write(
         sections += [picture("Where the two disagree", f"disagreements-{name}", pictures)]
     sections += ["## Does transfer help?", transfer_table(evidence["transfer"])]
     sections += ["## Frozen against finetuned", freezing_table(evidence["frozen_finetuned"])]
-    sections += ["## The report's claims", claims_table(evidence["claims"])]
-    sections += [sizes_words(evidence["implied_sizes"]), "## Similarity to the source"]
+    if any(data.quadrant != "none" for data in datasets.values()):
+        sections += ["## The report's claims", claims_table(evidence["claims"])]
+        sections += [sizes_words(evidence["implied_sizes"])]
+    sections += ["## Similarity to the source"]
     sections += [picture("Similarity and gain", "similarity", pictures)]
     sections += [similarity_table(similar, datasets, evidence["gains"]), "## Data"]
     sections += ["\n".join(audit_words(audit) for audit in audits.values())]

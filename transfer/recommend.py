@@ -4,10 +4,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from transfer.cli import span
 from transfer.measures import MEASURES
 from transfer.params import Dataset
 from transfer.runs import capital, label, setting_of
-from transfer.stats import Difference
+from transfer.stats import Difference, wilson
 
 Found = dict[str, Any]
 STARTS = {"pretrained": "pretrained weights", "scratch": "random weights"}
@@ -38,23 +39,42 @@ def verdict(choices: list[Found]) -> str:
         text += f" Of the others {equal} did as well there."
     if cheaper := as_good_and_faster(choices):
         second = cheaper[0]
+        better = _difference(second).sign > 0
+        how = "did better on the test images" if better else "cannot be told from it"
         text += (
-            f" {capital(name(second))} cannot be told from it ({_difference(second)}) and takes "
+            f" {capital(name(second))} {how} ({_difference(second)}) and takes "
             f"{second['seconds'] / first['seconds']:.0%} of the time."
         )
-    return text
+    return text + doubt(choices)
+
+
+def doubt(choices: list[Found]) -> str:
+    """That the first was chosen on images which say little of the test images: its accuracies on
+    the two differ beyond both intervals."""
+    first, n = choices[0], choices[0]["n_validation"]
+    if not n or wilson(first["validation"], n)[0] <= first["chosen"]["high"]:
+        return ""
+    better = sum(_difference(choice).sign > 0 for choice in choices)
+    others = "1 other" if better == 1 else f"{better or 'no'} others"
+    return (
+        f"\n\n**Doubtful**: it was right on {first['validation']:.3f} of the validation images, "
+        "more than chance explains. Either the test images are of another kind than those trained "
+        "on, or the validation images are too like these (slices of one patient, frames of one "
+        f"film). On the test images {others} did better beyond noise."
+    )
 
 
 def as_good_and_faster(choices: list[Found]) -> list[Found]:
-    """Those whose difference from the first may be 0 and that took a tenth less time or still less,
-    the best by validation first: with few test images much cannot be told from much."""
+    """Those that the test images do not show to be worse than the first and that took a tenth less
+    time or still less, the best by validation first: with few test images much cannot be told from
+    much."""
     if choices[0]["seconds"] is None:
         return []
     limit = 0.9 * choices[0]["seconds"]
     return [
         choice
         for choice in choices[1:]
-        if Difference(**choice["difference"]).sign == 0
+        if _difference(choice).sign >= 0
         and choice["seconds"] is not None
         and choice["seconds"] < limit
     ]
@@ -68,8 +88,8 @@ def table(choices: list[Found]) -> str:
             choice["start"],
             "–" if choice["validation"] is None else f"{choice['validation']:.3f}",
             f"{choice['chosen']['mean']:.3f}",
-            "" if choice is choices[0] else _difference(choice),
-            _time(choice["seconds"]),
+            "" if choice is choices[0] else str(_difference(choice)),
+            "not measured here" if choice["seconds"] is None else span(choice["seconds"]),
         ]
         for choice in choices
     ]
@@ -90,11 +110,5 @@ def name(choice: Found) -> str:
     return f"{label(*setting_of(choice))} from {STARTS[choice['start']]}"
 
 
-def _difference(choice: Found) -> str:
-    return str(Difference(**choice["difference"]))
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "not measured here"
-    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+def _difference(choice: Found) -> Difference:
+    return Difference(**choice["difference"])

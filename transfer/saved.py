@@ -158,7 +158,7 @@ def _read(path: Path) -> tuple[Card, State]:
 def _network(card: Card, state: State) -> nn.Module:
     models.check_backbones([card.backbone])
     # Not by models.shape(), which takes two seconds more.
-    model = models._architecture(card.backbone)(num_classes=len(card.labels))
+    model = models.architecture(card.backbone)(num_classes=len(card.labels))
     components.replace_activation(model, card.activation)
     components.replace_pooling(model, card.pooling)
     model.load_state_dict({name: state[name] for name in model.state_dict()})

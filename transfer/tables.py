@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from transfer.params import Dataset, Grid
-from transfer.runs import DEFAULT, Run, Setting, rows, short
+from transfer.runs import Run, Setting, rows, short
 
 Results = dict[Setting, dict[str, float]]
 Published = dict[str, dict[float, dict[str, list[float]]]]
@@ -41,12 +41,6 @@ def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> 
         return read(run)["best"]["accuracy"]
 
     return {row: {start: best(row, start) for start in grid.start} for row in rows(grid)}
-
-
-def test_images(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> int:
-    """How many images a data set's accuracies are of; all its runs are tested on the same."""
-    run = Run(dataset, grid.images[0], *rows(grid)[0], grid.start[0], grid.seed[0])
-    return read(run)["n"]["test"]
 
 
 def table(results: Results, printed: Published | None) -> str:
@@ -88,21 +82,6 @@ def page(grid: Grid, datasets: dict[str, Dataset], results: dict[str, Results]) 
     if any(datasets[name].table for name in grid.dataset):
         sections.append("Difference: ours minus the report's (its section 3.5).")
     return "\n\n".join(sections) + "\n"
-
-
-def summary(results: dict[str, Results], n_test: dict[str, int]) -> dict[str, Any]:
-    """data set → row → accuracy (and baseline), six decimals: what `dvc metrics diff` compares.
-    Beside a data set's rows, `test_images`: how many images they are of."""
-    return {
-        dataset: {"test_images": n_test[dataset]}
-        | {
-            "-".join(map(str, setting)).removesuffix(f"-{DEFAULT}"): {
-                STARTS[start].lower(): round(value, 6) for start, value in accuracy.items()
-            }
-            for setting, accuracy in found.items()
-        }
-        for dataset, found in results.items()
-    }
 
 
 def _beside(ours: float, pair: list[float] | None, column: int) -> list[str]:

@@ -29,7 +29,7 @@ def build(backbone: str, classes: int, checkpoint: str | Path, seed: int) -> nn.
     state = load_checkpoint(checkpoint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _architecture(backbone)(num_classes=classes)
+        model = architecture(backbone)(num_classes=classes)
     if state:
         _fill(model, state, backbone, checkpoint, new_head=True)
     return model
@@ -42,10 +42,10 @@ def source(backbone: str, checkpoint: str | Path) -> nn.Module:
     """
     state = load_checkpoint(checkpoint)
     # Not by shape(), which takes a second more.
-    name = f"{head_name(_architecture(backbone)(num_classes=1))}.weight"
+    name = f"{head_name(architecture(backbone)(num_classes=1))}.weight"
     if name not in state:
         raise UserError(f"{checkpoint}: has no {name}, the head of its source classes")
-    model = _architecture(backbone)(num_classes=len(state[name]))
+    model = architecture(backbone)(num_classes=len(state[name]))
     _fill(model, state, backbone, checkpoint)
     return model
 
@@ -169,7 +169,7 @@ def _ends_in_one_linear(backbone: str) -> bool:
 
 def shape(backbone: str, classes: int = 1000) -> nn.Module:
     """The network without numbers in it."""
-    make = partial(_architecture(backbone), num_classes=classes)
+    make = partial(architecture(backbone), num_classes=classes)
     try:
         with torch.device("meta"):
             return make()
@@ -187,7 +187,7 @@ def check_size(backbone: str, size: int) -> None:
         raise ValueError(_line(error)) from None
 
 
-def _architecture(backbone: str) -> Callable[..., nn.Module]:
+def architecture(backbone: str) -> Callable[..., nn.Module]:
     """torchvision's constructor of that network."""
     found = getattr(_resnet(), backbone, None)
     if found is None:
