@@ -211,8 +211,10 @@ def describe(
 
 def public_source(run: Run, settings: params.Params) -> str:
     """Where all find the starting checkpoint; a local path would say nothing elsewhere."""
-    own = settings.weights and settings.weights[run.backbone].source == "IMAGENET1K_V1"
-    return "torchvision's IMAGENET1K_V1" if own and run.start == "pretrained" else ""
+    if run.start == "scratch" or not settings.weights:
+        return ""
+    weights = settings.weights[run.backbone]
+    return f"torchvision's {weights.source}" if weights.published else ""
 
 
 def commit() -> str:

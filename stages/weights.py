@@ -22,7 +22,7 @@ def main() -> None:
     backbone = parser.parse_args().backbone
     weights = (params.load().weights or {})[backbone]
     with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
-        if weights.source == "IMAGENET1K_V1":
+        if weights.published:
             fetch(backbone, weights, part)
         else:
             copy(backbone, weights, part)
@@ -36,7 +36,13 @@ def fetch(backbone: str, weights: params.Weights, out: Path) -> None:
     """Download torchvision's checkpoint. Raises UserError where that fails."""
     from torchvision.models import get_model_weights
 
-    url = get_model_weights(backbone)[weights.source].url
+    published = {weights.name: weights for weights in get_model_weights(backbone)}
+    if weights.source not in published:
+        raise cli.UserError(
+            f"params.yaml: weights.{backbone}.source: torchvision has no {weights.source}, only "
+            f"{', '.join(published)}; or give the path of a file, with a slash or a dot in it"
+        )
+    url = published[weights.source].url
     try:
         torch.hub.download_url_to_file(url, str(out), weights.sha256)
     except RuntimeError:

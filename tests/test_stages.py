@@ -52,7 +52,7 @@ def outputs(study: Path) -> set[Path]:
     return {path for path in study.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
 
-def set_weights(study: Path, file: Path, sha256: str | None = None) -> None:
+def set_weights(study: Path, file: Path | str, sha256: str | None = None) -> None:
     settings = yaml.load(study / "params.yaml")
     digest = sha256 or hashlib.sha256(file.read_bytes()).hexdigest()
     settings["weights"]["resnet18"] = {"source": str(file), "sha256": digest}
@@ -70,6 +70,12 @@ def test_weights_copies_a_checked_file(study):
     assert stage(study, "weights", "resnet18")[0] == 0
     assert (study / "data/weights/resnet18-pretrained.pth").read_bytes() == file.read_bytes()
     assert torch.load(study / "data/weights/resnet18-scratch.pth", weights_only=True) == {}
+
+
+def test_weights_that_torchvision_lacks_are_refused(study):
+    set_weights(study, "IMAGENET1K_V3", sha256="0" * 8)
+    line = refused(study, "weights", "resnet18")
+    assert "has no IMAGENET1K_V3, only IMAGENET1K_V1; or give the path of a file" in line
 
 
 def test_weights_of_another_architecture_are_refused(study):
@@ -111,7 +117,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(study, content):
     assert "weights.pth" in refused(study, "weights", "resnet18")
 
 
-@pytest.mark.parametrize("value", [[1, 2], {"conv1.weight": 3}])
+@pytest.mark.parametrize("value", [[1, 2], {"conv1.weight": 3}, {1: torch.ones(1)}])
 def test_a_checkpoint_that_is_no_state_dict_is_refused(study, value):
     set_weights(study, save(study, value))
     assert "state_dict" in refused(study, "weights", "resnet18")

@@ -173,10 +173,16 @@ class Pack(Section):
 
 
 class Weights(Section):
-    """`source` is IMAGENET1K_V1 (torchvision's) or a local file; `sha256` a hash or its start."""
+    """`source` is torchvision's name for some weights, such as IMAGENET1K_V1, or a local file;
+    `sha256` a hash or its start."""
 
     source: str
     sha256: Sha256
+
+    @property
+    def published(self) -> bool:
+        """Whether they are torchvision's."""
+        return re.fullmatch("[A-Z0-9_]+", self.source) is not None
 
 
 class Grid(Section):
