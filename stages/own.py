@@ -6,6 +6,7 @@ each class is drawn to test on. The other settings stay, and so do the file's co
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 
 from transfer import archive, cli, files, own, params
@@ -17,14 +18,15 @@ def main() -> None:
     source = parser.parse_args().source
     name = re.sub(r"[^a-z0-9]+", "_", source.stem.lower()).strip("_") or "own"
     with archive.opened(source) as opened:
-        dataset = own.entry(opened, name)
+        dataset = own.entry(opened)
     params.load()
     text = own.put(Path("params.yaml").read_text(encoding="utf-8"), name, dataset)
     with files.replacing("params.yaml") as part:
         part.write_text(text, encoding="utf-8")
         params.load(part)
     print(f"params.yaml: {name} from {source}, {own.describe(dataset['folders'])}")
-    print(f"next: dvc repro (and `dvc add {source}`, to share it or queue experiments)")
+    add = f"dvc add {shlex.quote(str(source))}"
+    print(f"next: dvc repro (and `{add}`, to share it or queue experiments)")
 
 
 if __name__ == "__main__":

@@ -237,6 +237,10 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
     assert "Doubtful" not in text
     high = timed[0] | {"validation": 1.0, "n_validation": 400}
     assert "On the test images no others did better" in recommend.verdict([high, *timed[1:]])
+    lucky = timed[0] | {"validation": 0.98, "n_validation": 49}
+    lucky |= {"chosen": first["chosen"] | {"high": 0.85}}
+    assert "Doubtful" in recommend.verdict([lucky])  # but the best of 16 may be as lucky
+    assert "Doubtful" not in recommend.verdict([lucky, *timed[1:]])
     gain = good[0] | {"difference": {"value": 0.1, "low": 0.05, "high": 0.15}}
     words = recommend.verdict([high, gain])
     assert "did better on the test images (+0.100 [0.050, 0.150]) and takes 33%" in words

@@ -17,12 +17,12 @@ SHARE = 0.2  # of each class, to test on, where the source is not divided
 Layout = dict[str, dict[str, str]]  # part → class → folder
 
 
-def entry(source: Source, name: str) -> dict[str, Any]:
+def entry(source: Source) -> dict[str, Any]:
     """What `datasets` takes. Raises UserError where the layout does not say the classes."""
     folders = layout(source)
     test = SHARE if "all" in folders else "all"
     return {
-        "title": name,
+        "title": source.path.stem,
         "table": 0,
         "quadrant": "none",
         "source": str(source.path),

@@ -50,17 +50,18 @@ def verdict(choices: list[Found]) -> str:
 
 def doubt(choices: list[Found]) -> str:
     """That the first was chosen on images which say little of the test images: its accuracies on
-    the two differ beyond both intervals."""
+    the two differ beyond both intervals, and beyond what being the best of so many explains."""
     first, n = choices[0], choices[0]["n_validation"]
-    if not n or wilson(first["validation"], n)[0] <= first["chosen"]["high"]:
+    if not n or wilson(first["validation"], n, among=len(choices))[0] <= first["chosen"]["high"]:
         return ""
     better = sum(_difference(choice).sign > 0 for choice in choices)
     others = "1 other" if better == 1 else f"{better or 'no'} others"
     return (
         f"\n\n**Doubtful**: it was right on {first['validation']:.3f} of the validation images, "
-        "more than chance explains. Either the test images are of another kind than those trained "
-        "on, or the validation images are too like these (slices of one patient, frames of one "
-        f"film). On the test images {others} did better beyond noise."
+        f"more than chance and being the best of {len(choices)} explain. Either the test images "
+        "are of another kind than those trained on, or the validation images are too like these "
+        "(slices of one patient, frames of one film). "
+        f"On the test images {others} did better beyond noise."
     )
 
 

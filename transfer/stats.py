@@ -42,9 +42,10 @@ class Discordant:
         return 2 * 0.5 ** (self.first_only + self.second_only) <= LEVEL
 
 
-def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """95 % interval of an accuracy on n images (Wilson 1927)."""
-    low, high = proportion_confint(accuracy * n, n, alpha=LEVEL, method="wilson")
+def wilson(accuracy: float, n: int, among: int = 1) -> tuple[float, float]:
+    """95 % interval of an accuracy on n images (Wilson 1927); of one picked among several, that in
+    which each of them lies with 95 % (Bonferroni)."""
+    low, high = proportion_confint(accuracy * n, n, alpha=LEVEL / among, method="wilson")
     return float(low), float(high)
 
 
