@@ -12,6 +12,7 @@ from statistics import median
 import torch
 from ruamel.yaml import YAML
 
+from tests.study import by_hand
 from transfer.training import models, packed
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,7 @@ class Study:
     def __init__(self, folder: str | Path, split: Path, checkpoint: Path | None, **train) -> None:
         self.folder, self.split = Path(folder), split.resolve()
         settings = YAML().load(ROOT / "params.yaml")
+        by_hand(settings, backbone=["resnet18", "resnet50"], lr=[1e-3, 1e-4, 3e-4])
         settings["train"].update(train)
         YAML().dump(settings, self.folder / "params.yaml")
         packed.write(self.split, self.folder / "data/packed/ab", resize=256, size=224, short_side=0)
@@ -72,7 +74,7 @@ class Study:
 
     def ours(self, backbone: str, lr: float, freezing: str, start: str) -> float:
         """Seconds of one `train` stage, as a process."""
-        command = ["-m", "stages.train", "ab", "all", backbone, lr, freezing, start, 0]
+        command = ["-m", "stages.train", "ab", "all", backbone, lr, freezing, "default", start, 0]
         return self._seconds(command)
 
     def tutorial(self, backbone: str, lr: float, freezing: str, start: str, epochs: int) -> float:

@@ -5,7 +5,7 @@ seeds; against it, runs that differ in one setting, made by `dvc exp run --set-p
 gives test accuracies at the epoch that validation chose, and the differences, paired by image and
 seed.
 
-`PYTHONPATH=. python benchmarks/factors.py CLONE`, where `dvc repro sample/dvc.yaml` has run.
+`PYTHONPATH=. python benchmarks/factors.py CLONE`, in whose sample/ `dvc repro` has run.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import numpy as np
 from tabulate import tabulate
 
 from transfer import evidence
-from transfer.runs import DEFAULT, Run
+from transfer.runs import DEFAULT, PREDICTIONS, Run
 from transfer.stats import bootstrap
 from transfer.training import predictions
 
@@ -33,13 +33,18 @@ RECIPES = {
     "adamw": "{optimizer: AdamW}",
     "cosine": "{schedule: CosineAnnealingLR}",
 }
+BACKBONES = ["regnet_x_400mf", "mobilenet_v3_small"]
 # Axis → its other values, and what else has to be set for them.
 AXES = {
     "recipe": (list(RECIPES), [f"+recipes.{name}={value}" for name, value in RECIPES.items()]),
     "freezing": (["frozen", "last1", "last2", "lpft"], []),
     "backbone": (
-        ["regnet_x_400mf", "mobilenet_v3_small"],
-        ["pretrain.backbone=[resnet18,regnet_x_400mf,mobilenet_v3_small]"],
+        BACKBONES,
+        [
+            f"+pretrain.{name}={{source: things, lr: 0.001, epochs: 10, batch_size: 32, "
+            "schedule: {StepLR: {step_size: 7, gamma: 0.1}}, seed: 0}"
+            for name in BACKBONES
+        ],
     ),
 }
 
@@ -47,36 +52,37 @@ AXES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clone", type=Path)
-    folder = parser.parse_args().clone
-    lines = []
-    for axis, (values, needed) in AXES.items():
-        experiment(folder, axis, [REPORT[axis], *values], needed)
-        own = {name: right(folder, name, **REPORT) for name in DATASETS}
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
+    parser.add_argument("--datasets", nargs="+", default=DATASETS)
+    args = parser.parse_args()
+    folder, datasets, lines = args.clone / "sample", args.datasets, []
+    for axis, (values, needed) in ((axis, AXES[axis]) for axis in args.axes):
+        experiment(folder, datasets, axis, [REPORT[axis], *values], needed)
+        own = {name: right(folder, name, **REPORT) for name in datasets}
         if not lines:
-            lines.append(["the report's", "", *(f"{own[name].mean():.3f}" for name in DATASETS)])
+            lines.append(["the report's", "", *(f"{own[name].mean():.3f}" for name in datasets)])
         for value in values:
-            other = {name: right(folder, name, **{**REPORT, axis: value}) for name in DATASETS}
-            cells = [f"{other[n].mean():.3f}, {bootstrap(other[n], own[n])}" for n in DATASETS]
+            other = {name: right(folder, name, **{**REPORT, axis: value}) for name in datasets}
+            cells = [f"{other[n].mean():.3f}, {bootstrap(other[n], own[n])}" for n in datasets]
             lines.append([axis, RECIPES.get(value, value), *cells])
-    print(tabulate(lines, ["", "", *DATASETS], tablefmt="github", disable_numparse=True))
+    print(tabulate(lines, ["", "", *datasets], tablefmt="github", disable_numparse=True))
 
 
-def experiment(folder: Path, axis: str, values: list[str], needed: list[str]) -> None:
+def experiment(
+    folder: Path, datasets: list[str], axis: str, values: list[str], needed: list[str]
+) -> None:
     grid = {key: [value] for key, value in REPORT.items()} | {axis: values}
-    grid |= {"dataset": DATASETS, "lr": [0.0001], "start": ["pretrained"], "seed": SEEDS}
+    grid |= {"dataset": datasets, "lr": [0.0001], "start": ["pretrained"], "seed": SEEDS}
     listed = [f"grid.{key}=[{','.join(map(str, values))}]" for key, values in grid.items()]
-    settings = [
-        word for setting in needed + listed for word in ("-S", f"sample/params.yaml:{setting}")
-    ]
+    settings = [word for setting in needed + listed for word in ("-S", setting)]
     subprocess.run(["git", "checkout", "-q", "HEAD", "--", "."], cwd=folder, check=True)
-    command = ["dvc", "exp", "run", "sample/dvc.yaml:evidence", *settings]
-    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run(["dvc", "exp", "run", "evidence", *settings], cwd=folder, check=True)
 
 
 def right(folder: Path, dataset: str, backbone: str, freezing: str, recipe: str) -> np.ndarray:
     """bool [seeds, test images]"""
     runs = [Run(dataset, "all", backbone, 0.0001, freezing, recipe, "pretrained", s) for s in SEEDS]
-    paths = [folder / "sample" / run.path("predictions", "npz") for run in runs]
+    paths = [folder / run.folder / PREDICTIONS for run in runs]
     found = [evidence.tested(predictions.load(path)) for path in paths]
     return np.stack([one.right[one.chosen] for one in found])
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 from ruamel.yaml import YAML
 
-from benchmarks.noop import make
+from benchmarks.noop import SIZES, make
 
 MORE = 3  # runs in one `dvc repro`
 
@@ -25,11 +25,12 @@ MORE = 3  # runs in one `dvc repro`
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--datasets", nargs="+", default=list(SIZES), help="those of the grid")
     args = parser.parse_args()
     first = None
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder, "study")
-        make(study, full=False)
+        make(study, args.datasets, full=False)
         for runs in args.runs:
             grow(study, runs)
             found = measure(study)
@@ -57,15 +58,15 @@ def reseeded(study: Path, entry: dict, seed: int) -> dict:
     """The run's entry with another seed; its outputs are written as the fake command would."""
     outs = []
     for out in entry["outs"]:
-        path = out["path"].replace("-0.", f"-{seed}.")
+        path = f"{out['path'].removesuffix('-0')}-{seed}"
         md5 = hashlib.md5(path.encode()).hexdigest()
         (study / path).write_text(path)
         outs.append(out | {"path": path, "md5": md5, "size": len(path)})
-    return entry | {"cmd": entry["cmd"].replace("-0.", f"-{seed}."), "outs": outs}
+    return entry | {"cmd": f"{entry['cmd'].removesuffix('-0')}-{seed}", "outs": outs}
 
 
 def measure(study: Path) -> dict[str, float]:
-    names = [f"train@{path.stem}" for path in sorted((study / "metrics/runs").glob("*.json"))]
+    names = [f"train@{path.name}" for path in sorted((study / "metrics/runs").iterdir())]
     one, more = repro(study, "-s", "-f", names[0]), repro(study, "-s", "-f", *names[: 1 + MORE])
     return {"one run by itself": one, "a further run": (more - one) / MORE}
 

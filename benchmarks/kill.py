@@ -1,7 +1,7 @@
 """Kill the sample at random instants, start it again, and compare with a run never disturbed.
 
 In turn the stage, DVC, a Ray worker, the Ray node and a warm process are killed with SIGKILL. At
-the end every file under sample/metrics but what tells times has to be the same, byte for byte, and
+the end every result under sample/metrics has to be the same, byte for byte, and
 after each kill no process may be left. `PYTHONPATH=. python benchmarks/kill.py` (with
 requirements-ray.txt)
 """
@@ -19,15 +19,15 @@ from pathlib import Path
 import psutil
 
 from benchmarks.common import ROOT
-from tests.study import results
+from tests.study import drawn, results
 
 METRICS = "sample/metrics"
-DVC = ["dvc", "repro", "sample/dvc.yaml"]
+DVC = ["dvc", "--cd", "sample", "repro"]
 CLUSTER = [sys.executable, "-m", "cluster.run", "--pipeline", "sample/dvc.yaml", "--threads", "1"]
 # What is killed → the command it is killed under, and how to know its process.
 TARGETS = {
     "stage": (DVC, lambda words: "stages." in words),
-    "dvc": (DVC, lambda words: "dvc repro" in words and "sh -c" not in words),
+    "dvc": (DVC, lambda words: "sample repro" in words and "sh -c" not in words),
     "ray worker": (CLUSTER, lambda words: words.startswith("ray::reproduce")),
     "ray node": (CLUSTER, lambda words: "/raylet/raylet " in words),
     "warm process": (CLUSTER, lambda words: "cluster.warm" in words),
@@ -38,14 +38,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--tiny", action="store_true", help="the sample of the tests: two runs")
     args = parser.parse_args()
     rng, killed, differ = random.Random(args.seed), 0, []
     with tempfile.TemporaryDirectory() as folder:
-        calm = clone(Path(folder, "calm"))
+        calm = clone(Path(folder, "calm"), args.tiny)
         finish(calm)
         while killed < args.kills:
-            disturbed = clone(Path(folder, f"disturbed-{killed}"))
-            killed = disturb(disturbed, killed, args.kills, rng)
+            disturbed = clone(Path(folder, f"disturbed-{killed}"), args.tiny)
+            killed = disturb(disturbed, killed, args, rng)
             finish(disturbed)
             expected, found = (results(study / METRICS) for study in (calm, disturbed))
             differ += [path for path in expected if expected[path] != found.get(path)]
@@ -57,15 +59,15 @@ def finish(folder: Path) -> None:
         raise SystemExit(f"failed: {folder.with_suffix('.log').read_text()[-2000:]}")
 
 
-def disturb(folder: Path, killed: int, kills: int, rng: random.Random) -> int:
+def disturb(folder: Path, killed: int, args: argparse.Namespace, rng: random.Random) -> int:
     """Start and kill until enough were killed, or nothing is left to kill; how many were."""
     process = None
-    while killed < kills:
-        name = list(TARGETS)[killed % len(TARGETS)]
+    while killed < args.kills:
+        name = args.targets[killed % len(args.targets)]
         command, is_target = TARGETS[name]
         if not process or process.poll() is not None:
             process = run(folder, command)
-        if hit(process, is_target, rng.uniform(0, 30)):
+        if hit(process, is_target, rng.uniform(0, 2 if args.tiny else 30)):
             killed += 1
             print(f"{killed}: killed the {name} at {progress(folder)} runs", flush=True)
         elif process.wait() == 0:
@@ -78,9 +80,11 @@ def disturb(folder: Path, killed: int, kills: int, rng: random.Random) -> int:
     return killed
 
 
-def clone(folder: Path) -> Path:
+def clone(folder: Path, tiny: bool = False) -> Path:
+    """The repository, to make all of its sample anew."""
+    if tiny:
+        return drawn(folder).folder.parent
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
-    # All that is to be made is to be made anew.
     (folder / "sample/dvc.lock").unlink()
     return folder
 
@@ -140,7 +144,7 @@ def works_in(process: psutil.Process, folder: Path) -> bool:
 
 
 def progress(folder: Path) -> int:
-    return len(list((folder / "sample/metrics/runs").glob("*.json")))
+    return len(list((folder / "sample/metrics/runs").glob("*")))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("split", type=Path)
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 4])
+    help = "the large data set's size, as a multiple of the machine's memory"
+    parser.add_argument("--large", type=float, default=1.5, help=help)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = Study(folder, args.split, None, keep_features=False)
@@ -48,17 +50,19 @@ def main() -> None:
             rows = ", ".join(f"{e}: {p} MiB" for e, p in zip(args.epochs, peaks, strict=True))
             growth = peaks[-1] / peaks[0]
             print(f"peak memory by epochs, {freezing}: {rows}; {growth:.2f} × the first")
-        pixels = larger_than_memory(study.folder / "data/packed/ab")
+        pixels = larger_than_memory(study.folder / "data/packed/ab", args.large)
         memory = peak(study, "frozen", 1)
         print(
             f"{pixels / 2**30:.0f} GiB of pixels, {total() / 2**30:.0f} GiB of memory: {memory} MiB"
         )
 
 
-def larger_than_memory(folder: Path, side: int = 6000, size: int = 32, tested: int = 8) -> int:
-    """Make the packed data set one of square images, 1.5 times memory in all; bytes of pixels."""
+def larger_than_memory(
+    folder: Path, times: float, side: int = 6000, size: int = 32, tested: int = 8
+) -> int:
+    """Make the packed data set one of square images, so many times memory in all; its bytes."""
     image, prepared = side * side * 3, size * size * 3
-    n = int(1.5 * total()) // image
+    n = int(times * total()) // image
     train, test = range(n), range(tested)
     index = {
         "classes": ["a", "b"],
@@ -94,7 +98,12 @@ def peak(study: Study, freezing: str, epochs: int) -> int:
     settings["train"]["epochs"] = epochs
     YAML().dump(settings, path)
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, *f"train ab all resnet18 0.001 {freezing} scratch 0".split()],
+        [
+            sys.executable,
+            "-c",
+            PEAK,
+            *f"train ab all resnet18 0.001 {freezing} default scratch 0".split(),
+        ],
         cwd=study.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,

@@ -3,6 +3,7 @@
 `PYTHONPATH=. python benchmarks/startup.py`
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,9 @@ step.Adam(models.build("resnet18", 2, sys.argv[1], 0).parameters(), lr=1e-3)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "scratch.pth")
         models.save_empty(checkpoint)
@@ -36,7 +40,7 @@ def main() -> None:
             return time.perf_counter() - started
 
         contestants = {"tutorial": lambda _: seconds(THEIRS), "ours": lambda _: seconds(OURS)}
-        show("start-up", alternate(contestants, rounds=5), "s")
+        show("start-up", alternate(contestants, rounds), "s")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ def main() -> None:
     parser.add_argument("--precision", choices=["default", "bfloat16"], default="default")
     parser.add_argument("--cuda-graph", action="store_true")
     parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
+    parser.add_argument("--datasets", nargs="+", default=list(SIZES), help="those of the grid")
     args = parser.parse_args()
-    sizes = {name: [n // args.shrink for n in parts] for name, parts in SIZES.items()}
+    sizes = {name: [n // args.shrink for n in SIZES[name]] for name in args.datasets}
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), sizes, args)
         study = params.load(Path(folder, "params.yaml"))
@@ -59,6 +60,7 @@ def prepare(folder: Path, sizes: dict, args) -> None:
     settings = YAML().load(ROOT / "params.yaml")
     chosen = {"epochs": args.epochs, "precision": args.precision, "cuda_graph": args.cuda_graph}
     settings["train"].update(chosen)
+    settings["grid"]["dataset"] = args.datasets
     YAML().dump(settings, folder / "params.yaml")
     (folder / "data/weights").mkdir(parents=True)
     for backbone, start in product(settings["grid"]["backbone"], settings["grid"]["start"]):
@@ -86,8 +88,8 @@ def train(folder: Path, grid: params.Grid, at_once: int) -> float:
     started = time.perf_counter()
     first, *others = grid.lr
     for rates in ([first], others):
-        axes = (grid.images, grid.backbone, rates, grid.freezing, grid.start, grid.seed)
-        runs = product(grid.dataset, *axes)
+        axes = (grid.images, grid.backbone, rates, grid.freezing, grid.recipe, grid.start)
+        runs = product(grid.dataset, *axes, grid.seed)
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(run, runs))
     return time.perf_counter() - started

@@ -10,27 +10,25 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.kill import METRICS, clone
+from benchmarks.kill import CLUSTER, METRICS, clone
+from benchmarks.kill import DVC as REPRO
 from tests.study import results
-
-PIPELINE = "sample/dvc.yaml"
-REPRO = ["dvc", "repro", PIPELINE]
-CLUSTER = [sys.executable, "-m", "cluster.run", "--pipeline", PIPELINE, "--threads", "1"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
-    workers = str(parser.parse_args().workers)
+    parser.add_argument("--tiny", action="store_true", help="the sample of the tests: two runs")
+    args = parser.parse_args()
+    workers = str(args.workers)
     with tempfile.TemporaryDirectory() as folder:
-        start = clone(Path(folder, "start"))
+        start = clone(Path(folder, "start"), args.tiny)
         for stage in ("pack", "pretrain"):
-            run(start, ["dvc", "repro", f"{PIPELINE}:{stage}"])
+            run(start, [*REPRO, stage])
         contestants = {
             "one after another, all cores": ([REPRO], {}),
             "one after another, one thread": ([REPRO], {"OMP_NUM_THREADS": "1"}),

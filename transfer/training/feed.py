@@ -68,7 +68,7 @@ class Feed:
             cut = augment.crop_batch(self.data, chosen, crops)
             cut = augment.transformed(cut, crops.seed[chosen], self.transforms)
             images = self._prepared(cut)
-            return images.pin_memory() if self.threads else images
+            return images.pin_memory() if self.device.type == "cuda" else images
 
         for images in ahead(prepared, groups, self.threads):
             yield images.to(self.device, non_blocking=True)
