@@ -4,8 +4,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .PHONY: sample test lint experiments lock
 
 sample: .venv/installed  ## the study in miniature, on drawn images
-	dvc repro sample/dvc.yaml
+	cd sample && dvc repro
 	@cat sample/metrics/tables.md
+
+sample/dvc.yaml: dvc.yaml  ## one text for both pipelines
+	cp $< $@
 
 test: .venv/installed
 	python -m pytest
@@ -15,10 +18,10 @@ lint: .venv/installed
 	ruff format --check .
 
 # Of all that DVC knows: what was changed, and the accuracy of the setting recommended then.
-DROP = .*\.(accuracy|baseline|test_images|json|yaml)$$|.*\b(data|metrics)/.*|Created|State|Executor
+DROP = (rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stages|transfer|Created|State|Executor
 
-experiments: .venv/installed  ## what was tried by `dvc exp run`, in one short table
-	@dvc exp show --only-changed --hide-workspace --drop '$(DROP)'
+experiments: .venv/installed  ## what was tried by `dvc exp run`; of the sample with IN=sample
+	@dvc --cd $(or $(IN),.) exp show --only-changed --hide-workspace --drop '$(DROP)'
 
 lock:  ## pin the newest versions that pyproject.toml allows
 	uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \

@@ -3,17 +3,19 @@ settings, accuracies and figures differ. It compares the working tree with a com
 neither data nor a GPU."""
 
 import argparse
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from ruamel.yaml import YAML
+
 from review import page
-from transfer import cli, files
+from transfer import cli, code, files
 from transfer.commands import call, error_line, following, succeeded
 
 WHAT = {"A": "is new", "D": "is gone", "M": "changed", "T": "changed"}
@@ -23,12 +25,14 @@ def main() -> None:
     args = parse()
     base, head = commit(args.base), commit(args.head)
     os.chdir(git("rev-parse", "--show-toplevel").strip())
-    locks = [lock(pipeline) for pipeline in git("ls-files", "dvc.yaml", "*/dvc.yaml").split()]
+    pipelines = git("ls-files", "dvc.yaml", "*/dvc.yaml").split()
+    locks = [lock(pipeline) for pipeline in pipelines]
+    repositories = sorted({repository(pipeline) for pipeline in pipelines})
     text = page.write(
         base[:10],
         locks,
-        dvc_json("metrics", "diff", "--all", base),
-        dvc_json("params", "diff", base),
+        differing(repositories, "metrics", "diff", "--all", base),
+        differing(repositories, "params", "diff", base),
         pictures(base, head),
     )
     if args.output:
@@ -37,8 +41,11 @@ def main() -> None:
         print(text, end="")
     stale = [lock.pipeline for lock in locks if lock.stale]
     if args.check and stale:
-        redo = f"run `dvc repro {' '.join(stale)}` and commit what it makes"
-        raise cli.UserError(f"the dvc.lock of {', '.join(stale)} is out of step; {redo}")
+        redo = ", ".join(f"`{page.redo(pipeline)}`" for pipeline in stale)
+        raise cli.UserError(
+            f"the dvc.lock of {', '.join(stale)} is out of step; "
+            f"run {redo} and commit what it makes"
+        )
 
 
 def parse() -> argparse.Namespace:
@@ -63,7 +70,8 @@ def commit(name: str) -> str:
 
 
 def lock(pipeline: str) -> page.Lock:
-    """How a dvc.yaml's lock stands, judged by DVC; data that are not here are taken to be as the
+    """How a dvc.yaml's lock stands, judged by DVC, but for an edit that code.digest knows to mean
+    nothing; data that are not here are taken to be as the
     lock says. Raises UserError for a dvc.yaml that DVC cannot read."""
     folder = Path(pipeline).parent
     if not (folder / "dvc.lock").is_file():
@@ -73,6 +81,8 @@ def lock(pipeline: str) -> page.Lock:
         return page.Lock(pipeline, [])
     # What follows a stage that fails is not looked at; each by itself is.
     stale |= stale_stages(folder, "--single-item")
+    if "code" in stale:  # it runs after any edit, and its outputs change where meaning did
+        stale = stale - {"code"} | of_other_code(folder)
     graph = succeeded(dvc("dag", "--dot", folder=folder))
     return page.Lock(pipeline, sorted(stale), len(following(graph, stale)))
 
@@ -88,6 +98,21 @@ def stale_stages(folder: Path, *options: str) -> set[str]:
     if done.returncode and not stale:
         raise cli.UserError(error_line(done))
     return stale
+
+
+def of_other_code(folder: Path) -> set[str]:
+    """The stages whose code, by the hashes in dvc.lock, is not the code that is here."""
+    recorded = {
+        (stage, Path(dep["path"]).name): dep["md5"]
+        for stage, entry in YAML(typ="safe").load(folder / "dvc.lock")["stages"].items()
+        for dep in entry.get("deps", [])
+        if Path(dep["path"]).parent == Path("data/code")
+    }
+    here = {
+        script: hashlib.md5(code.recorded(script, folder).encode()).hexdigest()
+        for script in {script for _, script in recorded}
+    }
+    return {stage for (stage, script), md5 in recorded.items() if md5 != here[script]}
 
 
 def pictures(base: str, head: str) -> list[page.Picture]:
@@ -110,8 +135,18 @@ def address(path: str, commit: str) -> str | None:
     return f"{server}/{repository}/raw/{commit}/{quote(path)}" if server and repository else None
 
 
-def dvc_json(*arguments: str) -> Any:
-    return json.loads(succeeded(dvc(*arguments, "--json")) or "{}")
+def repository(pipeline: str) -> Path:
+    """The folder of the DVC repository that a dvc.yaml is of: the sample has one of its own."""
+    return next(folder for folder in Path(pipeline).parents if (folder / ".dvc").is_dir())
+
+
+def differing(repositories: list[Path], *command: str) -> page.Diff:
+    """What a DVC command says of each, as JSON, by file."""
+    found = {}
+    for folder in repositories:
+        said = json.loads(succeeded(dvc(*command, "--json", folder=folder)) or "{}")
+        found |= {str(folder / file): entries for file, entries in said.items()}
+    return found
 
 
 def dvc(*arguments: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:

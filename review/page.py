@@ -4,6 +4,7 @@ import html
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transfer.stats import Difference, newcombe
@@ -13,6 +14,7 @@ LIMIT = 65536  # characters of a comment on GitHub
 WIDEST = 100  # characters of a cell
 
 METRICS = ("accuracy", "baseline")
+TRAINED = {"device": "on", "packages": "with"}
 # One line each: a comment on GitHub breaks where its source does.
 ACCURACY = (
     "*Accuracy* is that of the best test epoch, *baseline* the same from random weights; changes "
@@ -92,7 +94,7 @@ def write(
     values = settings(params)
     summary = [
         *map(lock_words, locks),
-        *(f"{code(file)}: {tally(of)}{recommended(metrics[file])}" for file, of in found.items()),
+        *(f"{code(file)}: {tally(of)}{trained(metrics[file])}" for file, of in found.items()),
         f"settings: {len(values) or 'none'} changed",
         f"figures: {len(pictures) or 'none'} changed",
     ]
@@ -100,6 +102,7 @@ def write(
     sections = [
         Section(f"{MARK}\n### What this changes, compared with {base}\n"),
         Section("".join(f"- {words}\n" for words in summary)),
+        *(recommended(file, entries) for file, entries in sorted(metrics.items())),
         *tables,
         Section(meaning([line for table in tables for line in table.items])),
         Section(
@@ -121,8 +124,14 @@ def lock_words(lock: Lock) -> str:
     what = names(lock.stale)
     if lock.following:
         what += f", then perhaps {lock.following} that build on their outputs"
-    redo = code(f"dvc repro {lock.pipeline}")
-    return f"{start}**dvc.lock is out of step.** {redo} would run {what}"
+    again = code(redo(lock.pipeline))
+    return f"{start}**dvc.lock is out of step.** {again} would run {what}"
+
+
+def redo(pipeline: str) -> str:
+    """The command that brings a pipeline's lock into step."""
+    folder = Path(pipeline).parent
+    return "dvc repro" if folder == Path() else f"cd {folder} && dvc repro"
 
 
 def names(stages: list[str]) -> str:
@@ -141,14 +150,16 @@ def rows(entries: Entries) -> list[Row]:
     too."""
     values: dict[tuple[str, str], dict[str, Pair]] = defaultdict(dict)
     for key, entry in entries.items():
-        if match := re.fullmatch(r"([^.]+)\.(.+)\.(accuracy|baseline)", key):
+        if match := re.fullmatch(r"rows\.([^.]+)\.(.+)\.(accuracy|baseline)", key):
             values[match[1], match[2]][match[3]] = entry["old"], entry["new"]
-    n_test = {
-        dataset: (entry.get("old"), entry.get("new"))
-        for dataset, _ in values
-        for entry in [entries.get(f"{dataset}.test_images", {})]
-    }
+    n_test = {dataset: pair(entries, f"rows.{dataset}.test_images") for dataset, _ in values}
     return [Row(*key, found, n_test[key[0]]) for key, found in sorted(values.items())]
+
+
+def pair(entries: Entries, key: str) -> tuple[Any, Any]:
+    """Before and after; None where there is none."""
+    entry = entries.get(key, {})
+    return entry.get("old"), entry.get("new")
 
 
 def tally(found: list[Row]) -> str:
@@ -162,14 +173,34 @@ def tally(found: list[Row]) -> str:
     return words
 
 
-def recommended(entries: Entries) -> str:
-    """The data sets for which the setting recommended has another accuracy than before."""
+def trained(entries: Entries) -> str:
+    """On what, and with which packages, the runs of each side were trained."""
+    pairs = {key: pair(entries, f"trained.{key}") for key in TRAINED}
+    if not any(value for sides in pairs.values() for value in sides):
+        return ""
     moved = [
-        f"{code(key.removesuffix('.recommended'))} {shown(entry['old'])} → {shown(entry['new'])}"
-        for key, entry in sorted(entries.items())
-        if key.endswith(".recommended") and entry["old"] != entry["new"]
+        f"{words} {' → '.join(map(value, pairs[key]))}"
+        for key, words in TRAINED.items()
+        if pairs[key][0] != pairs[key][1]
     ]
-    return f"; of the setting recommended: {', '.join(moved)}" if moved else ""
+    same = [f"{words} {value(pairs[key][1])}" for key, words in TRAINED.items()]
+    return f"; **trained {', '.join(moved)}**" if moved else f"; both trained {', '.join(same)}"
+
+
+def recommended(file: str, entries: Entries) -> Section:
+    """A line for each data set whose recommended setting, or its accuracy, changed."""
+    words = f"#### Recommended setting, {code(file)}\n\n{head('data set', 'before', 'after')}"
+    datasets = sorted(key.removeprefix("chosen.") for key in entries if key.startswith("chosen."))
+    lines = []
+    for dataset in datasets:
+        chosen, setting = (pair(entries, f"{kind}.{dataset}") for kind in ("chosen", "setting"))
+        if chosen[0] != chosen[1] or setting[0] != setting[1]:
+            sides = [
+                f"{value(name)} {shown(accuracy)}"
+                for name, accuracy in zip(setting, chosen, strict=True)
+            ]
+            lines.append(line(code(dataset), *sides))
+    return Section(words, lines, "settings recommended")
 
 
 def accuracies(file: str, found: list[Row]) -> Section:

@@ -1,6 +1,7 @@
 """Fetch the Kaggle archive that params.yaml names under download.KEY to data/raw/KEY.zip."""
 
 import argparse
+from pathlib import Path
 
 from transfer import cli, kaggle, params
 
@@ -9,11 +10,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.download", description=__doc__)
     parser.add_argument("key", help="a key under download in params.yaml")
     key = parser.parse_args().key
-    sources = params.load().download or {}
-    if key not in sources:
-        known = ", ".join(sources) or "nothing"
-        raise cli.UserError(f"params.yaml: download has no {key!r}; it has {known}")
-    kaggle.fetch(sources[key], f"data/raw/{key}.zip")
+    source = params.entry("download", params.load().download, key)
+    target = Path(f"data/raw/{key}.zip")
+    if kaggle.fetched(source, target):
+        print(f"{target}: is {source.kaggle} version {source.version} already")
+    else:
+        kaggle.fetch(source, target)
 
 
 if __name__ == "__main__":

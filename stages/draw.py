@@ -1,30 +1,23 @@
-"""Draw the images of the sample study, and a contact sheet of them."""
+"""Draw a data set of the sample study: data/raw/<data set>/<class>/<0000>.png."""
 
-from transfer import cli, draw, files, params, sheet
+import argparse
+
+from transfer import cli, draw, files, params
 
 
 def main() -> None:
-    settings = params.load().draw
-    if settings is None:
-        raise cli.UserError("params.yaml: draw: missing key; run in sample/, or add it")
-    for dataset in settings.images:
-        draw.painters(dataset)
-    for dataset in settings.images:
-        write_dataset(settings, dataset)
-    with files.replacing("metrics/contact_sheet.png") as part:
-        sheet.contact_sheet(settings).save(part, format="PNG", optimize=True)
-    for dataset in settings.images:
-        print(f"draw {dataset}: {sheet.amount(settings, dataset)}")
-
-
-def write_dataset(settings: params.Draw, dataset: str) -> None:
-    """Write data/raw/<data set>/<class>/<0000>.png, every image or none."""
+    parser = argparse.ArgumentParser(prog="python -m stages.draw", description=__doc__)
+    parser.add_argument("dataset", help="a key under draw in params.yaml")
+    dataset = parser.parse_args().dataset
+    settings = params.entry("draw", params.load().draw, dataset)
+    painters = draw.painters(dataset)
     with files.replacing(f"data/raw/{dataset}") as part:
-        for name in draw.painters(dataset):
+        for name in painters:
             (part / name).mkdir(parents=True)
-            for index in range(settings.images[dataset]):
-                image = sheet.picture(settings, dataset, name, index)
+            for index in range(settings.images):
+                image = draw.picture(settings, dataset, name, index)
                 image.save(part / name / f"{index:04}.png")
+    print(f"{dataset}: {len(painters)} classes of {settings.images} images")
 
 
 if __name__ == "__main__":

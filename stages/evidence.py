@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer import cli, evidence, files, params
-from transfer.runs import Run, rows
+from transfer.runs import PREDICTIONS, RECORD, Run, all_runs, rows
 from transfer.training import predictions
 
 
@@ -21,7 +21,9 @@ def main() -> None:
             write(folder / f"curves/{name}.csv", CURVE, curves(grid, name))
             own = [row for row in found["rows"] if row["dataset"] == name]
             write(folder / f"confusion/{name}.csv", CONFUSION, confusion(grid, own))
-    files.write_json("metrics/summary.json", evidence.summary(found, grid))
+    records = [files.read_json(run.written(RECORD)) for run in all_runs(grid)]
+    trained = {"trained": evidence.trained_with(records)}
+    files.write_json("metrics/summary.json", evidence.summary(found, grid) | trained)
     files.write_json("metrics/evidence.json", found)
 
 
@@ -69,7 +71,7 @@ def tested(run: Run) -> evidence.Tested:
 
 def loaded(run: Run) -> dict[str, predictions.Predictions]:
     """Raises UserError for a run not trained."""
-    return predictions.load(run.written("predictions", "npz"))
+    return predictions.load(run.written(PREDICTIONS))
 
 
 if __name__ == "__main__":

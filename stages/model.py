@@ -3,8 +3,6 @@
 import argparse
 import subprocess
 import sys
-from dataclasses import fields, replace
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
@@ -12,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages import train
-from transfer import cli, exported, files, params, saved, stats
+from transfer import cli, exported, files, params, recommend, saved, stats
 from transfer.progress import watched
-from transfer.runs import Run, runs
+from transfer.runs import PREDICTIONS, RECORD, Run, known
 from transfer.training import engine, features, models, packed, predictions
+from transfer.training import run as training
 
 CLOSE = 1e-3
 """Confidences this near are the same: twice the steps of the float16 that they are kept in."""
@@ -52,20 +50,13 @@ def parse() -> argparse.Namespace:
 
 def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
     """The run of that name, or the best. Raises UserError for what the grid does not have."""
-    if dataset not in grid.dataset:
-        raise cli.UserError(f"{dataset}: not in params.yaml's grid.dataset: {grid.dataset}")
-    known = {run.name: run for run in runs(grid, dataset)}
-    if name:
-        if name in known:
-            return known[name]
-        close = ", ".join(get_close_matches(name, known) or list(known)[:3])
-        raise cli.UserError(f"{name}: no run of {dataset} in params.yaml's grid; close are {close}")
+    if name or dataset not in grid.dataset:
+        return known(grid, dataset, name or "")
     choices = files.read_json("metrics/evidence.json")["choices"]
     try:
         first = next(choice for choice in choices if choice["dataset"] == dataset)
-        axes = {field.name: first[field.name] for field in fields(Run) if field.name != "seed"}
-        return known[Run(**axes, seed=grid.seed[0]).name]
-    except (KeyError, StopIteration):
+        return known(grid, dataset, recommend.run_of(first, grid).name)
+    except (cli.UserError, KeyError, StopIteration):
         raise cli.UserError(
             "metrics/evidence.json: of another grid than params.yaml's; run `dvc repro evidence`"
         ) from None
@@ -83,30 +74,28 @@ def check_files(output: Path, onnx: str | None) -> None:
 def load(run: Run, pack: params.Pack) -> packed.Packed:
     """The run's images. Raises UserError if they are not those that it was trained on."""
     data = packed.load(f"data/packed/{run.dataset}")
-    recorded = files.read_json(run.written("runs"))
+    recorded = files.read_json(run.written(RECORD))
     if recorded["data"] != data.sha256 or data.size != pack.size:
         raise cli.UserError(
             f"{run.name}: trained on other images than data/packed/{run.dataset} and params.yaml "
             "have; `dvc repro` first"
         )
-    if run.images != "all":
-        data = replace(data, train=packed.fewer(data.train, run.images))
-    return data
+    return training.images(run)
 
 
 def keep(run: Run, settings: params.Params, data: packed.Packed, output: Path) -> None:
     """Train, compare with the run's own predictions, and write the model."""
     trained_by = settings.trained_by(run.recipe)
-    device = train.check(trained_by, data)
+    device = training.check(trained_by, data)
     protocol = engine.Protocol(lr=run.lr, seed=run.seed, **trained_by.protocol)
-    before = predictions.load(run.written("predictions", "npz"))
+    before = predictions.load(run.written(PREDICTIONS))
     if len(before["test"].predicted) != protocol.epochs:
         raise cli.UserError(
             f"{run.name}: trained with another train.epochs than params.yaml's; `dvc repro` first"
         )
     chosen = predictions.chosen_epoch(before)
     model, curve = trained(run, data, protocol, device, chosen + 1)
-    record = train.record(run, curve, chosen, data, device)
+    record = training.record(run, curve, chosen, data, device)
     found = saved.probabilities(model, test_images(data))
     compare(run, before["test"], chosen, found, record)
     state, needed = stored(run, model)
@@ -124,9 +113,9 @@ def trained(
 ) -> tuple[nn.Module, list[engine.Epoch]]:
     """The network as it stood after so many epochs, in eval(), and its curve.
 
-    A kept backbone pass (train.fit) would be faster and leave the batch-norm statistics out.
+    A kept backbone pass (run.fit) would be faster and leave the batch-norm statistics out.
     """
-    model = protocol.build(run.backbone, len(data.classes), train.weights(run))
+    model = protocol.build(run.backbone, len(data.classes), training.weights(run))
     name, head = models.head_name(model), models.head(model)
     if run.freezing == "frozen":
         passes = features.compute(model, data, protocol, device)
@@ -154,7 +143,7 @@ def compare(
     apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > CLOSE
     if not (differ := int((classes | apart).sum())):
         return
-    then = files.read_json(run.written("runs"))
+    then = files.read_json(run.written(RECORD))
     on = [f"{made['device']} with torch {made['versions']['torch']}" for made in (then, record)]
     print(
         f"warning: {differ} of {len(found)} test images are predicted otherwise than by the run, "
@@ -169,7 +158,7 @@ def stored(run: Run, model: nn.Module) -> tuple[saved.State, bool]:
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     if run.freezing in ("finetuned", "lpft"):
         return state, False
-    kept = saved.differing(state, models.load_checkpoint(train.weights(run)))
+    kept = saved.differing(state, models.load_checkpoint(training.weights(run)))
     return kept, len(kept) < len(state)
 
 
@@ -181,7 +170,7 @@ def describe(
     found: np.ndarray,
     needed: bool,
 ) -> saved.Card:
-    trained_by, start = settings.trained_by(run.recipe), train.weights(run)
+    trained_by, start = settings.trained_by(run.recipe), training.weights(run)
     accuracy = float((found.argmax(1) == data.test.label).mean())
     low, high = stats.wilson(accuracy, len(found))
     return saved.Card(
@@ -199,7 +188,7 @@ def describe(
         high=high,
         n=len(found),
         start=start.as_posix(),
-        start_sha256=saved.sha256(start),
+        start_sha256=files.sha256(start),
         start_source=public_source(run, settings),
         start_needed=needed,
         data_sha256=data.sha256,

@@ -8,8 +8,8 @@ from transfer.training import packed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset")
+    parser = argparse.ArgumentParser(prog="python -m stages.pack", description=__doc__)
+    parser.add_argument("dataset", help="a key under datasets in params.yaml")
     dataset = parser.parse_args().dataset
     settings = params.load().pack
     with files.replacing(f"data/packed/{dataset}") as part:

@@ -1,28 +1,39 @@
-"""Check params.yaml before any stage starts.
+"""Check params.yaml before any stage starts, and write what stages depend on to data/settings.
 
-Its output never changes, so an edit of params.yaml reruns this stage and those that read what
-was edited, and no other.
+An edit of params.yaml reruns this stage and those that read what was edited, and no other: runs
+depend on their recipe's settings in data/settings, which stay the same bytes where they say the
+same, and all else on a file that never changes.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 
-from transfer import cli, files, params
+from transfer import cli, draw, files, params, runs
 from transfer.training import components, models
 
 
 def main() -> None:
-    checked = params.load()
-    check(checked)
-    files.write_text("data/params.ok", "params.yaml was checked\n")
-    print(f"params.yaml: {checked.runs} runs")
+    study = params.load()
+    check(study)
+    with files.replacing("data/settings") as folder:
+        files.write_text(folder / "checked", "params.yaml was checked\n")
+        # What clear() goes by: where this is of another commit, DVC runs the stage again.
+        files.write_json(folder / "study.json", [study.grid.model_dump(), list(study.datasets)])
+        for recipe, freezing in product(study.grid.recipe, study.grid.freezing):
+            settings = study.trained_by(recipe).deciding(freezing)
+            files.write_json(folder / f"{recipe}-{freezing}.json", settings)
+    gone = runs.clear(study)
+    cleared = f"; {len(gone)} old results cleared, DVC's cache has them" if gone else ""
+    print(f"params.yaml: {study.runs} runs{cleared}")
 
 
 def check(study: params.Params) -> None:
     """Raise UserError for a name that torch or torchvision lacks, and for settings that do not fit
     each other."""
     grid = study.grid
+    for dataset in study.draw:
+        draw.painters(dataset)
     models.check_backbones(grid.backbone)
     partial = [freezing for freezing in grid.freezing if freezing.startswith("last")]
     for backbone, freezing in product(grid.backbone, partial):

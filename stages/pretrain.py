@@ -13,23 +13,23 @@ from transfer.training.checkpoint import Checkpoint, alone, fingerprint
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("backbone")
+    parser = argparse.ArgumentParser(prog="python -m stages.pretrain", description=__doc__)
+    parser.add_argument("backbone", help="a key under pretrain in params.yaml")
     backbone = parser.parse_args().backbone
     with alone(f"data/checkpoints/.pretrain-{backbone}.lock", f"pretrain {backbone}"):
         pretrain(backbone)
 
 
 def pretrain(backbone: str) -> None:
-    settings = params.load().pretrain
+    settings = params.entry("pretrain", params.load().pretrain, backbone)
     data = packed.load(f"data/packed/{settings.source}")
     scratch = f"data/weights/{backbone}-scratch.pth"
     models.save_empty(scratch)
     model = models.build(backbone, len(data.classes), scratch, settings.seed)
-    given = {name: value for name, value in settings if name not in ("source", "backbone")}
+    given = {name: value for name, value in settings if name != "source"}
     protocol = engine.Protocol(**given)
     bound = [Path(f"data/packed/{settings.source}/index.json"), Path(scratch)]
-    key = fingerprint(bound, protocol=asdict(protocol), backbone=backbone)
+    key = fingerprint("stages.pretrain", bound, protocol=asdict(protocol), backbone=backbone)
     checkpoint = Checkpoint(f"data/checkpoints/pretrain-{backbone}.pt", key, every=10)
     outcomes = engine.finetune(model, data, protocol, torch.device("cpu"), checkpoint)
     images = len(data.train) + len(data.test)

@@ -1,42 +1,31 @@
-"""Say which setting to take for each data set, with its evidence and what it costs.
+"""Say which setting to take for each data set, with its evidence and its cost.
 
-The text is printed and kept in metrics/recommendation.md, which DVC does not track: the time that
-runs took here would make the results of equal runs differ.
+The page is metrics/recommendation.md. How long the runs took on this machine is printed before it,
+and kept out of all that DVC tracks, since it differs between identical runs.
 """
 
-from pathlib import Path
-from typing import Any
-
 from transfer import cli, files, params, recommend
-from transfer.runs import Run
+from transfer.runs import RECORD
 
 
 def main() -> None:
     settings = params.load()
     grid, choices = settings.grid, files.read_json("metrics/evidence.json")["choices"]
-    sections = ["# Which setting for my images?"]
+    sections, times = ["# Which setting for my images?"], []
     for name in grid.dataset:
         own = [choice for choice in choices if choice["dataset"] == name]
-        timed = [choice | {"seconds": seconds(choice, grid)} for choice in own]
+        runs = [recommend.run_of(choice, grid) for choice in own]
+        costs = [files.read_json(run.written(RECORD))["flops"] for run in runs]
         similar = [
             files.read_json(f"metrics/similarity/{name}-{backbone}.json")
             for backbone in grid.backbone
         ]
         dataset = settings.datasets[name]
-        sections.append(recommend.write(dataset, timed, similar, dataset.folders.classes))
+        sections.append(recommend.write(dataset, own, costs, similar))
+        times += [(run.name, seconds) for run in runs if (seconds := recommend.seconds(run))]
     text = "\n\n".join(sections) + "\n"
     files.write_text("metrics/recommendation.md", text)
-    print(text, end="")
-
-
-def seconds(choice: dict[str, Any], grid: params.Grid) -> float | None:
-    """What a run took; of frozen runs, which share a pass of the backbone, with that pass."""
-    rates = grid.lr if choice["freezing"] == "frozen" else [choice["lr"]]
-    axes = ("dataset", "images", "backbone", "freezing", "recipe", "start")
-    runs = [Run(**{key: choice[key] for key in axes}, lr=lr, seed=grid.seed[0]) for lr in rates]
-    paths = [Path(run.path("timing")) for run in runs]
-    found = [files.read_json(path)["seconds"] for path in paths if path.is_file()]
-    return max(found, default=None)
+    print(recommend.times(times), text, sep="\n\n", end="")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from transfer import cli, examples, figures, files, page, params, tables
-from transfer.evidence import best_run
+from transfer import cli, examples, figures, files, page, params, sheet, tables
+from transfer.evidence import best_run, trained_with
 from transfer.measures import MEASURES
-from transfer.runs import Run, label, runs
+from transfer.runs import PREDICTIONS, RECORD, Run, all_runs, label
 from transfer.training import packed, predictions
 
 SHOWN = ("batchnorm_frechet", "knn_accuracy", "leep")
@@ -33,9 +33,12 @@ def main() -> None:
         folder.mkdir(parents=True)
         for name, picture in pictures.items():
             figures.save(picture, folder / f"{name}.png")
+        if settings.draw:
+            sheet.contact_sheet(settings.draw).save(folder / "contact_sheet.png", optimize=True)
     drawn = "Drawn images, no photographs: this shows the pipeline at work. "
     provenance = (drawn if settings.draw else "") + made(grid)
-    text = page.write(datasets, evidence, similar, audits, provenance, list(pictures))
+    shown = [*pictures, *["contact_sheet"] * bool(settings.draw)]
+    text = page.write(datasets, evidence, similar, audits, provenance, shown)
     files.write_text("metrics/report.md", text)
 
 
@@ -79,7 +82,7 @@ def looked_at(name, settings, evidence, leaked) -> dict[str, Figure | None]:
 
 def last(run: Run) -> tuple[predictions.Predictions, int]:
     """What a run predicted of the test images, and the epoch to take."""
-    parts = predictions.load(run.written("predictions", "npz"))
+    parts = predictions.load(run.written(PREDICTIONS))
     return parts["test"], predictions.chosen_epoch(parts)
 
 
@@ -105,25 +108,17 @@ def point(gain: dict[str, Any], similar: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def made(grid: params.Grid) -> str:
-    """Of how many runs the page is, on what data and device, with which versions."""
-    found = [
-        files.read_json(run.written("runs")) for name in grid.dataset for run in runs(grid, name)
-    ]
-    kinds = [", ".join(sorted({kind(run) for run in found})) for kind in KINDS]
+    """Of how many runs the page is, on what data and device, with which packages."""
+    found = [files.read_json(run.written(RECORD)) for run in all_runs(grid)]
     data = ", ".join(dict.fromkeys(f"{run['dataset']} {run['data'][:12]}" for run in found))
-    seeds = "seed" if len(grid.seed) == 1 else "seeds"
+    seeds = ", ".join(map(str, grid.seed))
+    trained = trained_with(found)
     return (
-        f"{len(found)} runs ({seeds} {kinds[0]}), on {kinds[1]}, with {kinds[2]}. "
+        f"{len(found)} runs ({'seed' if len(grid.seed) == 1 else 'seeds'} {seeds}), on "
+        f"{trained['device']}, with {trained['packages']}. "
         f"Pixels, by the start of their sha256: {data}. "
         "The commit that holds this page holds the code and, in dvc.lock, the hash of every file."
     )
-
-
-KINDS = (
-    lambda run: str(run["seed"]),
-    lambda run: run["device"],
-    lambda run: ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
-)
 
 
 if __name__ == "__main__":

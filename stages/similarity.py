@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from transfer import cli, files, params, similarity
 from transfer.training import augment, engine, models, packed
@@ -14,14 +15,17 @@ BATCH = 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset")
-    parser.add_argument("backbone")
+    parser = argparse.ArgumentParser(prog="python -m stages.similarity", description=__doc__)
+    parser.add_argument("dataset", help="a key under datasets in params.yaml")
+    parser.add_argument("backbone", help="a backbone that has weights in params.yaml")
     args = parser.parse_args()
     settings = params.load().pack
     data = packed.load(f"data/packed/{args.dataset}")
     model = models.source(args.backbone, f"data/weights/{args.backbone}-pretrained.pth")
-    observed = similarity.collect(model, batches(data, settings), engine.pick_device("auto"))
+    name, images = f"{args.dataset}, {args.backbone}", batches(data, settings)
+    shown = tqdm(images, name, -(-len(data.train) // BATCH), unit=" batches", disable=None)
+    observed = similarity.collect(model, shown, engine.pick_device("auto"))
+    print(f"{name}: {len(data.train)} images seen; measuring", flush=True)
     prototypes = models.head(model).weight.detach().cpu().numpy()
     found = similarity.measure(observed, data.train.label, prototypes)
     files.write_json(

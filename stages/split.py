@@ -15,9 +15,7 @@ def main() -> None:
     parser.add_argument("dataset", help="a key of datasets in params.yaml")
     name = parser.parse_args().dataset
     study = params.load()
-    if name not in study.datasets:
-        raise cli.UserError(f"params.yaml: datasets has no {name!r}, only {list(study.datasets)}")
-    report = split(name, study.datasets[name], study.split)
+    report = split(name, params.entry("datasets", study.datasets, name), study.split)
     print("\n".join(summary(report)))
 
 

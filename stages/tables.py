@@ -3,7 +3,7 @@
 from typing import Any
 
 from transfer import cli, files, params, tables
-from transfer.runs import Run
+from transfer.runs import RECORD, Run
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
 
 def read(run: Run) -> dict[str, Any]:
     """A run's metrics. Raises UserError when it has not been trained."""
-    return files.read_json(run.written("runs"))
+    return files.read_json(run.written(RECORD))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ rerun the transfer runs and leave the baselines alone.
 """
 
 import argparse
-import hashlib
 import shutil
 from pathlib import Path
 from urllib.error import URLError
@@ -17,12 +16,15 @@ from transfer.training import models
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("backbone")
+    parser = argparse.ArgumentParser(prog="python -m stages.weights", description=__doc__)
+    parser.add_argument("backbone", help="a key under weights in params.yaml")
     backbone = parser.parse_args().backbone
-    weights = (params.load().weights or {})[backbone]
-    with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
-        if weights.published:
+    weights = params.entry("weights", params.load().weights, backbone)
+    target = Path(f"data/weights/{backbone}-pretrained.pth")
+    with files.replacing(target) as part:
+        if target.is_file() and files.sha256(target).startswith(weights.sha256):
+            shutil.copyfile(target, part)  # fetched before, by other code
+        elif weights.published:
             fetch(backbone, weights, part)
         else:
             copy(backbone, weights, part)
@@ -62,8 +64,7 @@ def copy(backbone: str, weights: params.Weights, out: Path) -> None:
     source = Path(weights.source).expanduser()
     if not source.is_file():
         raise cli.UserError(f"{source}: no such weights file; check weights.{backbone}.source")
-    with open(source, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = files.sha256(source)
     if not digest.startswith(weights.sha256):
         raise cli.UserError(
             f"{source}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml says "

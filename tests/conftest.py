@@ -1,6 +1,10 @@
 """What the tests share: small drawn data sets, packed."""
 
+import os
 from pathlib import Path
+
+# Tests run side by side, and threads that wait for a busy core stall. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -14,7 +14,7 @@ from torchvision.models import resnet18
 from tests.conftest import ROOT, draw_split
 
 yaml = YAML()
-TIMED = {"timing", "recommendation.md"}
+LIVE = "live.csv"  # of the run that trained last
 
 
 class Study:
@@ -54,7 +54,7 @@ class Study:
         return json.loads((self.folder / path).read_text())
 
     def commit(self) -> None:
-        self.run("git", "add", ".")
+        self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", "x")
 
     def metrics(self, folder="metrics") -> dict[str, bytes]:
@@ -62,8 +62,8 @@ class Study:
 
 
 def results(root: Path) -> dict[str, bytes]:
-    """Everything under the folder, but what tells times."""
-    files = (path for path in root.rglob("*") if path.is_file() and not {*path.parts} & TIMED)
+    """Everything under the folder that DVC or git keeps."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != LIVE)
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
@@ -76,26 +76,30 @@ def save_weights(path: Path, seed: int) -> str:
     ]
 
 
+def data_set(name: str, **count) -> dict:
+    """An entry of `datasets`, of two classes that are divided into train and test."""
+    folders = {"train": {"a": "train/a", "b": "train/b"}, "test": {"a": "test/a", "b": "test/b"}}
+    place = {"title": name, "table": 0, "quadrant": "none", "source": f"data/raw/{name}"}
+    return place | {"folders": folders, "count": {"train": "all", "test": "all"} | count}
+
+
+def by_hand(settings: dict, **grid) -> None:
+    """Let a stage's script run on data/packed/ab: the grid holds but that, with ResNet-18."""
+    settings["datasets"] = {"ab": data_set("ab")}
+    settings["grid"].update(dataset=["ab"], backbone=["resnet18"])
+    settings["grid"].update(grid)
+
+
 def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     """Data sets of 4 + 3 images a class at 40 px, ResNet-18, one epoch; committed and not run."""
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+    folder.mkdir(exist_ok=True)
+    for name in ("dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     for name in ("cluster", "stages", "transfer"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     settings = yaml.load(ROOT / "params.yaml")
     settings["download"] = {}
-    folders = {"train": {"a": "train/a", "b": "train/b"}, "test": {"a": "test/a", "b": "test/b"}}
-    settings["datasets"] = {
-        name: {
-            "title": name,
-            "table": 0,
-            "quadrant": "none",
-            "source": f"data/raw/{name}",
-            "folders": folders,
-            "count": {"train": 4, "test": 3},
-        }
-        for name in datasets
-    }
+    settings["datasets"] = {name: data_set(name, train=4, test=3) for name in datasets}
     for seed, name in enumerate(datasets):
         draw_split(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
     digest = save_weights(folder / "data/raw/resnet18.pth", seed=0)
@@ -106,9 +110,40 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     settings["train"].update(epochs=1, device="cpu")
     yaml.dump(settings, folder / "params.yaml")
     made = Study(folder)
-    made.run("git", "init", "-q")
-    made.run("git", "config", "user.email", "a@example.org")
-    made.run("git", "config", "user.name", "a")
+    initialise(made)
     made.run("dvc", "init", "-q")
     made.commit()
     return made
+
+
+def drawn(folder: Path) -> Study:
+    """This repository as it is, with the sample made tiny: two data sets, two runs of one epoch.
+    Committed, and neither study run; commands run in sample/."""
+    listed = ["git", "ls-files", "-co", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in files.splitlines():
+        made = name.startswith("sample/metrics/") or name == "sample/dvc.lock"
+        if not made and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    settings = yaml.load(ROOT / "sample/params.yaml")
+    for name, count in {"things": (2, 1), "hearts_drops": (6, 4)}.items():
+        settings["draw"][name]["images"] = sum(count)
+        settings["datasets"][name]["count"] = dict(zip(("train", "test"), count, strict=True))
+    for name in ("arrows_bolts", "scans", "cells"):
+        del settings["draw"][name], settings["datasets"][name]
+    settings["pretrain"]["resnet18"]["epochs"] = 1
+    settings["grid"].update(dataset=["hearts_drops"], lr=[0.001], freezing=["frozen"])
+    settings["train"].update(epochs=1)
+    yaml.dump(settings, folder / "sample/params.yaml")
+    (folder / ".venv").mkdir()
+    (folder / ".venv/installed").touch()  # so that make does not install
+    initialise(Study(folder))
+    return Study(folder / "sample")
+
+
+def initialise(study: Study) -> None:
+    study.run("git", "init", "-q", "-b", "main")
+    study.run("git", "config", "user.email", "a@example.org")
+    study.run("git", "config", "user.name", "a")
+    study.commit()

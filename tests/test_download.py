@@ -188,6 +188,19 @@ def test_stage_without_an_account(server):
     assert "100%" in err  # the client's own progress
 
 
+def test_what_was_fetched_is_not_fetched_again_unless_it_changed(server):
+    def asked() -> int:
+        stage = run_stage("ants_bees")
+        _, err = stage.communicate()
+        assert stage.returncode == 0, err
+        return len(server.calls(DOWNLOAD))
+
+    assert (asked(), asked()) == (1, 1)
+    Path("data/raw/ants_bees.zip").write_bytes(b"another")
+    assert (asked(), asked()) == (2, 2)
+    assert Path("data/raw/ants_bees.zip").read_bytes() == server.archive
+
+
 def test_asks_for_the_version(server):
     fetch()
     assert downloaded() == server.archive

@@ -1,15 +1,21 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
 from stages import draw as stage
+from stages.params import check
 from tests.conftest import ROOT
-from transfer import draw, sheet
+from transfer import draw, params, sheet
 from transfer.cli import UserError
 from transfer.params import Draw
 
 TARGETS = ("hearts_drops", "arrows_bolts", "scans", "cells")
-FEW = Draw(seed=0, size=32, images={"hearts_drops": 2, "scans": 3})
+FEW = {"hearts_drops": Draw(images=2, size=32, seed=0), "scans": Draw(images=3, size=32, seed=0)}
+yaml = YAML()
 
 
 def _sample(dataset: str, name: str, count: int, size: int = 32) -> np.ndarray:
@@ -86,12 +92,22 @@ def test_unknown_data_set():
         draw.painters("hats")
 
 
+def drawn(sets: dict[str, Draw]) -> None:
+    """Run the stage on these, in the working folder."""
+    settings = yaml.load(ROOT / "sample/params.yaml")
+    settings["draw"] = {name: dict(one) for name, one in sets.items()}
+    yaml.dump(settings, Path("params.yaml"))
+    for name in sets:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["draw", name])
+            stage.main()
+
+
 def test_stage_writes_every_class_and_the_same_bytes_twice(tmp_path, monkeypatch):
     for folder in ("once", "again"):
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
-        for dataset in FEW.images:
-            stage.write_dataset(FEW, dataset)
+        drawn(FEW)
     once = _bytes(tmp_path / "once")
     assert once == _bytes(tmp_path / "again")
     assert len(once) == 2 * 2 + 2 * 3
@@ -102,30 +118,29 @@ def test_stage_writes_every_class_and_the_same_bytes_twice(tmp_path, monkeypatch
 
 def test_more_images_leave_the_earlier_ones_as_they_were(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    stage.write_dataset(FEW, "scans")
+    drawn({"scans": FEW["scans"]})
     few = _bytes(tmp_path)
-    stage.write_dataset(FEW.model_copy(update={"images": {"scans": 5}}), "scans")
+    drawn({"scans": FEW["scans"].model_copy(update={"images": 5})})
     more = _bytes(tmp_path)
     assert len(more) == 10 and few.items() <= more.items()
 
 
-def test_stage_refuses_an_unknown_data_set_before_it_draws(tmp_path, monkeypatch):
-    text = (ROOT / "sample/params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("    scans: 120", "    hats: 120"))
+def test_an_unknown_drawing_is_refused_before_anything_starts():
+    study = params.load(ROOT / "sample/params.yaml")
+    with pytest.raises(UserError, match="draw: no drawing for 'hats'"):
+        check(study.model_copy(update={"draw": study.draw | {"hats": FEW["scans"]}}))
+
+
+def test_stage_refuses_a_data_set_that_is_not_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="hats"):
-        stage.main()
-    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
-
-
-def test_stage_needs_its_section(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match="draw: missing key"):
+    with pytest.raises(UserError, match="draw has no 'hats'; it has hearts_drops, scans"):
+        drawn(FEW)
+        monkeypatch.setattr(sys, "argv", ["draw", "hats"])
         stage.main()
 
 
-@pytest.mark.parametrize("images", [{"things": 1}, {"cells": 1}, {"things": 1, "scans": 1}])
-def test_contact_sheet_shows_what_there_is(images):
-    made = sheet.contact_sheet(Draw(seed=0, size=32, images=images))
+@pytest.mark.parametrize("names", [["things"], ["cells"], ["things", "scans"]])
+def test_contact_sheet_shows_what_there_is(names):
+    made = sheet.contact_sheet({name: Draw(images=1, size=32, seed=0) for name in names})
     assert made.size == (sheet.WIDTH, sheet.HEIGHT)
     assert (np.asarray(made) < 128).any()

@@ -1,13 +1,14 @@
 """The pipeline itself: the real dvc on a small study of its own."""
 
 import re
+import shutil
 import subprocess
 from itertools import product
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
+from review import comment
 from tests.conftest import ROOT
 from tests.study import Study, save_weights, small
 from transfer import params
@@ -31,7 +32,7 @@ def trained(stages: set[str], *words: str) -> set[str]:
 def test_the_first_run_runs_all_and_the_second_nothing(study):
     assert len(trained(study.first)) == 16
     assert study.first - trained(study.first) == {
-        *("params", "weights@resnet18"),
+        *("code", "params", "weights@resnet18"),
         *(f"{stage}@{name}" for stage in ("split", "pack") for name in ("one", "two")),
         *(f"similarity@{name}-resnet18" for name in ("one", "two")),
         *PAGES,
@@ -43,26 +44,28 @@ def test_the_first_run_runs_all_and_the_second_nothing(study):
 
 def chosen_epoch(study, start, freezing, seed):
     return study.json(
-        f"metrics/runs/one-all-resnet18-0.001-{freezing}-default-{start}-{seed}.json"
+        f"metrics/runs/one-all-resnet18-0.001-{freezing}-default-{start}-{seed}/run.json"
     )["chosen"]
 
 
 def test_runs_and_tables_agree(study):
     summary = study.json("metrics/summary.json")
-    row = summary["one"]["resnet18-0.001-frozen"]
+    row = summary["rows"]["one"]["resnet18-0.001-frozen"]
     for key, start in {"accuracy": "pretrained", "baseline": "scratch"}.items():
-        run = study.json(f"metrics/runs/one-all-resnet18-0.001-frozen-default-{start}-0.json")
+        run = study.json(f"metrics/runs/one-all-resnet18-0.001-frozen-default-{start}-0/run.json")
         assert row[key] == round(run["best"]["accuracy"], 6)
         counts = {part: sum(count.values()) for part, count in run["counts"].items()}
         assert counts == run["n"] == {"train": 6, "validation": 2, "test": 6}
-    assert summary["one"]["test_images"] == 6
-    arms = product(("pretrained", "scratch"), ("frozen", "finetuned"))
+    assert summary["rows"]["one"]["test_images"] == 6
+    arms = list(product(("pretrained", "scratch"), ("frozen", "finetuned")))
     chosen = [
         np.mean([[run["validation_accuracy"], run["test_accuracy"]] for run in seeds], axis=0)
         for seeds in ([chosen_epoch(study, *arm, seed) for seed in (0, 7)] for arm in arms)
     ]
-    best = max(chosen, key=lambda pair: round(pair[0], 6))
-    assert summary["one"]["recommended"] == round(best[1], 6)
+    best = max(range(4), key=lambda arm: round(chosen[arm][0], 6))
+    start, freezing = arms[best]
+    assert summary["chosen"]["one"] == round(chosen[best][1], 6)
+    assert summary["setting"]["one"] == f"resnet18-0.001-{freezing}-{start}"
     assert f"{row['accuracy']:.4f} |" in (study.folder / "metrics/tables.md").read_text()
 
 
@@ -77,7 +80,8 @@ CHANGES = {
     ),
     "train.schedule.StepLR.gamma": (0.5, lambda all: trained(all)),
     "grid.freezing": (["frozen"], lambda all: PAGES),
-    "recipes.default": ({"probe_epochs": 9}, lambda all: trained(all)),
+    "train.keep_features": (False, lambda all: set()),
+    "recipes.default": ({"epochs": 1, "probe_epochs": 9}, lambda all: set()),
     "recipes.unused": ({"epochs": 9}, lambda all: set()),
     "split.unreadable": (
         "skip",
@@ -127,17 +131,17 @@ def test_exp_run_set_param_and_metrics_diff(study):
         "train.batch_size=3",
     )
     assert (
-        study.folder / "metrics/runs/two-all-resnet18-1e-05-frozen-default-scratch-7.json"
+        study.folder / "metrics/runs/two-all-resnet18-1e-05-frozen-default-scratch-7/run.json"
     ).is_file()
-    assert list(study.json("metrics/summary.json")) == ["two"]
+    assert list(study.json("metrics/summary.json")["rows"]) == ["two"]
     diff = study.run("dvc", "metrics", "diff", "--md")
     assert diff == study.run("dvc", "metrics", "diff", "--md")
-    assert "two.resnet18-1e-05-frozen.accuracy" in diff
+    assert "rows.two.resnet18-1e-05-frozen.accuracy" in diff
     make = study.run("make", "-n", "-C", str(ROOT), "experiments")
-    show = next(line for line in make.splitlines() if line.startswith("dvc exp show"))
+    show = next(line for line in make.splitlines() if line.startswith("dvc --cd . exp show"))
     header = study.run("bash", "-c", f"{show} --csv").splitlines()[0].split(",")
     assert set(header) - {"Experiment", "rev", "typ", "parent"} == {
-        *("one.recommended", "two.recommended"),
+        *("chosen.one", "chosen.two"),
         *(f"grid.{axis}" for axis in ("lr", "dataset", "freezing")),
         *("train.epochs", "train.batch_size"),
     }
@@ -153,7 +157,9 @@ def test_exp_run_takes_recipes(study):
     tables = (study.folder / "metrics/tables.md").read_text()
     for freezing, recipe in product(("lpft", "last2"), ("default", "gelu")):
         name = f"one-all-resnet18-0.001-{freezing}-{recipe}-pretrained-0"
-        rates = np.loadtxt(study.folder / f"metrics/curves/{name}.csv", delimiter=",", skiprows=1)
+        rates = np.loadtxt(
+            study.folder / f"metrics/runs/{name}/curve.csv", delimiter=",", skiprows=1
+        )
         assert rates[:, 1].tolist() == ([0.001, 0.0005] if recipe == "gelu" else [0.001] * 2)
         assert f"| {freezing} | R18 | 0.001 | {recipe} |" in re.sub(" +", " ", tables)
     study.run("git", "checkout", "-q", ".")
@@ -170,7 +176,7 @@ def test_exp_run_takes_a_new_data_set_and_sizes(study):
         *("-S", "grid.freezing=[frozen]", "-S", "pack.size=36", "-S", "grid.seed=[5]"),
         *("-S", "grid.images=[1]", "-S", "split.validation=0.0", "tables"),
     )
-    run = study.json("metrics/runs/three-1-resnet18-0.001-frozen-default-scratch-5.json")
+    run = study.json("metrics/runs/three-1-resnet18-0.001-frozen-default-scratch-5/run.json")
     assert run["counts"]["train"] == {"a": 1, "b": 1}
     assert run["n"] == {"train": 2, "validation": 0, "test": 6}
     study.run("git", "checkout", "-q", ".")
@@ -205,22 +211,28 @@ def test_stage_count_is_the_grids_product(folder):
     assert len(runs) == params.load(folder / "params.yaml").runs
 
 
-def test_the_samples_shared_stages_are_the_roots():
-    root, sample = (YAML(typ="safe").load(ROOT / f) for f in ("dvc.yaml", "sample/dvc.yaml"))
-    shared = {"params", "split", "pack", "train", "similarity", *PAGES}
-    assert set(root["stages"]) - shared == {"download", "weights"}
-    assert set(sample["stages"]) - shared == {"draw", "pretrain"}
-    for name in shared:
-        assert root["stages"][name] == sample["stages"][name]
+def test_both_pipelines_are_one_text(tmp_path):
+    shutil.copytree(ROOT / "sample", tmp_path / "sample", ignore=shutil.ignore_patterns("data"))
+    for name in ("Makefile", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "sample/dvc.yaml").unlink()
+    subprocess.run(["make", "-s", "sample/dvc.yaml"], cwd=tmp_path, check=True)
+    made = (tmp_path / "sample/dvc.yaml").read_bytes()
+    assert made == (ROOT / "sample/dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
 
 
-def test_the_samples_results_are_of_the_committed_code():
+def test_a_run_takes_few_lines_of_the_lock(study):
+    lines = (study.folder / "dvc.lock").read_text().splitlines()
+    starts = [i for i, line in enumerate(lines) if re.fullmatch(r"  \S+:", line)]
+    runs = [
+        end - start
+        for start, end in zip(starts, starts[1:] + [len(lines)], strict=True)
+        if lines[start].startswith("  train@")
+    ]
+    assert len(runs) == 16 and max(runs) <= 35
+
+
+def test_the_samples_results_are_of_the_committed_code(monkeypatch):
     """Its dvc.lock is in step with code and settings; run `make sample` and commit if not."""
-    dry = subprocess.run(
-        ["dvc", "repro", "--dry", "--allow-missing", "sample/dvc.yaml"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Running stage" not in dry.stdout + dry.stderr
+    monkeypatch.chdir(ROOT)
+    assert comment.lock("sample/dvc.yaml").stale == []

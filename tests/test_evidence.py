@@ -221,33 +221,30 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
     assert recommend.name(first) == "R50 0.001 finetuned from pretrained weights"
     assert first["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert all(choice["difference"]["high"] < 0 for choice in rest if choice["start"] == "scratch")
-    timed = [
-        choice | {"seconds": 90.0 if choice["backbone"] == "resnet50" else 30.0 + 1000 * (i % 2)}
-        for i, choice in enumerate(own)
-    ]
-    good = recommend.as_good_and_faster(timed)
-    assert good and {c["start"] for c in good} == {"pretrained"}
-    assert {c["seconds"] for c in good} == {30.0}
-    text = recommend.write(SETTINGS.datasets["glioma"], timed, [], ["a", "b"])
+    costs = [90 if c["backbone"] == "resnet50" else 30 + 1000 * (i % 2) for i, c in enumerate(own)]
+    relative = [cost / 90 for cost in costs]
+    good = recommend.as_good_and_cheaper(own, relative)
+    assert good and {c["start"] for c, _ in good} == {"pretrained"}
+    assert {cost for _, cost in good} == {1 / 3}
+    text = recommend.write(SETTINGS.datasets["glioma"], own, costs, [])
     assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
     assert "of 200 test images, chosen among 16 settings on 49 validation images." in text
-    assert "cannot be told from it" in text and "takes 33% of the time" in text
-    fastest = [choice | {"seconds": 1.0} if choice is good[-1] else choice for choice in timed]
-    assert "takes 33% of the time" in recommend.verdict(fastest)
+    assert "cannot be told from it" in text and "takes 33% of the computation" in text
+    cheap = [0.01 if choice is good[-1][0] else c for choice, c in zip(own, relative, strict=True)]
+    assert "takes 33% of the computation" in recommend.verdict(own, cheap)
     assert "Doubtful" not in text
-    high = timed[0] | {"validation": 1.0, "n_validation": 400}
-    assert "On the test images no others did better" in recommend.verdict([high, *timed[1:]])
-    lucky = timed[0] | {"validation": 0.98, "n_validation": 49}
+    high = own[0] | {"validation": 1.0, "n_validation": 400}
+    assert "On the test images no others did better" in recommend.doubt([high, *own[1:]])
+    lucky = own[0] | {"validation": 0.98, "n_validation": 49}
     lucky |= {"chosen": first["chosen"] | {"high": 0.85}}
-    assert "Doubtful" in recommend.verdict([lucky])  # but the best of 16 may be as lucky
-    assert "Doubtful" not in recommend.verdict([lucky, *timed[1:]])
-    gain = good[0] | {"difference": {"value": 0.1, "low": 0.05, "high": 0.15}}
-    words = recommend.verdict([high, gain])
+    assert "Doubtful" in recommend.doubt([lucky])  # but the best of 16 may be as lucky
+    assert "Doubtful" not in recommend.doubt([lucky, *own[1:]])
+    gain = good[0][0] | {"difference": {"value": 0.1, "low": 0.05, "high": 0.15}}
+    words = recommend.verdict([high, gain], [1, 1 / 3])
     assert "did better on the test images (+0.100 [0.050, 0.150]) and takes 33%" in words
     assert "On the test images 1 other did better beyond noise." in words
-    unknown = [choice | {"seconds": None} for choice in own]
-    text = recommend.write(SETTINGS.datasets["glioma"], unknown, [], ["a", "b"])
-    assert "not measured here" in text and "of the time" not in text
+    equal = recommend.write(SETTINGS.datasets["glioma"], own, [90] * 16, [])
+    assert "of the computation" not in equal
 
 
 def test_evidence_is_json_and_the_same_twice():

@@ -31,7 +31,7 @@ def cached(study: Study, stage: str, out: str):
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "gone"])
 def test_a_damaged_cache_object_is_made_again(study, harm):
-    out = f"metrics/predictions/{RUN}.npz"
+    out = f"metrics/runs/{RUN}"
     path = cached(study, f"train@{RUN}", out)
     content = bytearray(path.read_bytes())
     path.unlink()

@@ -20,11 +20,12 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from torch import nn
 
-from stages import evidence, model, train
+from stages import evidence, model
 from tests.conftest import ROOT, draw_split
 from tests.study import save_weights
 from transfer import cli, exported, files, params, predict, runs, saved
 from transfer.training import augment, engine, packed, predictions
+from transfer.training import run as training
 
 FREEZINGS = ("finetuned", "frozen", "last1")
 ROUNDING = 2**-12 + 1e-5  # of a confidence kept as float16
@@ -45,7 +46,7 @@ class Study:
 
     def predicted(self, freezing: str) -> predictions.Predictions:
         """The test images at the epoch chosen, as the only one."""
-        parts = predictions.load(self.folder / self.runs[freezing].path("predictions", "npz"))
+        parts = predictions.load(self.folder / self.runs[freezing].folder / runs.PREDICTIONS)
         test, epoch = parts["test"], predictions.chosen_epoch(parts)
         kept = {name: getattr(test, name)[[epoch]] for name in ("predicted", "confidence")}
         return replace(test, **kept)
@@ -65,7 +66,7 @@ def study(tmp_path_factory) -> Study:
         packed.write(folder / "data/split/kept", folder / "data/packed/kept", **dict(sizes))
         found = {run.freezing: run for run in runs.runs(params.load().grid, "kept")}
         for run in found.values():
-            train.train(run, every=60)
+            training.train(run, params.load(), every=60)
         evidence.main()
     made = Study(folder, found)
     for freezing, run in found.items():
@@ -124,7 +125,7 @@ def test_the_network_is_that_of_the_very_epoch(study, freezing):
     with chdir(study.folder):
         data = packed.load("data/packed/kept")
         protocol = engine.Protocol(lr=run.lr, seed=run.seed, **params.load().train.protocol)
-        parts = predictions.load(run.path("predictions", "npz"))
+        parts = predictions.load(run.folder / runs.PREDICTIONS)
         before, epoch = parts["test"], 1 - predictions.chosen_epoch(parts)
         network, _ = model.trained(run, data, protocol, torch.device("cpu"), epoch + 1)
     found = saved.probabilities(network, model.test_images(data))
@@ -147,13 +148,13 @@ def test_image_files_are_predicted_as_the_run_did(study, freezing):
 def test_the_card_says_what_the_run_was(study):
     card, _ = saved.load(study.file("finetuned"))
     run, expected = study.runs["finetuned"], study.predicted("finetuned")
-    recorded = json.loads((study.folder / run.path("runs")).read_text())
+    recorded = json.loads((study.folder / run.folder / runs.RECORD).read_text())
     assert (card.run, card.labels, card.resize, card.size) == (run.name, ["a", "b"], 44, 40)
     assert card.accuracy == expected.right.mean() == recorded["chosen"]["test_accuracy"]
     assert (card.n, card.epoch) == (10, recorded["chosen"]["epoch"])
     assert 0 <= card.low < card.accuracy <= card.high <= 1
     assert (card.data_sha256, card.versions) == (recorded["data"], recorded["versions"])
-    assert card.start_sha256 == saved.sha256(study.folder / "data/weights/resnet18-pretrained.pth")
+    assert card.start_sha256 == files.sha256(study.folder / "data/weights/resnet18-pretrained.pth")
     assert str(study.folder) not in "".join(card.metadata().values())
 
 
@@ -174,9 +175,9 @@ def test_a_frozen_model_takes_its_own_checkpoint_alone(study, tmp_path, monkeypa
 
     save_weights(tmp_path / "another.pth", seed=1)
     line = refused(tmp_path, predict.main, file, image, "--weights", "another.pth")
-    assert "another.pth: another file" in line and saved.sha256(own) in line
+    assert "another.pth: another file" in line and files.sha256(own) in line
 
-    cached = tmp_path / f"torch/hub/checkpoints/resnet18-{saved.sha256(own)[:8]}.pth"
+    cached = tmp_path / f"torch/hub/checkpoints/resnet18-{files.sha256(own)[:8]}.pth"
     cached.parent.mkdir(parents=True)
     shutil.copy(own, cached)
     assert apart(tmp_path, predict.main, file, image) == (0, expected, "")
@@ -246,10 +247,10 @@ def test_what_is_no_model_is_one_line(study, tmp_path):
 def test_predictions_that_differ_are_a_warning(study, tmp_path):
     run = study.runs["frozen"]
     folder = shutil.copytree(study.folder, tmp_path / "study")
-    parts = predictions.load(folder / run.path("predictions", "npz"))
+    parts = predictions.load(folder / run.folder / runs.PREDICTIONS)
     parts["test"].predicted[:, :2] ^= 1
     parts["test"].confidence[:, 2] -= 0.1
-    predictions.save(folder / run.path("predictions", "npz"), parts)
+    predictions.save(folder / run.folder / runs.PREDICTIONS, parts)
     status, _, err = apart(folder, model.main, "kept", "--run", run.name)
     lines = [line for line in err.splitlines() if line.startswith("warning: ")]
     assert (status, len(lines)) == (0, 1)

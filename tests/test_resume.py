@@ -14,16 +14,16 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from stages import train
 from tests.conftest import ROOT, draw_split
+from tests.study import by_hand
 from transfer.params import Component
 from transfer.runs import Run
 from transfer.training import models, packed
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Protocol
+from transfer.training.run import key
 
 RUN = Run("ab", "all", "resnet18", 0.001, "finetuned", "default", "scratch", 0)
-WRITTEN = {"runs": "json", "curves": "csv", "predictions": "npz"}
 yaml = YAML()
 
 
@@ -34,6 +34,7 @@ def study(tmp_path) -> Path:
     packed.write(tmp_path / "split", tmp_path / "data/packed/ab", resize=40, size=40, short_side=0)
     models.save_empty(tmp_path / "data/weights/resnet18-scratch.pth")
     settings = yaml.load(ROOT / "params.yaml")
+    by_hand(settings)
     settings["train"].update(epochs=4, device="cpu", schedule={"StepLR": {"step_size": 2}})
     yaml.dump(settings, tmp_path / "params.yaml")
     return tmp_path
@@ -60,7 +61,7 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def written(study: Path, run: Run) -> dict[str, bytes]:
-    return {kind: (study / run.path(kind, end)).read_bytes() for kind, end in WRITTEN.items()}
+    return {path.name: path.read_bytes() for path in (study / run.folder).iterdir()}
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -122,26 +123,26 @@ def test_a_checkpoint_is_bound_to_all_it_depends_on(study, monkeypatch):
     protocol = Protocol(1e-3, 2, 4, Component("StepLR", {"step_size": 1}), 3)
     cpu = torch.device("cpu")
 
-    def key(run=RUN, **changed):
-        return train.key(run, replace(protocol, **changed), cpu)
+    def bound(run=RUN, **changed):
+        return key(run, replace(protocol, **changed), cpu)
 
-    same = key()
-    assert key(replace(RUN, lr=0.5, freezing="frozen")) == same  # the protocol has the rate
+    same = bound()
+    assert bound(replace(RUN, lr=0.5, freezing="frozen")) == same  # the protocol has the rate
     different = [
-        key(seed=9),
-        key(lr=1.0),
-        key(epochs=9),
-        key(batch_size=2),
-        key(frozen_batchnorm="eval"),
-        key(optimizer=Component("SGD")),
-        key(replace(RUN, images=2)),
+        bound(seed=9),
+        bound(lr=1.0),
+        bound(epochs=9),
+        bound(batch_size=2),
+        bound(frozen_batchnorm="eval"),
+        bound(optimizer=Component("SGD")),
+        bound(replace(RUN, images=2)),
     ]
     for path in ("data/weights/resnet18-scratch.pth", "data/packed/ab/index.json"):
         Path(path).write_bytes(Path(path).read_bytes() + b" ")
-        different.append(key())
+        different.append(bound())
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
-    different.append(key())
+    different.append(bound())
     torch.set_num_threads(threads)
     assert len({same, *different}) == 1 + len(different)
 
@@ -173,7 +174,7 @@ def test_a_killed_dvc_leaves_no_stage_behind(study):
             "train": {
                 "cmd": f"PYTHONPATH={ROOT} {sys.executable} -m stages.train "
                 + " ".join(map(str, vars(RUN).values())),
-                "outs": [RUN.path("runs")],
+                "outs": [str(RUN.folder)],
             }
         }
     }

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from torchvision.models import resnet18, resnet50
 
 from tests.conftest import ROOT, draw_split
+from tests.study import by_hand
 
 yaml = YAML()
 RUN = ("ab", "all", "resnet18", "0.001", "frozen", "default", "scratch", "0")
@@ -144,10 +145,12 @@ def test_a_last_batch_of_one_is_refused_where_batchnorm_cannot_take_it(study):
 def test_a_diverging_run_is_written_down(study):
     prepare_run(study, batch_size=2)
     status, output = stage(
-        study, "train", "ab", "all", "resnet18", "1e30", "finetuned", "default", "scratch", "0"
+        study, "train", "ab", "all", "resnet18", "1e+30", "finetuned", "default", "scratch", "0"
     )
     assert status == 0, output
-    assert (study / "metrics/runs/ab-all-resnet18-1e+30-finetuned-default-scratch-0.json").is_file()
+    assert (
+        study / "metrics/runs/ab-all-resnet18-1e+30-finetuned-default-scratch-0/run.json"
+    ).is_file()
 
 
 def test_a_full_disk_is_one_line(study):
@@ -164,13 +167,24 @@ def test_a_write_that_ends_half_way_leaves_nothing(study):
     assert "ulimit" in refused(study, "pack", "ab", limit="ulimit -f 100;")
 
 
+@pytest.mark.parametrize(
+    ("place", "word"), [(0, "wasps"), (1, "-3"), (3, "-0.001"), (4, "froozen"), (6, "nowhere")]
+)
+def test_a_run_that_the_grid_does_not_have_is_refused(study, place, word):
+    prepare_run(study)
+    line = refused(study, "train", "--", *RUN[:place], word, *RUN[place + 1 :])
+    assert word in line and ("no run of ab" in line or "not in params.yaml" in line)
+
+
 def test_missing_input_is_one_line(study):
+    set_sizes(study)
     assert "data/split/ab" in refused(study, "pack", "ab")
     assert "data/packed/ab" in refused(study, "train", *RUN)
 
 
 def set_sizes(study: Path, **train) -> None:
     settings = yaml.load(study / "params.yaml")
+    by_hand(settings, lr=[0.001, 1e30])
     settings["pack"] = {"resize": 32, "size": 32, "short_side": 0}
     settings["train"].update(epochs=1, **train)
     yaml.dump(settings, study / "params.yaml")

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from transfer.cli import UserError
+from transfer.params import Draw
 
 Rng = np.random.Generator
 Painter = Callable[[Rng, int], np.ndarray]
@@ -35,6 +36,10 @@ def image(seed: int, dataset: str, name: str, index: int, size: int) -> np.ndarr
     return (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
 
 
+def picture(settings: Draw, dataset: str, name: str, index: int) -> Image.Image:
+    return Image.fromarray(image(settings.seed, dataset, name, index, settings.size))
+
+
 def painters(dataset: str) -> dict[str, Painter]:
     """Class name → what paints one image of it as floats (size, size, 3).
 
@@ -42,7 +47,7 @@ def painters(dataset: str) -> dict[str, Painter]:
     """
     if dataset not in DATASETS:
         raise UserError(
-            f"params.yaml: draw.images: no drawing for {dataset!r}; there are {', '.join(DATASETS)}"
+            f"params.yaml: draw: no drawing for {dataset!r}; there are {', '.join(DATASETS)}"
         )
     return DATASETS[dataset]
 

@@ -82,20 +82,42 @@ def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read
 
 
 def summary(found: dict[str, Any], grid: Grid) -> dict[str, Any]:
-    """Of all that was found, what `dvc metrics diff` compares: data set → row → accuracy (and
-    baseline) of the best test epoch, as in the report's tables. Beside a data set's rows,
-    `test_images`: how many images they are of; and `recommended`: the accuracy of the setting
-    recommended, at the epoch chosen."""
-    out: dict[str, Any] = {}
-    for choice in found["choices"]:  # the best first
-        own = {"recommended": choice["chosen"]["mean"], "test_images": choice["n_test"]}
-        out.setdefault(choice["dataset"], own)
+    """Of all that was found, what `dvc metrics diff` compares. Of each data set's recommended
+    setting its name and its accuracy (`chosen`, at the epoch chosen); and `rows`: data set → row →
+    accuracy (and baseline) of the best test epoch, as in the report's tables, with `test_images`:
+    how many images those are of."""
+    first = {choice["dataset"]: choice for choice in reversed(found["choices"])}  # the best
+    rows: dict[str, Any] = {name: {"test_images": first[name]["n_test"]} for name in first}
     for row in found["rows"]:
         if row["images"] == grid.images[0]:
-            name = "-".join(map(str, setting_of(row))).removesuffix(f"-{DEFAULT}")
             accuracies = {STARTS[start].lower(): row[start]["best"] for start in grid.start}
-            out[row["dataset"]][name] = accuracies
-    return out
+            rows[row["dataset"]][_name(row)] = accuracies
+    return {
+        "chosen": {name: choice["chosen"]["mean"] for name, choice in first.items()},
+        "setting": {name: f"{_name(choice)}-{choice['start']}" for name, choice in first.items()},
+        "rows": rows,
+    }
+
+
+def _name(row: Row) -> str:
+    return "-".join(map(str, setting_of(row))).removesuffix(f"-{DEFAULT}")
+
+
+def trained_with(records: list[dict[str, Any]]) -> dict[str, str]:
+    """On what the runs were trained, and with which packages: of each, all that occur."""
+    return {name: "; ".join(sorted({kind(run) for run in records})) for name, kind in MADE.items()}
+
+
+def _device(run: dict[str, Any]) -> str:
+    threads = "1 thread" if run["threads"] == 1 else f"{run['threads']} threads"
+    cpu = f"cpu ({run['arithmetic']}, {threads})"
+    return cpu if run["device"] == "cpu" else run["device"]
+
+
+MADE = {
+    "device": _device,
+    "packages": lambda run: ", ".join(" ".join(pair) for pair in sorted(run["versions"].items())),
+}
 
 
 def best(rows: list[Row], start: str) -> Row:

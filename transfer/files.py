@@ -1,5 +1,6 @@
 """Outputs that are whole or absent."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,14 +17,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    _remove(part)
+    remove(part)
     try:
         yield part
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         os.replace(part, path)
     finally:
-        _remove(part)
+        remove(part)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -40,7 +41,13 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def _remove(path: Path) -> None:
+def sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

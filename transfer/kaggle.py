@@ -4,6 +4,7 @@ The command line, unlike Kaggle's Python API, needs no account for public data s
 are the client's business: it looks in its own places, and nothing here reads them.
 """
 
+import json
 import os
 import re
 import select
@@ -17,6 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from transfer import files
 from transfer.cli import UserError
@@ -82,6 +84,23 @@ def fetch(
                 pause *= 2
         with files.replacing(target) as part:
             os.replace(archive, part)
+        files.write_json(_record(target), _made(source, target))
+
+
+def fetched(source: Download, target: Path) -> bool:
+    """Whether `target` is what `fetch` has already made of `source`, to the byte."""
+    try:
+        return files.read_json(_record(target)) == _made(source, target)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+def _record(target: Path) -> Path:
+    return target.parent.with_name("fetched") / f"{target.stem}.json"
+
+
+def _made(source: Download, target: Path) -> dict[str, Any]:
+    return source.model_dump() | {"sha256": files.sha256(target)}
 
 
 def _attempt(source: Download, archive: Path, stall: float) -> None:

@@ -89,7 +89,14 @@ def _with_section(text: str, key: str, value: Any) -> str:
     """With a top-level key's lines replaced. (ruamel.yaml would take the comment that follows
     them along.)"""
     section = _dumped({key: value})
-    return re.sub(rf"^{key}:.*\n([ ].*\n)*", lambda _: section, text, count=1, flags=re.M)
+    # The comment under the key stays, for whoever adds another entry.
+    lines = rf"^{key}:.*\n((?:  #.*\n)*)(?:[ ].*\n)*"
+
+    def replaced(found: re.Match) -> str:
+        head, rest = section.split("\n", 1)
+        return f"{head}\n{found[1]}{rest}" if value else section
+
+    return re.sub(lines, replaced, text, count=1, flags=re.M)
 
 
 def _dumped(value: Any) -> str:
@@ -100,6 +107,5 @@ def _dumped(value: Any) -> str:
 
 def _yaml() -> YAML:
     yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 4096
     return yaml

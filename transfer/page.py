@@ -61,6 +61,7 @@ def write(
     sections += ["## Similarity to the source"]
     sections += [picture("Similarity and gain", "similarity", pictures)]
     sections += [similarity_table(similar, datasets, evidence["gains"]), "## Data"]
+    sections += [picture("The images as drawn", "contact_sheet", pictures)]
     sections += ["\n".join(audit_words(audit) for audit in audits.values())]
     for name in datasets:
         sections += [picture("Test images that stand in training", f"twins-{name}", pictures)]

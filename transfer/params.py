@@ -1,10 +1,11 @@
 """params.yaml, typed and checked. Every key is required and an unknown one is refused."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -18,6 +19,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from transfer.cli import UserError
+
+T = TypeVar("T")
 
 
 def _point(value: Any) -> Any:
@@ -252,20 +255,25 @@ class Train(Section):
         """What engine.Protocol takes besides the learning rate and the seed."""
         return {k: v for k, v in self if k not in ("device", "keep_features")}
 
+    def deciding(self, freezing: str) -> dict[str, Any]:
+        """What the results of runs with that freezing depend on, as JSON takes it."""
+        idle = {"keep_features"} | ({"probe_epochs"} if freezing != "lpft" else set())
+        return self.model_dump(mode="json", exclude=idle)
+
 
 class Draw(Section):
-    """Drawn images: `images` per class of each drawn set, `size` pixels square."""
+    """A drawn data set: `images` per class, `size` pixels square."""
 
-    seed: Annotated[int, Field(ge=0)]
+    images: Positive
     size: Annotated[int, Field(ge=16)]
-    images: dict[Key, Positive]
+    seed: Annotated[int, Field(ge=0)]
 
 
 class Pretrain(Section):
-    """The source task of the drawn study: `backbone`s trained from scratch on data set `source`."""
+    """How a backbone is trained, from random weights, on data set `source`: its weights then stand
+    in for ImageNet's."""
 
     source: Key
-    backbone: Annotated[list[Backbone], Field(min_length=1)]
     lr: Rate
     epochs: Positive
     batch_size: Positive
@@ -274,15 +282,16 @@ class Pretrain(Section):
 
 
 class Params(Section):
-    """All of params.yaml. A study has `download` and `weights`, or `draw` and `pretrain`."""
+    """All of params.yaml. Images come from `download`, `draw` or elsewhere, weights from `weights`
+    or `pretrain`; each of the four may be empty."""
 
-    download: dict[Key, Download] | None = None
-    draw: Draw | None = None
+    download: dict[Key, Download]
+    draw: dict[Key, Draw]
     datasets: Annotated[dict[Key, Dataset], Field(min_length=1)]
     split: Split
     pack: Pack
-    weights: dict[Backbone, Weights] | None = None
-    pretrain: Pretrain | None = None
+    weights: dict[Backbone, Weights]
+    pretrain: dict[Backbone, Pretrain]
     train: Train
     recipes: dict[Key, dict[str, Any]]
     grid: Grid
@@ -292,10 +301,16 @@ class Params(Section):
         for name in self.grid.dataset:
             if name not in self.datasets:
                 raise ValueError(f"grid.dataset names {name!r}, which datasets lacks")
-        backbones = self.weights or (self.pretrain.backbone if self.pretrain else ())
         for name in self.grid.backbone:
-            if name not in backbones:
+            if name not in {*self.weights, *self.pretrain}:
                 raise ValueError(f"grid.backbone names {name!r}, which has no weights")
+        if twice := sorted({*self.weights} & {*self.pretrain}):
+            raise ValueError(f"weights and pretrain both name {twice[0]!r}; keep one")
+        for name, pretrain in self.pretrain.items():
+            if pretrain.source not in self.datasets:
+                raise ValueError(
+                    f"pretrain.{name}.source is {pretrain.source!r}, which datasets lacks"
+                )
         for name in self.grid.recipe:
             if name not in self.recipes:
                 raise ValueError(f"grid.recipe names {name!r}, which recipes lacks")
@@ -320,6 +335,14 @@ class Params(Section):
     def runs(self) -> int:
         """Runs in the grid."""
         return prod(len(values) for _, values in self.grid)
+
+
+def entry(section: str, entries: Mapping[str, T], name: str) -> T:
+    """The section's entry of that name. Raises UserError where it has none."""
+    if name not in entries:
+        known = ", ".join(entries) or "nothing"
+        raise UserError(f"params.yaml: {section} has no {name!r}; it has {known}")
+    return entries[name]
 
 
 def load(path: str | Path = "params.yaml") -> Params:

@@ -1,33 +1,64 @@
 """Which setting to take for a data set: the best by validation, and what is as good and cheaper."""
 
+from dataclasses import fields
 from typing import Any
 
 from tabulate import tabulate
 
+from transfer import files
 from transfer.cli import span
 from transfer.measures import MEASURES
-from transfer.params import Dataset
-from transfer.runs import capital, label, setting_of
+from transfer.params import Dataset, Grid
+from transfer.runs import RECORD, Run, capital, label, setting_of
 from transfer.stats import Difference, wilson
 
 Found = dict[str, Any]
+COMPUTATION = (
+    "*Computation*: a run's floating-point operations, relative to the recommended run's. A pass "
+    "of the backbone that frozen runs share counts for each of them."
+)
 STARTS = {"pretrained": "pretrained weights", "scratch": "random weights"}
 
 
-def write(dataset: Dataset, choices: list[Found], similar: list[Found], classes: list[str]) -> str:
-    """Markdown. `choices`: those of transfer.evidence for the data set, the best first, each with
-    the `seconds` that its run took, or None where it was not trained here. `similar`: the data
-    set's similarity files."""
+def run_of(choice: Found, grid: Grid) -> Run:
+    """The choice's run of the first seed."""
+    axes = {field.name: choice[field.name] for field in fields(Run) if field.name != "seed"}
+    return Run(**axes, seed=grid.seed[0])
+
+
+def seconds(run: Run) -> float | None:
+    """What the run took, if this very one, to the byte of its record, was trained here."""
+    try:
+        found = files.read_json(run.time)
+    except FileNotFoundError:
+        return None
+    return found["seconds"] if found["of"] == files.sha256(run.folder / RECORD) else None
+
+
+def times(found: list[tuple[str, float]]) -> str:
+    """The runs and the seconds that they took, as lines for a terminal."""
+    if not found:
+        return "No times to show: these runs were not trained here."
+    words = "Times here; of frozen runs that share a backbone pass, the first made it:"
+    return "\n".join([words, *(f"  {span(seconds):>8}  {name}" for name, seconds in found)])
+
+
+def write(dataset: Dataset, choices: list[Found], costs: list[int], similar: list[Found]) -> str:
+    """Markdown. `choices`: those of transfer.evidence for the data set, the best first. `costs`:
+    the operations that each one's run takes. `similar`: the data set's similarity files."""
+    relative = [cost / costs[0] for cost in costs]
     sections = [
-        f"## {capital(dataset.title)}: {len(classes)} classes",
-        verdict(choices),
-        table(choices),
+        f"## {capital(dataset.title)}: {len(dataset.folders.classes)} classes",
+        verdict(choices, relative),
+        table(choices, relative),
+        COMPUTATION,
         *(likeness(found) for found in similar),
     ]
     return "\n\n".join(sections)
 
 
-def verdict(choices: list[Found]) -> str:
+def verdict(choices: list[Found], costs: list[float]) -> str:
+    """`costs`: as multiples of the first one's."""
     first, n = choices[0], choices[0]["n_validation"]
     mean, low, high = (first["chosen"][key] for key in ("mean", "low", "high"))
     by = f"{n} validation images" if n else "the test images, which flatters it"
@@ -37,13 +68,13 @@ def verdict(choices: list[Found]) -> str:
     )
     if equal := sum(c["validation"] == first["validation"] for c in choices[1:]) if n else 0:
         text += f" Of the others {equal} did as well there."
-    if cheaper := as_good_and_faster(choices):
-        second = cheaper[0]
+    if cheaper := as_good_and_cheaper(choices, costs):
+        second, cost = cheaper[0]
         better = _difference(second).sign > 0
         how = "did better on the test images" if better else "cannot be told from it"
         text += (
             f" {capital(name(second))} {how} ({_difference(second)}) and takes "
-            f"{second['seconds'] / first['seconds']:.0%} of the time."
+            f"{cost:.0%} of the computation."
         )
     return text + doubt(choices)
 
@@ -65,24 +96,19 @@ def doubt(choices: list[Found]) -> str:
     )
 
 
-def as_good_and_faster(choices: list[Found]) -> list[Found]:
-    """Those that the test images do not show to be worse than the first and that took a tenth less
-    time or still less, the best by validation first: with few test images much cannot be told from
-    much."""
-    if choices[0]["seconds"] is None:
-        return []
-    limit = 0.9 * choices[0]["seconds"]
+def as_good_and_cheaper(choices: list[Found], costs: list[float]) -> list[tuple[Found, float]]:
+    """Those that the test images do not show to be worse than the first and that take a tenth less
+    computation or still less, the best by validation first: with few test images much cannot be
+    told from much."""
     return [
-        choice
-        for choice in choices[1:]
-        if _difference(choice).sign >= 0
-        and choice["seconds"] is not None
-        and choice["seconds"] < limit
+        (choice, cost)
+        for choice, cost in zip(choices, costs, strict=True)
+        if cost < 0.9 and _difference(choice).sign >= 0
     ]
 
 
-def table(choices: list[Found]) -> str:
-    header = ["Setting", "Start", "Validation", "Test", "Less the best's", "Time of a run"]
+def table(choices: list[Found], costs: list[float]) -> str:
+    header = ["Setting", "Start", "Validation", "Test", "Less the best's", "Computation"]
     lines = [
         [
             label(*setting_of(choice)),
@@ -90,9 +116,9 @@ def table(choices: list[Found]) -> str:
             "–" if choice["validation"] is None else f"{choice['validation']:.3f}",
             f"{choice['chosen']['mean']:.3f}",
             "" if choice is choices[0] else str(_difference(choice)),
-            "not measured here" if choice["seconds"] is None else span(choice["seconds"]),
+            f"{cost:.2f} ×",
         ]
-        for choice in choices
+        for choice, cost in zip(choices, costs, strict=True)
     ]
     return tabulate(lines, header, tablefmt="github", disable_numparse=True)
 

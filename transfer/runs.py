@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from transfer import files
 from transfer.cli import UserError
-from transfer.params import Grid
+from transfer.params import Grid, Params
+
+RUNS = Path("metrics/runs")
+RECORD, CURVE, PREDICTIONS = "run.json", "curve.csv", "predictions.npz"
+"""A run's files, in a folder of its own."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,18 @@ class Run:
     def name(self) -> str:
         return "-".join(map(str, astuple(self)))
 
-    def path(self, kind: str, suffix: str = "json") -> str:
-        return f"metrics/{kind}/{self.name}.{suffix}"
+    @property
+    def folder(self) -> Path:
+        return RUNS / self.name
 
-    def written(self, kind: str, suffix: str = "json") -> Path:
+    @property
+    def time(self) -> Path:
+        """Where it says how long the run took; DVC does not know of it."""
+        return Path("data/times", f"{self.name}.json")
+
+    def written(self, file: str) -> Path:
         """The path of a file that is there. Raises UserError when the run was not trained."""
-        path = Path(self.path(kind, suffix))
+        path = self.folder / file
         if not path.is_file():
             raise UserError(f"{path}: no such run; train it with `dvc repro train@{self.name}`")
         return path
@@ -53,6 +65,46 @@ def runs(grid: Grid, dataset: str) -> list[Run]:
     """All of a data set's, row by row."""
     axes = product(grid.images, rows(grid), grid.start, grid.seed)
     return [Run(dataset, images, *row, start, seed) for images, row, start, seed in axes]
+
+
+def all_runs(grid: Grid) -> list[Run]:
+    return [run for dataset in grid.dataset for run in runs(grid, dataset)]
+
+
+def known(grid: Grid, dataset: str, name: str) -> Run:
+    """The grid's run of that name. Raises UserError for what the grid does not have."""
+    if dataset not in grid.dataset:
+        raise UserError(f"{dataset}: not in params.yaml's grid.dataset: {', '.join(grid.dataset)}")
+    names = {run.name: run for run in runs(grid, dataset)}
+    if name not in names:
+        close = ", ".join(get_close_matches(name, names) or list(names)[:3])
+        raise UserError(f"{name}: no run of {dataset} in params.yaml's grid; close are {close}")
+    return names[name]
+
+
+def clear(study: Params) -> list[Path]:
+    """Remove, and return, the results of runs and data sets that are no longer in the study.
+
+    Stages depend on whole folders, from which DVC itself never removes anything. Its cache keeps
+    what is removed here.
+    """
+    grid, datasets = study.grid, set(study.datasets)
+    kept = {
+        RUNS: {run.name for run in all_runs(grid)},
+        Path("metrics/similarity"): {"-".join(p) for p in product(grid.dataset, grid.backbone)},
+        Path("metrics/data"): datasets,
+        Path("data/split"): datasets,
+        Path("data/packed"): datasets,
+    }
+    gone = [
+        path
+        for folder, names in kept.items()
+        for path in sorted(folder.glob("*"))
+        if path.name.removesuffix(".json") not in names and path.name != ".gitignore"
+    ]
+    for path in gone:
+        files.remove(path)
+    return gone
 
 
 def setting_of(row: Mapping[str, Any]) -> Setting:

@@ -4,7 +4,6 @@ The file's metadata are a Card's fields as strings. Of a network whose backbone 
 whole or in part, it holds what differs from the starting checkpoint, and names that.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -173,17 +172,12 @@ def find_start(card: Card, path: str | Path, given: str | Path | None = None) ->
     places = [Path(given)] if given else [Path(card.start), *sorted(cached)]
     there = [place for place in places if place.is_file()]
     for place in there:
-        if sha256(place) == card.start_sha256:
+        if files.sha256(place) == card.start_sha256:
             return place
     source = f"{card.start_source}, " if card.start_source else ""
     wanted = f"{path} needs its starting checkpoint ({source}sha256 {card.start_sha256})"
     found = f"{there[0]}: another file" if there else f"{places[0]}: no such file"
     raise UserError(f"{found}; {wanted}; give it as --weights")
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def probabilities(model: nn.Module, images: torch.Tensor) -> np.ndarray:

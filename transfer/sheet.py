@@ -2,7 +2,8 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
-from transfer import draw, params
+from transfer import draw
+from transfer.params import Draw
 
 SOURCE = "things"
 # Heading and place, column and row, of each target. Small and large are as params.yaml comes.
@@ -22,34 +23,36 @@ WIDTH, HEIGHT = 2 * MARGIN + 2 * HALF - GUTTER, TARGETS_TOP + 2 * TARGET_HEIGHT 
 INK, QUIET, PAPER = "#1f2328", "#59636e", "#ffffff"
 
 
-def contact_sheet(settings: params.Draw) -> Image.Image:
+def contact_sheet(drawn: dict[str, Draw]) -> Image.Image:
     """The source, one image a class, above the targets in their quadrants."""
     sheet = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
-    if SOURCE in settings.images:
-        _head(sheet, 0, MARGIN, "Source", settings, SOURCE)
+    if SOURCE in drawn:
+        _head(sheet, 0, MARGIN, "Source", SOURCE, drawn[SOURCE])
         for column in (0, 1):
             shapes = list(draw.SHAPES)[column * SHOWN : (column + 1) * SHOWN]
             rows = {
-                texture: [picture(settings, SOURCE, f"{shape}_{texture}", 0) for shape in shapes]
+                texture: [
+                    draw.picture(drawn[SOURCE], SOURCE, f"{shape}_{texture}", 0) for shape in shapes
+                ]
                 for texture in draw.TEXTURES
             }
             _rows(sheet, column, MARGIN + 82, rows)
             _titles(sheet, column, MARGIN + 73, shapes)
     for dataset, (heading, column, row) in QUADRANTS.items():
-        if dataset in settings.images:
+        if dataset in drawn:
             y = TARGETS_TOP + row * TARGET_HEIGHT
             rows = {
-                name: [picture(settings, dataset, name, index) for index in range(SHOWN)]
+                name: [draw.picture(drawn[dataset], dataset, name, index) for index in range(SHOWN)]
                 for name in draw.painters(dataset)
             }
-            _head(sheet, column, y, heading, settings, dataset)
+            _head(sheet, column, y, heading, dataset, drawn[dataset])
             _rows(sheet, column, y + 58, rows)
     return sheet
 
 
-def _head(sheet, column, y, heading, settings, dataset) -> None:
+def _head(sheet, column, y, heading, dataset, settings) -> None:
     _text(sheet, (_left(column), y), heading, 20, INK, "la")
-    detail = f"{dataset}: {amount(settings, dataset)}"
+    detail = f"{dataset}: {len(draw.painters(dataset))} classes of {settings.images} images"
     _text(sheet, (_left(column), y + 27), detail, 15, QUIET, "la")
 
 
@@ -78,11 +81,3 @@ def _left(column: int) -> int:
 def _text(sheet, place, text, size, colour, anchor) -> None:
     font = ImageFont.load_default(size)
     ImageDraw.Draw(sheet).text(place, text, fill=colour, font=font, anchor=anchor)
-
-
-def picture(settings: params.Draw, dataset: str, name: str, index: int) -> Image.Image:
-    return Image.fromarray(draw.image(settings.seed, dataset, name, index, settings.size))
-
-
-def amount(settings: params.Draw, dataset: str) -> str:
-    return f"{len(draw.painters(dataset))} classes of {settings.images[dataset]} images"

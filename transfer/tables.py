@@ -56,7 +56,7 @@ def table(results: Results, printed: Published | None) -> str:
     ]
     if printed:
         for start in starts:
-            header += [f"Report's {STARTS[start].lower()}", "Difference"]
+            header += [f"Report's {STARTS[start].lower()}", f"{STARTS[start]} less report's"]
     body = []
     for (backbone, lr, freezing, recipe), accuracy in results.items():
         line = [FREEZING.get(freezing, freezing), short(backbone), lr, *[recipe] * recipes]
@@ -80,7 +80,7 @@ def page(grid: Grid, datasets: dict[str, Dataset], results: dict[str, Results]) 
         sections.append(f"## {number}Classification of {dataset.title}")
         sections.append(table(results[name], printed.get(dataset.table)))
     if any(datasets[name].table for name in grid.dataset):
-        sections.append("Difference: ours minus the report's (its section 3.5).")
+        sections.append("The report's accuracies are those of its section 3.5.")
     return "\n\n".join(sections) + "\n"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from transfer import files
+from transfer import code, files
 
 
 class Checkpoint:
@@ -58,14 +58,14 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def fingerprint(files: list[Path], **depends: Any) -> str:
-    """A hash of the files' content, of what else is named, and of this folder's code.
+def fingerprint(script: str, bound: list[Path], **depends: Any) -> str:
+    """A hash of the code that the script, such as stages.train, imports, of the files' content and
+    of what else is named.
 
     Also of torch's version and number of threads, on which a CPU's rounding depends.
     """
-    code = sorted(Path(__file__).parent.glob("*.py"))
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (*files, *code)]
-    depends |= {"files": digests, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    depends |= {"code": code.digest(script), "files": [files.sha256(path) for path in bound]}
+    depends |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 

@@ -165,7 +165,9 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
 def _decoded(reader, files: list[tuple[int, Path]]) -> Iterator[np.ndarray]:
     """Pillow decodes outside Python's lock, so threads do; a few at a time, to bound memory."""
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        # Pillow advises RGBA for palettes that have transparency; ImageFolder takes RGB.
+        warnings.filterwarnings("ignore", "Palette images with Transparency")
         for start in range(0, len(files), 16 * workers):
             yield from pool.map(reader, [path for _, path in files[start : start + 16 * workers]])
 

@@ -1,0 +1,21 @@
+"""Write to data/code/STAGE a hash of the code that each stage imports.
+
+A stage depends on that file, so an edit of the code that it runs runs it again, and an edit of a
+comment, a docstring or the layout does not.
+"""
+
+from pathlib import Path
+
+from transfer import cli, code, files
+
+
+def main() -> None:
+    scripts = sorted(path.stem for path in Path("stages").glob("[!_]*.py"))
+    with files.replacing("data/code") as folder:
+        folder.mkdir()
+        for script in scripts:
+            (folder / script).write_text(code.recorded(script, Path.cwd()))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,85 @@
+"""The hash of a stage's code: it follows the meaning of what the stage imports, and that alone."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from transfer import code
+
+MODULES = {
+    "stages/__init__.py": "",
+    "stages/one.py": '"""One."""\nfrom pkg import a\n\n\ndef main():\n    return a.value(2)\n',
+    "stages/two.py": "import pkg.deep.inner\n",
+    "pkg/__init__.py": "NAME = 'pkg'\n",
+    "pkg/a.py": "def value(x):\n    '''Doubled.'''\n    from . import b\n    return b.DOUBLE * x\n",
+    "pkg/b.py": "DOUBLE = 2\nTABLE = 'table.txt'\n",
+    "pkg/table.txt": "1 2 3\n",
+    "pkg/alone.py": "X = 1\n",
+    "pkg/deep/__init__.py": "",
+    "pkg/deep/inner.py": "from ..alone import X\n",
+}
+# file, text, what takes its place, the stages that this changes
+EDITS = {
+    "a value": ("pkg/b.py", "DOUBLE = 2", "DOUBLE = 3", {"one"}),
+    "a parent's code": ("pkg/__init__.py", "'pkg'", "'other'", {"one", "two"}),
+    "what a relative import brings": ("pkg/alone.py", "1", "2", {"two"}),
+    "a file that is named": ("pkg/table.txt", "1 2", "1 3", {"one"}),
+    "an import": ("stages/one.py", "import a\n", "import a, alone\n", {"one"}),
+    "None for nothing": ("pkg/b.py", "DOUBLE = 2", "DOUBLE = None", {"one"}),
+    "a number's type": ("pkg/b.py", "DOUBLE = 2", "DOUBLE = 2.0", {"one"}),
+    "a comment": ("pkg/b.py", "DOUBLE = 2", "# Two.\nDOUBLE = 2  # two", set()),
+    "a docstring": ("pkg/a.py", "Doubled.", "Twice the number.", set()),
+    "a module's docstring": ("stages/one.py", "One.", "The first.", set()),
+    "layout": (
+        "pkg/a.py",
+        "return b.DOUBLE * x",
+        "return (\n        b.DOUBLE\n        * x\n    )",
+        set(),
+    ),
+    "quotes": ("pkg/__init__.py", "'pkg'", '"pkg"', set()),
+    "a module that none imports": ("pkg/other.py", "", "Y = 1\n", set()),
+}
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    for name, text in MODULES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_changes_the_stages_that_it_means_something_to(project, edit):
+    name, before, after, expected = EDITS[edit]
+    digests = {stage: code.digest(f"stages.{stage}", project) for stage in ("one", "two")}
+    path = project / name
+    text = path.read_text() if path.exists() else ""
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    changed = {s for s in digests if code.digest(f"stages.{s}", project) != digests[s]}
+    assert changed == expected
+
+
+def test_all_that_a_stage_loads_of_the_project_counts():
+    """Python's own word for what is loaded; the rest is imported when it is called."""
+    names = "sorted(m for m in sys.modules if m.split('.')[0] in ('stages', 'transfer'))"
+    for script in sorted((ROOT / "stages").glob("[!_]*.py")):
+        name = f"stages.{script.stem}"
+        program = f"import sys, {name}; print(*{names})"
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        loaded = set(done.stdout.split())
+        assert name in loaded and loaded <= code.modules(name, ROOT).keys()
+
+
+def test_a_copy_elsewhere_has_the_same_hash(tmp_path):
+    for name in ("stages", "transfer"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for stage in ("train", "report"):
+        assert code.digest(f"stages.{stage}", tmp_path) == code.digest(f"stages.{stage}", ROOT)

@@ -1,0 +1,89 @@
+"""Every command of README and docs runs as it is written: here, or where RUN_BY says."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, draw_split
+from tests.study import Study, drawn
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What a command starts with → the test or script that runs it, or why none does here.
+RUN_BY = {
+    "make sample": ".ci/run; in miniature test_sample.py",
+    "make test": ".ci/run",
+    "make experiments": "test_sample.py",
+    "python3 -m venv": "Makefile",
+    "pip install": "Makefile, .ci/run",
+    "python -m pytest": ".ci/run",
+    "cd sample": "test_sample.py",
+    "dvc repro": "test_dvc.py",
+    "python -m stages.own": "test_own.py",
+    "python -m stages.model": "test_model.py",
+    "python -m transfer.predict": "test_model.py",
+    "python -m cluster.run": "test_cluster.py",
+    "python -m review.comment": "test_review.py",
+    "cp insects.zip": "a transcript",
+    "git merge theirs": "test_reruns.py",
+    "git commit": "test_reruns.py",
+    "$EDITOR": "test_reruns.py",
+}
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of its blocks without a language, and what follows the prompts of transcripts."""
+    found = []
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S):
+        lines = block.splitlines()
+        if any(line.startswith("$ ") and not line.startswith("$ EDITOR") for line in lines):
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        if not language:
+            found += [line.split("  #")[0].strip() for line in lines]
+    return [line for line in found if line]
+
+
+def here(command: str) -> bool:
+    """Whether it is run below, in a small sample."""
+    of_git = command.startswith("git ") and command not in RUN_BY
+    return of_git or (command.startswith("dvc ") and not command.startswith("dvc repro"))
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> Study:
+    made = drawn(tmp_path_factory.mktemp("repository"))
+    made.repro()
+    made.commit()
+    split = draw_split(tmp_path_factory.mktemp("flowers"), {"train": 5})
+    for label, flower in {"a": "daisy", "b": "rose"}.items():
+        shutil.copytree(split / "train" / label, made.folder / "data/raw/flowers" / flower)
+    return made
+
+
+def test_the_commands_of_dvc_and_git_run_in_their_order(sample, tmp_path):
+    for page in PAGES:
+        for command in filter(here, commands(page)):
+            sample.run("bash", "-ec", command.replace("/some/folder", str(tmp_path / "remote")))
+            if command == "dvc queue start":
+                sample.run("bash", "-c", "while dvc queue status | grep Running; do sleep 1; done")
+                assert "Success" in sample.run("dvc", "queue", "status")
+    assert list((tmp_path / "remote").rglob("*.dir"))
+
+
+def test_every_other_command_is_run_somewhere():
+    left = {
+        f"{page.name}: {command}"
+        for page in PAGES
+        for command in commands(page)
+        if not here(command) and not command.startswith(tuple(RUN_BY))
+    }
+    assert left == {"experiments.md: make -C .. experiments IN=sample"}
+    for name in re.findall(r"\w+\.py", " ".join(RUN_BY.values())):
+        assert (ROOT / "tests" / name).is_file()
+
+
+def test_links_lead_somewhere():
+    for page in [*PAGES, *ROOT.glob("*/README.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page}: {link}"
