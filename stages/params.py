@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import product
 
 from transfer import cli, draw, files, params, runs
-from transfer.training import components, models
+from transfer.training import components, cost, models
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
         files.write_text(folder / "checked", "params.yaml was checked\n")
         # What clear() goes by: where this is of another commit, DVC runs the stage again.
         files.write_json(folder / "study.json", [study.grid.model_dump(), list(study.datasets)])
+        files.write_json(folder / "costs.json", cost.costs(study))
         for recipe, freezing in product(study.grid.recipe, study.grid.freezing):
             settings = study.trained_by(recipe).deciding(freezing)
             files.write_json(folder / f"{recipe}-{freezing}.json", settings)

@@ -5,7 +5,6 @@ and kept out of all that DVC tracks, since it differs between identical runs.
 """
 
 from transfer import cli, files, params, recommend
-from transfer.runs import RECORD
 
 
 def main() -> None:
@@ -15,7 +14,7 @@ def main() -> None:
     for name in grid.dataset:
         own = [choice for choice in choices if choice["dataset"] == name]
         runs = [recommend.run_of(choice, grid) for choice in own]
-        costs = [files.read_json(run.written(RECORD))["flops"] for run in runs]
+        costs = [recommend.operations(run) for run in runs]
         similar = [
             files.read_json(f"metrics/similarity/{name}-{backbone}.json")
             for backbone in grid.backbone

@@ -20,7 +20,7 @@ RUNS = {
     "pipeline": ("SPLIT --rounds 1", r"\d × the tutorial"),
     "finetune": ("SPLIT --checkpoint WEIGHTS --epochs 1 --rounds 1", r"\d × the tutorial"),
     "frozen": ("SPLIT --checkpoint WEIGHTS --epochs 1", r"one more learning rate.* × the tutorial"),
-    "memory": ("SPLIT --epochs 1 --large 0.005", r"\d+ GiB of memory: \d+ MiB"),
+    "memory": ("SPLIT --epochs 1 --large 0.02", r"\d+ GiB of memory: \d+ MiB"),
     "startup": ("--rounds 1", r"\d × the tutorial"),
     "noop": ("--rounds 1 --datasets ants_bees", r"\d × the same graph"),
     "growth": ("--runs 16 32 --datasets ants_bees", r"32 runs: a further run"),
@@ -50,6 +50,8 @@ def test_a_benchmark_runs(made, tmp_path, script):
         pytest.skip("Ray is an extra: requirements-ray.txt")
     if "CLONE" in arguments:
         sample = drawn(tmp_path)
+        sample.change("train.epochs", 2)
+        sample.change("train.probe_epochs", 1)
         sample.repro("pack", "pretrain")
         sample.commit()
     words = [str({**made, "CLONE": tmp_path}.get(word, word)) for word in arguments.split()]

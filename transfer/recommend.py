@@ -26,6 +26,14 @@ def run_of(choice: Found, grid: Grid) -> Run:
     return Run(**axes, seed=grid.seed[0])
 
 
+def operations(run: Run) -> int:
+    """The floating-point operations of the run."""
+    costs = files.read_json("data/settings/costs.json")
+    cost = costs[f"{run.backbone}-{run.recipe}-{run.freezing}"]
+    n = files.read_json(run.written(RECORD))["n"]
+    return n["train"] * cost["train"] + (n["validation"] + n["test"]) * cost["predict"]
+
+
 def seconds(run: Run) -> float | None:
     """What the run took, if this very one, to the byte of its record, was trained here."""
     try:

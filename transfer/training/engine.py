@@ -140,16 +140,16 @@ def finetune(
     totals, rates, loss = Totals(device), protocol.rates(), components.loss(protocol.loss)
     found = checkpoint.load(device) if checkpoint else None
     outcomes = _outcomes(found) if found else []
-    trained, step = None, None
+    phase, step = None, None
     if found:
-        trained = phase(freezing, protocol, len(outcomes) - 1)
-        step = _step(model, trained, forward, loss, totals, protocol, device)
+        phase = _phase(freezing, protocol, len(outcomes) - 1)
+        step = _step(model, phase, forward, loss, totals, protocol, device)
         model.load_state_dict(found["model"])
         step.optimizer.load_state_dict(found["optimizer"])
     yield from list(outcomes)
     for epoch in range(len(outcomes), protocol.epochs):
-        if trained != (trained := phase(freezing, protocol, epoch)):
-            step = _step(model, trained, forward, loss, totals, protocol, device)
+        if phase != (phase := _phase(freezing, protocol, epoch)):
+            step = _step(model, phase, forward, loss, totals, protocol, device)
         models.train_mode(model, protocol.frozen_batchnorm == "train")
         step.optimizer.set_rate(rates[epoch])
         protocol.begin(epoch)
@@ -164,7 +164,7 @@ def finetune(
         yield outcomes[-1]
 
 
-def phase(freezing: str, protocol: Protocol, epoch: int) -> str:
+def _phase(freezing: str, protocol: Protocol, epoch: int) -> str:
     """What is trained in the epoch."""
     if freezing == "lpft":
         return "frozen" if epoch < protocol.probe_epochs else "finetuned"
@@ -173,16 +173,16 @@ def phase(freezing: str, protocol: Protocol, epoch: int) -> str:
 
 def _step(
     model: nn.Module,
-    trained: str,
+    phase: str,
     forward: Forward,
     loss: Loss,
     totals: Totals,
     protocol: Protocol,
     device: torch.device,
 ) -> Step | Recorded:
-    models.freeze(model, trained)
-    moved = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = components.optimizer(protocol.optimizer, moved, protocol.lr)
+    models.freeze(model, phase)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = components.optimizer(protocol.optimizer, trained, protocol.lr)
     step = Step(forward, loss, optimizer, totals)
     if protocol.cuda_graph and device.type == "cuda" and isinstance(optimizer, Adam):
         return Recorded(step, model.buffers())

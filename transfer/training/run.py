@@ -18,7 +18,6 @@ from transfer.progress import watched
 from transfer.runs import CURVE, PREDICTIONS, RECORD, Run
 from transfer.training import engine, features, models, packed, predictions
 from transfer.training.checkpoint import Checkpoint, fingerprint
-from transfer.training.cost import flops
 
 LIVE = Path("metrics/live.csv")
 """The curve of the run that trains now or did last; `dvc plots` shows it."""
@@ -43,7 +42,6 @@ def train(run: Run, study: params.Params, every: float) -> None:
     predicted = {part: found for part, found in predicted.items() if found.name.size}
     curve, chosen = [epoch for epoch, _ in outcomes], predictions.chosen_epoch(predicted)
     outcome = record(run, curve, chosen, data, device)
-    outcome["flops"] = flops(run.backbone, run.freezing, data, protocol)
     with files.replacing(run.folder) as folder:
         folder.mkdir()
         files.write_json(folder / RECORD, outcome)
