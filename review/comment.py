@@ -70,9 +70,8 @@ def commit(name: str) -> str:
 
 
 def lock(pipeline: str) -> page.Lock:
-    """How a dvc.yaml's lock stands, judged by DVC, but for an edit that code.digest knows to mean
-    nothing; data that are not here are taken to be as the
-    lock says. Raises UserError for a dvc.yaml that DVC cannot read."""
+    """How a dvc.yaml's lock stands: judged by DVC, and its code by what it means. Data that are not
+    here are taken to be as the lock says. Raises UserError for a dvc.yaml that DVC cannot read."""
     folder = Path(pipeline).parent
     if not (folder / "dvc.lock").is_file():
         succeeded(dvc("stage", "list", "--name-only", folder=folder))

@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
 
 def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
     """The run of that name, or the best. Raises UserError for what the grid does not have."""
-    if name or dataset not in grid.dataset:
+    if name or dataset not in grid.dataset:  # which known() refuses
         return known(grid, dataset, name or "")
     choices = files.read_json("metrics/evidence.json")["choices"]
     try:
@@ -73,14 +73,14 @@ def check_files(output: Path, onnx: str | None) -> None:
 
 def load(run: Run, pack: params.Pack) -> packed.Packed:
     """The run's images. Raises UserError if they are not those that it was trained on."""
-    data = packed.load(f"data/packed/{run.dataset}")
+    data = training.images(run)
     recorded = files.read_json(run.written(RECORD))
     if recorded["data"] != data.sha256 or data.size != pack.size:
         raise cli.UserError(
             f"{run.name}: trained on other images than data/packed/{run.dataset} and params.yaml "
             "have; `dvc repro` first"
         )
-    return training.images(run)
+    return data
 
 
 def keep(run: Run, settings: params.Params, data: packed.Packed, output: Path) -> None:

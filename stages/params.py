@@ -25,8 +25,9 @@ def main() -> None:
             settings = study.trained_by(recipe).deciding(freezing)
             files.write_json(folder / f"{recipe}-{freezing}.json", settings)
     gone = runs.clear(study)
-    cleared = f"; {len(gone)} old results cleared, DVC's cache has them" if gone else ""
-    print(f"params.yaml: {study.runs} runs{cleared}")
+    print(f"params.yaml: {study.runs} runs")
+    if gone:
+        print(f"removed {len(gone)} results of runs or data sets that are no longer in params.yaml")
 
 
 def check(study: params.Params) -> None:

@@ -10,11 +10,12 @@ from transfer import cli, files, params, recommend
 def main() -> None:
     settings = params.load()
     grid, choices = settings.grid, files.read_json("metrics/evidence.json")["choices"]
+    known = files.read_json("data/settings/costs.json")
     sections, times = ["# Which setting for my images?"], []
     for name in grid.dataset:
         own = [choice for choice in choices if choice["dataset"] == name]
         runs = [recommend.run_of(choice, grid) for choice in own]
-        costs = [recommend.operations(run) for run in runs]
+        costs = [recommend.operations(run, known) for run in runs]
         similar = [
             files.read_json(f"metrics/similarity/{name}-{backbone}.json")
             for backbone in grid.backbone

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -37,7 +38,7 @@ def main() -> None:
             sheet.contact_sheet(settings.draw).save(folder / "contact_sheet.png", optimize=True)
     drawn = "Drawn images, no photographs: this shows the pipeline at work. "
     provenance = (drawn if settings.draw else "") + made(grid)
-    shown = [*pictures, *["contact_sheet"] * bool(settings.draw)]
+    shown = [path.stem for path in Path("metrics/figures").glob("*.png")]
     text = page.write(datasets, evidence, similar, audits, provenance, shown)
     files.write_text("metrics/report.md", text)
 

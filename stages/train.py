@@ -1,13 +1,14 @@
 """Train one configuration by the report's protocol and write down how it went."""
 
 import argparse
+from dataclasses import fields
 
 from transfer import cli, params
-from transfer.runs import known
+from transfer.runs import Run, known
 from transfer.training import run
 from transfer.training.checkpoint import alone
 
-AXES = ("dataset", "images", "backbone", "lr", "freezing", "recipe", "start", "seed")
+AXES = [field.name for field in fields(Run)]
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from transfer.params import Component
 from transfer.runs import Run
 from transfer.training import models, packed
 from transfer.training.checkpoint import Checkpoint
-from transfer.training.engine import Protocol
-from transfer.training.run import key
+from transfer.training.engine import Epoch, Outcome, Protocol
+from transfer.training.run import LIVE, key, shown
 
 RUN = Run("ab", "all", "resnet18", 0.001, "finetuned", "default", "scratch", 0)
 yaml = YAML()
@@ -166,6 +167,15 @@ def test_a_second_process_waits_and_says_for_whom(study):
     first.communicate()
     finish(second)
     assert re.fullmatch(rf"{RUN.name}: waiting for process {first.pid} on \S+\n", line)
+
+
+def test_runs_side_by_side_share_the_file_that_shows_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    epochs = [Outcome(Epoch(i, 1e-3, 0.7, 0.5, None, None, 0.7, 0.5), {}) for i in range(150)]
+    with ThreadPoolExecutor() as pool:
+        for run in [pool.submit(lambda: list(shown(RUN, epochs))) for _ in range(4)]:
+            assert run.result() == epochs
+    assert LIVE.read_text().startswith("run,epoch,train_accuracy,test_accuracy\n" + RUN.name)
 
 
 def test_a_killed_dvc_leaves_no_stage_behind(study):

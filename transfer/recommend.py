@@ -26,9 +26,8 @@ def run_of(choice: Found, grid: Grid) -> Run:
     return Run(**axes, seed=grid.seed[0])
 
 
-def operations(run: Run) -> int:
-    """The floating-point operations of the run."""
-    costs = files.read_json("data/settings/costs.json")
+def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
+    """The floating-point operations of the run; `costs`: as transfer.training.cost has them."""
     cost = costs[f"{run.backbone}-{run.recipe}-{run.freezing}"]
     n = files.read_json(run.written(RECORD))["n"]
     return n["train"] * cost["train"] + (n["validation"] + n["test"]) * cost["predict"]

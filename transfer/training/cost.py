@@ -1,5 +1,6 @@
 """What a setting's runs cost, as the same number everywhere: seconds depend on the machine."""
 
+from functools import cache, partial
 from itertools import product
 
 import torch
@@ -7,11 +8,7 @@ from torch import nn
 
 from transfer.params import Params
 from transfer.training import models
-
-
-def phases(freezing: str) -> tuple[str, str]:
-    """What is trained first, in the probe's epochs, and what in the others."""
-    return ("frozen", "finetuned") if freezing == "lpft" else (freezing, freezing)
+from transfer.training.engine import phase
 
 
 def costs(study: Params) -> dict[str, dict[str, int]]:
@@ -23,20 +20,18 @@ def costs(study: Params) -> dict[str, dict[str, int]]:
     grid, size, found = study.grid, study.pack.size, {}
     for backbone in grid.backbone:
         model = models.shape(backbone, classes=2)
-        forward = _of_one(model, size)
-        trained = {phase for freezing in grid.freezing for phase in phases(freezing)}
-        step = {phase: _of_step(model, phase, size) for phase in trained}
+        forward, step = _of_one(model, size), cache(partial(_of_step, model, size))
         for recipe, freezing in product(grid.recipe, grid.freezing):
             settings = study.trained_by(recipe)
-            first, last = phases(freezing)
-            probe = settings.probe_epochs if freezing == "lpft" else 0
-            train = probe * step[first] + (settings.epochs - probe) * step[last]
-            predict = settings.epochs * forward
-            found[f"{backbone}-{recipe}-{freezing}"] = {"train": train, "predict": predict}
+            trained = [phase(freezing, settings.probe_epochs, e) for e in range(settings.epochs)]
+            found[f"{backbone}-{recipe}-{freezing}"] = {
+                "train": sum(map(step, trained)),
+                "predict": settings.epochs * forward,
+            }
     return found
 
 
-def _of_step(model: nn.Module, trained: str, size: int) -> int:
+def _of_step(model: nn.Module, size: int, trained: str) -> int:
     models.freeze(model, trained)
     return _of_one(model, size, backward=True)
 

@@ -140,16 +140,16 @@ def finetune(
     totals, rates, loss = Totals(device), protocol.rates(), components.loss(protocol.loss)
     found = checkpoint.load(device) if checkpoint else None
     outcomes = _outcomes(found) if found else []
-    phase, step = None, None
+    trained, step = None, None
     if found:
-        phase = _phase(freezing, protocol, len(outcomes) - 1)
-        step = _step(model, phase, forward, loss, totals, protocol, device)
+        trained = phase(freezing, protocol.probe_epochs, len(outcomes) - 1)
+        step = _step(model, trained, forward, loss, totals, protocol, device)
         model.load_state_dict(found["model"])
         step.optimizer.load_state_dict(found["optimizer"])
     yield from list(outcomes)
     for epoch in range(len(outcomes), protocol.epochs):
-        if phase != (phase := _phase(freezing, protocol, epoch)):
-            step = _step(model, phase, forward, loss, totals, protocol, device)
+        if trained != (trained := phase(freezing, protocol.probe_epochs, epoch)):
+            step = _step(model, trained, forward, loss, totals, protocol, device)
         models.train_mode(model, protocol.frozen_batchnorm == "train")
         step.optimizer.set_rate(rates[epoch])
         protocol.begin(epoch)
@@ -164,23 +164,23 @@ def finetune(
         yield outcomes[-1]
 
 
-def _phase(freezing: str, protocol: Protocol, epoch: int) -> str:
+def phase(freezing: str, probe_epochs: int, epoch: int) -> str:
     """What is trained in the epoch."""
     if freezing == "lpft":
-        return "frozen" if epoch < protocol.probe_epochs else "finetuned"
+        return "frozen" if epoch < probe_epochs else "finetuned"
     return freezing
 
 
 def _step(
     model: nn.Module,
-    phase: str,
+    what: str,
     forward: Forward,
     loss: Loss,
     totals: Totals,
     protocol: Protocol,
     device: torch.device,
 ) -> Step | Recorded:
-    models.freeze(model, phase)
+    models.freeze(model, what)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = components.optimizer(protocol.optimizer, trained, protocol.lr)
     step = Step(forward, loss, optimizer, totals)

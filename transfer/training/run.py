@@ -107,7 +107,9 @@ def shown(run: Run, outcomes: Iterable[engine.Outcome]) -> Iterator[engine.Outco
     for outcome in outcomes:
         row = outcome.epoch
         lines.append(f"{run.name},{row.epoch},{row.train_accuracy:.6f},{row.test_accuracy:.6f}")
-        files.write_text(LIVE, "\n".join(lines) + "\n")
+        # In place: runs side by side share it, and would take away each other's part.
+        LIVE.parent.mkdir(parents=True, exist_ok=True)
+        LIVE.write_text("\n".join(lines) + "\n", encoding="utf-8")
         yield outcome
 
 
