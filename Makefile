@@ -16,6 +16,7 @@ test: .venv/installed
 lint: .venv/installed
 	ruff check .
 	ruff format --check .
+	mypy
 
 # Of all that DVC knows: what was changed, and the accuracy of the setting recommended then.
 DROP = (rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stages|transfer|Created|State|Executor

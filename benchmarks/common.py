@@ -13,7 +13,8 @@ import torch
 from ruamel.yaml import YAML
 
 from tests.study import by_hand
-from transfer.training import models, packed
+from transfer.images import packed
+from transfer.training import models
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from transfer import evidence
+from transfer.evidence import compare
+from transfer.evidence.stats import bootstrap
 from transfer.runs import DEFAULT, PREDICTIONS, Run
-from transfer.stats import bootstrap
 from transfer.training import predictions
 
 DATASETS, SEEDS = ("hearts_drops", "scans"), (0, 1, 2)
@@ -83,7 +83,7 @@ def right(folder: Path, dataset: str, backbone: str, freezing: str, recipe: str)
     """bool [seeds, test images]"""
     runs = [Run(dataset, "all", backbone, 0.0001, freezing, recipe, "pretrained", s) for s in SEEDS]
     paths = [folder / run.folder / PREDICTIONS for run in runs]
-    found = [evidence.tested(predictions.load(path)) for path in paths]
+    found = [compare.tested(predictions.load(path)) for path in paths]
     return np.stack([one.right[one.chosen] for one in found])
 
 

@@ -1,8 +1,8 @@
 """What DVC itself takes for a stage as the pipeline grows: 64, 256 and 1024 runs.
 
 The study's graph with more seeds, its commands writing one short file for each output. Printed are
-one run by itself (`dvc repro -s`, what a worker of cluster/run.py calls), and each further run of
-one `dvc repro`, beside the first size's.
+one run by itself (`dvc repro -s`, what a worker calls), and each further run of one `dvc repro`,
+beside the first size's.
 `PYTHONPATH=. python benchmarks/growth.py`
 """
 

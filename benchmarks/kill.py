@@ -1,7 +1,7 @@
 """Kill the sample at random instants, start it again, and compare with a run never disturbed.
 
-In turn the stage, DVC, a Ray worker, the Ray node and a warm process are killed with SIGKILL. At
-the end every result under sample/metrics has to be the same, byte for byte, and
+In turn the stage, DVC, a Ray worker and the Ray node are killed with SIGKILL. At the end every
+result under sample/metrics has to be the same, byte for byte, and
 after each kill no process may be left. `PYTHONPATH=. python benchmarks/kill.py` (with
 requirements-ray.txt)
 """
@@ -23,14 +23,13 @@ from tests.study import drawn, results
 
 METRICS = "sample/metrics"
 DVC = ["dvc", "--cd", "sample", "repro"]
-CLUSTER = [sys.executable, "-m", "cluster.run", "--pipeline", "sample/dvc.yaml", "--threads", "1"]
+CLUSTER = ["env", "-C", "sample", sys.executable, "-m", "transfer", "run", "--threads", "1"]
 # What is killed → the command it is killed under, and how to know its process.
 TARGETS = {
     "stage": (DVC, lambda words: "stages." in words),
     "dvc": (DVC, lambda words: "sample repro" in words and "sh -c" not in words),
     "ray worker": (CLUSTER, lambda words: words.startswith("ray::reproduce")),
     "ray node": (CLUSTER, lambda words: "/raylet/raylet " in words),
-    "warm process": (CLUSTER, lambda words: "cluster.warm" in words),
 }
 
 

@@ -15,7 +15,8 @@ import torch
 from benchmarks.common import ROOT, alternate, show
 from benchmarks.tutorial import loaders
 from transfer import params
-from transfer.training import engine, packed
+from transfer.images import packed
+from transfer.training import engine
 from transfer.training.feed import Feed
 
 

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import ROOT, hardware
 from transfer import params
-from transfer.training import models, packed
+from transfer.images import packed
+from transfer.training import models
 
 SIZES = {  # images per class, as params.yaml has them
     "ants_bees": (122, 77),

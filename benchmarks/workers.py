@@ -2,7 +2,7 @@
 
 Both start from the same made data and weights, in clones of the last commit, and time until tables
 and report are there: `dvc repro` with all cores, then one thread as a worker has, and
-`python -m cluster.run` followed by `dvc repro`.
+`python -m transfer run` followed by `dvc repro`.
 `PYTHONPATH=. python benchmarks/workers.py` (with requirements-ray.txt)
 """
 

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from transfer import cli, kaggle, params
+from transfer import cli, params
+from transfer.images import kaggle
 
 
 def main() -> None:

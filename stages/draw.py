@@ -2,7 +2,8 @@
 
 import argparse
 
-from transfer import cli, draw, files, params
+from transfer import cli, files, params
+from transfer.images import draw
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer import cli, evidence, files, params
+from transfer import cli, files, params
+from transfer.evidence import compare
 from transfer.runs import PREDICTIONS, RECORD, Run, all_runs, rows
 from transfer.training import predictions
 
@@ -15,15 +16,15 @@ from transfer.training import predictions
 def main() -> None:
     settings = params.load()
     grid = settings.grid
-    found = evidence.compute(grid, settings.datasets, leaked(grid), tested)
+    found = compare.compute(grid, settings.datasets, leaked(grid), tested)
     with files.replacing("metrics/plots") as folder:
         for name in grid.dataset:
             write(folder / f"curves/{name}.csv", CURVE, curves(grid, name))
             own = [row for row in found["rows"] if row["dataset"] == name]
             write(folder / f"confusion/{name}.csv", CONFUSION, confusion(grid, own))
     records = [files.read_json(run.written(RECORD)) for run in all_runs(grid)]
-    trained = {"trained": evidence.trained_with(records)}
-    files.write_json("metrics/summary.json", evidence.summary(found, grid) | trained)
+    trained = {"trained": compare.trained_with(records)}
+    files.write_json("metrics/summary.json", compare.summary(found, grid) | trained)
     files.write_json("metrics/evidence.json", found)
 
 
@@ -31,7 +32,7 @@ CURVE = ("backbone", "lr", "freezing", "recipe", "start", "epoch", "test_accurac
 CONFUSION = ("actual", "predicted")
 
 
-def leaked(grid: params.Grid) -> evidence.Leaked:
+def leaked(grid: params.Grid) -> compare.Leaked:
     audits = {name: files.read_json(f"metrics/data/{name}.json") for name in grid.dataset}
     return {name: [test for test, _ in audit["leaked"]] for name, audit in audits.items()}
 
@@ -46,9 +47,9 @@ def curves(grid: params.Grid, dataset: str) -> Iterable[tuple]:
                 yield *setting, start, epoch, round(float(accuracy), 6)
 
 
-def confusion(grid: params.Grid, found: list[evidence.Row]) -> Iterable[tuple]:
+def confusion(grid: params.Grid, found: list[compare.Row]) -> Iterable[tuple]:
     """The chosen epoch of the best setting's first run."""
-    run = evidence.best_run(grid, found)
+    run = compare.best_run(grid, found)
     parts = loaded(run)
     test, epoch = parts["test"], predictions.chosen_epoch(parts)
     classes = sorted({name.split("/")[0] for name in test.name})
@@ -65,8 +66,8 @@ def write(path: Path, header: tuple, lines: Iterable[tuple]) -> None:
 
 
 @cache
-def tested(run: Run) -> evidence.Tested:
-    return evidence.tested(loaded(run))
+def tested(run: Run) -> compare.Tested:
+    return compare.tested(loaded(run))
 
 
 def loaded(run: Run) -> dict[str, predictions.Predictions]:

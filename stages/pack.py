@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from transfer import cli, files, params
-from transfer.training import packed
+from transfer.images import packed
 
 
 def main() -> None:

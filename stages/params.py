@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 
-from transfer import cli, draw, files, params, runs
+from transfer import cli, files, params, runs
+from transfer.images import draw
 from transfer.training import components, cost, models
 
 

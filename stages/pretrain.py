@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from transfer import cli, files, params
-from transfer.progress import watched
-from transfer.training import engine, models, packed
+from transfer.images import packed
+from transfer.training import engine, models
 from transfer.training.checkpoint import Checkpoint, alone, fingerprint
+from transfer.training.progress import watched
 
 
 def main() -> None:

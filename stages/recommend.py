@@ -4,7 +4,9 @@ The page is metrics/recommendation.md. How long the runs took on this machine is
 and kept out of all that DVC tracks, since it differs between identical runs.
 """
 
-from transfer import cli, files, params, recommend
+from transfer import cli, files, params
+from transfer.evidence import compare
+from transfer.pages import recommendation
 
 
 def main() -> None:
@@ -14,18 +16,18 @@ def main() -> None:
     sections, times = ["# Which setting for my images?"], []
     for name in grid.dataset:
         own = [choice for choice in choices if choice["dataset"] == name]
-        runs = [recommend.run_of(choice, grid) for choice in own]
-        costs = [recommend.operations(run, known) for run in runs]
+        runs = [compare.run_of(choice, grid) for choice in own]
+        costs = [recommendation.operations(run, known) for run in runs]
         similar = [
             files.read_json(f"metrics/similarity/{name}-{backbone}.json")
             for backbone in grid.backbone
         ]
         dataset = settings.datasets[name]
-        sections.append(recommend.write(dataset, own, costs, similar))
-        times += [(run.name, seconds) for run in runs if (seconds := recommend.seconds(run))]
+        sections.append(recommendation.write(dataset, own, costs, similar))
+        times += [(run.name, seconds) for run in runs if (seconds := recommendation.seconds(run))]
     text = "\n\n".join(sections) + "\n"
     files.write_text("metrics/recommendation.md", text)
-    print(recommend.times(times), text, sep="\n\n", end="")
+    print(recommendation.times(times), text, sep="\n\n", end="")
 
 
 if __name__ == "__main__":

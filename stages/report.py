@@ -7,11 +7,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from transfer import cli, examples, figures, files, page, params, sheet, tables
-from transfer.evidence import best_run, trained_with
-from transfer.measures import MEASURES
+from transfer import cli, files, params
+from transfer.evidence.compare import best_run, trained_with
+from transfer.evidence.measures import MEASURES
+from transfer.evidence.published import published
+from transfer.evidence.published import settings as printed_settings
+from transfer.images import packed, sheet
+from transfer.pages import examples, figures, report
 from transfer.runs import PREDICTIONS, RECORD, Run, all_runs, label
-from transfer.training import packed, predictions
+from transfer.training import predictions
 
 SHOWN = ("batchnorm_frechet", "knn_accuracy", "leep")
 
@@ -39,7 +43,7 @@ def main() -> None:
     drawn = "Drawn images, no photographs: this shows the pipeline at work. "
     provenance = (drawn if settings.draw else "") + made(grid)
     shown = [path.stem for path in Path("metrics/figures").glob("*.png")]
-    text = page.write(datasets, evidence, similar, audits, provenance, shown)
+    text = report.write(datasets, evidence, similar, audits, provenance, shown)
     files.write_text("metrics/report.md", text)
 
 
@@ -53,8 +57,8 @@ def overview(settings, evidence, similar, audits) -> dict[str, Figure]:
         for row in evidence["rows"]
         if first.items() <= row.items()
     ]
-    report = tables.published()
-    printed = {name: tables.settings(report.get(datasets[name].table, {})) for name in titles}
+    tables = published()
+    printed = {name: printed_settings(tables.get(datasets[name].table, {})) for name in titles}
     pictures = {"gains": figures.gains(rows, titles, printed)}
     gains = [gain for gain in evidence["gains"] if first.items() <= gain.items()]
     if len({gain["dataset"] for gain in gains}) > 1:  # one alone shows no relation

@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from transfer import cli, files, params, similarity
-from transfer.training import augment, engine, models, packed
+from transfer import cli, files, params
+from transfer.evidence import similarity
+from transfer.images import packed
+from transfer.training import augment, engine, models
 
 BATCH = 64
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from transfer import archive, audit, cli, files, params
+from transfer import cli, files, params
+from transfer.images import archive, audit
 
 
 def main() -> None:

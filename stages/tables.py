@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from transfer import cli, files, params, tables
+from transfer import cli, files, params
+from transfer.pages import tables
 from transfer.runs import RECORD, Run
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.training import packed
+from transfer.images import packed
 
 ROOT = Path(__file__).parents[1]
 

@@ -95,7 +95,7 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     folder.mkdir(exist_ok=True)
     for name in ("dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
-    for name in ("cluster", "stages", "transfer"):
+    for name in ("stages", "transfer"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     settings = yaml.load(ROOT / "params.yaml")
     settings["download"] = {}

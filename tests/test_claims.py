@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from transfer import claims
-from transfer.claims import CANNOT_TELL, DOES_NOT, HOLDS, SETTINGS, Difference, Key, Study
-from transfer.tables import published
+from transfer.evidence import claims
+from transfer.evidence.claims import CANNOT_TELL, DOES_NOT, HOLDS, SETTINGS, Difference, Key, Study
+from transfer.evidence.published import published
 
 IMPLIED = {1: 153, 2: 1000, 3: 200, 4: 1000}
 PRINTED = claims.published_study(published(), IMPLIED)

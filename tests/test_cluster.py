@@ -10,7 +10,7 @@ import pytest
 from tests.study import Study, small
 
 pytest.importorskip("ray", reason="Ray is an extra: requirements-ray.txt")
-COMMAND = (sys.executable, "-m", "cluster.run", "--threads", "1")
+COMMAND = (sys.executable, "-m", "transfer", "run", "--threads", "1")
 COLLECTING = {"tables", "evidence", "report", "recommend"}
 
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_given_is_one_line(study):
         assert said.count("\n") == 1
     for words in ("--gpus-per-run 1.5", "--workers 0", "--address auto --workers 2"):
         last = cluster(study, *words.split(), status=2).splitlines()[-1]
-        assert last.startswith("python -m cluster.run: error: ") and words.split()[-2] in last
+        assert last.startswith("python -m transfer run: error: ") and words.split()[-2] in last
 
 
 def test_workers_that_share_a_remote_alone(study, tmp_path):

@@ -1,5 +1,6 @@
 """The hash of a stage's code: it follows the meaning of what the stage imports, and that alone."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -83,3 +84,25 @@ def test_a_copy_elsewhere_has_the_same_hash(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     for stage in ("train", "report"):
         assert code.digest(f"stages.{stage}", tmp_path) == code.digest(f"stages.{stage}", ROOT)
+
+
+ROOMS = {  # what each may import besides itself and the modules that lie in transfer/
+    "images": set(),
+    "training": {"images"},
+    "evidence": {"images", "training"},
+    "pages": {"images", "training", "evidence"},
+    "model": {"images", "training", "evidence"},
+    "cluster": set(),
+    "review": {"evidence"},
+}
+
+
+@pytest.mark.parametrize("room", ["", *ROOMS])
+def test_imports_run_one_way(room):
+    found = set()
+    for path in (ROOT / "transfer" / room).glob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found |= set(code.imported(ast.parse(path.read_text()), name, path))
+    rooms = {name.split(".")[1] for name in found if name.startswith("transfer.")} & set(ROOMS)
+    assert rooms - {room} <= ROOMS.get(room, set())
+    assert not any(name.startswith("stages") for name in found)

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from transfer import kaggle, params
+from transfer import params
 from transfer.cli import UserError
+from transfer.images import kaggle
 
 ROOT = Path(__file__).parents[1]
 SOURCE = params.Download(kaggle="someone/some-images", version=3)

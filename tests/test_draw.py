@@ -9,8 +9,9 @@ from ruamel.yaml import YAML
 from stages import draw as stage
 from stages.params import check
 from tests.conftest import ROOT
-from transfer import draw, params, sheet
+from transfer import params
 from transfer.cli import UserError
+from transfer.images import draw, sheet
 from transfer.params import Draw
 
 TARGETS = ("hearts_drops", "arrows_bolts", "scans", "cells")

@@ -8,10 +8,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from review import comment
 from tests.conftest import ROOT
 from tests.study import Study, save_weights, small
 from transfer import params
+from transfer.review import comment
 
 
 @pytest.fixture(scope="module")

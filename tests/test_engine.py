@@ -15,8 +15,9 @@ from torchvision.models import list_models
 
 from tests.conftest import ROOT, draw_split
 from transfer.cli import UserError
+from transfer.images import packed
 from transfer.params import Component
-from transfer.training import augment, engine, features, models, packed
+from transfer.training import augment, engine, features, models
 from transfer.training.feed import Feed
 
 CPU = torch.device("cpu")

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from transfer import evidence, page, params, recommend, stats
+from transfer import params
+from transfer.evidence import compare, stats
+from transfer.pages import recommendation, report
 from transfer.runs import Run
 from transfer.training import predictions
 
@@ -94,13 +96,13 @@ NAMES = np.array([f"{'ab'[i % 2]}/{i}.jpg" for i in range(200)])
 def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, **axes):
     """Evidence of runs with those accuracies, on 200 images."""
 
-    def read(run: Run) -> evidence.Tested:
+    def read(run: Run) -> compare.Tested:
         accuracy = transfer if run.start == "pretrained" else baseline
         right = np.random.default_rng(crc32(run.name.encode())).random((3, 200)) < accuracy
-        return evidence.Tested(NAMES, right, 2, *((49, validation(run)) if validation else ()))
+        return compare.Tested(NAMES, right, 2, *((49, validation(run)) if validation else ()))
 
     grid = SETTINGS.grid.model_copy(update=axes)
-    return evidence.compute(grid, SETTINGS.datasets, {"glioma": list(leaked)}, read)
+    return compare.compute(grid, SETTINGS.datasets, {"glioma": list(leaked)}, read)
 
 
 def verdicts(found: dict, text: str) -> list[str]:
@@ -134,7 +136,7 @@ def test_the_epoch_is_the_best_on_validation_and_the_latest_of_equals():
     held = parts(0.5, 0.7, 0.7, 0.6)
     assert predictions.chosen_epoch({"test": test}) == 3
     assert predictions.chosen_epoch({"validation": held, "test": test}) == 2
-    found = evidence.tested({"validation": held, "test": test})
+    found = compare.tested({"validation": held, "test": test})
     assert (found.best, found.right[found.chosen].mean()) == (0.9, 0.2)
     assert (found.n_validation, found.validation) == (10, 0.7)
 
@@ -148,7 +150,7 @@ def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
     found = made_up(validation=validation)
     assert all(row["lr"] == {"pretrained": 0.0001, "scratch": 0.001} for row in found["transfer"])
     assert {row["verdict"] for row in found["transfer"]} == {"helps"}
-    assert evidence.best(found["rows"], "pretrained")["lr"] == 0.0001
+    assert compare.best(found["rows"], "pretrained")["lr"] == 0.0001
     assert {row["verdict"] for row in made_up(0.6, 0.9, validation=validation)["transfer"]} == {
         "hurts"
     }
@@ -158,24 +160,24 @@ def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
 def test_seeds_are_averaged_and_paired():
     """Of three seeds with 0.5, 0.6 and 0.7 right, the baseline's always 0.4 less."""
 
-    def read(run: Run) -> evidence.Tested:
+    def read(run: Run) -> compare.Tested:
         accuracy = 0.5 + run.seed / 10 - 0.4 * (run.start == "scratch")
-        return evidence.Tested(NAMES, np.arange(200)[None] < round(200 * accuracy), 0)
+        return compare.Tested(NAMES, np.arange(200)[None] < round(200 * accuracy), 0)
 
     grid = SETTINGS.grid.model_copy(update={"seed": [0, 1, 2]})
-    row = evidence.compute(grid, SETTINGS.datasets, {}, read)["rows"][0]
+    row = compare.compute(grid, SETTINGS.datasets, {}, read)["rows"][0]
     found = row["pretrained"]
     assert (found["best"], found["inflation"]) == (0.5, 0)
     assert (found["chosen"]["mean"], found["chosen"]["sd"]) == pytest.approx((0.6, 0.1))
     assert row["difference"]["value"] == pytest.approx(0.4)
     assert row["mcnemar"]["first_only"] == 80
-    assert "0.600 ± 0.100 [" in page.settings_table([row])
+    assert "0.600 ± 0.100 [" in report.settings_table([row])
 
 
 def test_each_size_has_its_own_rows():
     found = made_up(images=["all", 50])
     assert [row["images"] for row in found["rows"][:9]] == ["all"] * 8 + [50]
-    assert "| 50 a class |" in page.settings_table(found["rows"][:9])
+    assert "| 50 a class |" in report.settings_table(found["rows"][:9])
     assert found["claims"] == made_up(images=["all"])["claims"]
 
 
@@ -194,8 +196,8 @@ def test_without_leaks_each_class_counts_the_same():
     right = np.array([[name.startswith("a/") or i % 4 == 1 for i, name in enumerate(NAMES)]])
     leaked = [name for name in NAMES if name.startswith("a/")][10:]
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
-    read = lambda run: evidence.Tested(NAMES, right, 0)  # noqa: E731
-    found = evidence.compute(grid, SETTINGS.datasets, {"glioma": leaked}, read)["rows"][0]
+    read = lambda run: compare.Tested(NAMES, right, 0)  # noqa: E731
+    found = compare.compute(grid, SETTINGS.datasets, {"glioma": leaked}, read)["rows"][0]
     assert found["unleaked"]["pretrained"] == [0.75, 0.75]
     assert found["unleaked"]["n"] == {"a": 10, "b": 100}
 
@@ -218,32 +220,32 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
     own = [choice for choice in found if choice["dataset"] == "glioma"]
     assert len(found) == 64 and len(own) == 16
     first, *rest = own
-    assert recommend.name(first) == "R50 0.001 finetuned from pretrained weights"
+    assert recommendation.name(first) == "R50 0.001 finetuned from pretrained weights"
     assert first["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert all(choice["difference"]["high"] < 0 for choice in rest if choice["start"] == "scratch")
     costs = [90 if c["backbone"] == "resnet50" else 30 + 1000 * (i % 2) for i, c in enumerate(own)]
     relative = [cost / 90 for cost in costs]
-    good = recommend.as_good_and_cheaper(own, relative)
+    good = recommendation.as_good_and_cheaper(own, relative)
     assert good and {c["start"] for c, _ in good} == {"pretrained"}
     assert {cost for _, cost in good} == {1 / 3}
-    text = recommend.write(SETTINGS.datasets["glioma"], own, costs, [])
+    text = recommendation.write(SETTINGS.datasets["glioma"], own, costs, [])
     assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
     assert "of 200 test images, chosen among 16 settings on 49 validation images." in text
     assert "cannot be told from it" in text and "takes 33% of the computation" in text
     cheap = [0.01 if choice is good[-1][0] else c for choice, c in zip(own, relative, strict=True)]
-    assert "takes 33% of the computation" in recommend.verdict(own, cheap)
+    assert "takes 33% of the computation" in recommendation.verdict(own, cheap)
     assert "Doubtful" not in text
     high = own[0] | {"validation": 1.0, "n_validation": 400}
-    assert "On the test images no others did better" in recommend.doubt([high, *own[1:]])
+    assert "On the test images no others did better" in recommendation.doubt([high, *own[1:]])
     lucky = own[0] | {"validation": 0.98, "n_validation": 49}
     lucky |= {"chosen": first["chosen"] | {"high": 0.85}}
-    assert "Doubtful" in recommend.doubt([lucky])  # but the best of 16 may be as lucky
-    assert "Doubtful" not in recommend.doubt([lucky, *own[1:]])
+    assert "Doubtful" in recommendation.doubt([lucky])  # but the best of 16 may be as lucky
+    assert "Doubtful" not in recommendation.doubt([lucky, *own[1:]])
     gain = good[0][0] | {"difference": {"value": 0.1, "low": 0.05, "high": 0.15}}
-    words = recommend.verdict([high, gain], [1, 1 / 3])
+    words = recommendation.verdict([high, gain], [1, 1 / 3])
     assert "did better on the test images (+0.100 [0.050, 0.150]) and takes 33%" in words
     assert "On the test images 1 other did better beyond noise." in words
-    equal = recommend.write(SETTINGS.datasets["glioma"], own, [90] * 16, [])
+    equal = recommendation.write(SETTINGS.datasets["glioma"], own, [90] * 16, [])
     assert "of the computation" not in equal
 
 
@@ -253,31 +255,31 @@ def test_evidence_is_json_and_the_same_twice():
 
 def test_the_page_says_what_was_found():
     datasets = {name: SETTINGS.datasets[name] for name in SETTINGS.grid.dataset}
-    helps = page.write(datasets, made_up(), [], {}, "", [])
-    equal = page.write(datasets, made_up(0.6, 0.6), [], {}, "", [])
+    helps = report.write(datasets, made_up(), [], {}, "", [])
+    equal = report.write(datasets, made_up(0.6, 0.6), [], {}, "", [])
     assert helps.count("Transfer is better than random weights") == 4
     assert equal.count("not to be told from random weights") >= 3
     assert "states 200 test images: its accuracies are no multiples of 1/200" in helps
     assert "figures/" not in helps
     own = {name: data.model_copy(update={"quadrant": "none"}) for name, data in datasets.items()}
     assert "## The report's claims" in helps and "states 200 test images" in helps
-    assert "claims" not in page.write(own, made_up(), [], {}, "", [])
+    assert "claims" not in report.write(own, made_up(), [], {}, "", [])
     assert "(small, similar)" in helps and "chosen on the test images, which flatters it" in helps
-    judged = page.write(datasets, made_up(0.6, 0.9, validation=lambda _: 0.5), [], {}, "", [])
+    judged = report.write(datasets, made_up(0.6, 0.9, validation=lambda _: 0.5), [], {}, "", [])
     assert "hurts: negative transfer" in judged and "chosen on 49 validation images" in judged
-    leaks = page.write(datasets, made_up(leaked=NAMES[::2]), [], {}, "", [])
+    leaks = report.write(datasets, made_up(leaked=NAMES[::2]), [], {}, "", [])
     assert "Of glioma no test image of a is left." in leaks and "0 a, 100 b" in leaks
 
 
 def test_four_data_sets_cannot_show_a_correlation():
-    measures = {key: float(i) for i, key in enumerate([*page.MEASURES, "leep_p"])}
+    measures = {key: float(i) for i, key in enumerate([*report.MEASURES, "leep_p"])}
     names = list(SETTINGS.grid.dataset)
     similar = [
         {"dataset": name, "backbone": "resnet18", "n": 8, "measures": {**measures, first: float(i)}}
         for first in [next(iter(measures))]
         for i, name in enumerate(reversed(names))
     ]
-    table = page.similarity_table(similar, SETTINGS.datasets, made_up()["gains"])
+    table = report.similarity_table(similar, SETTINGS.datasets, made_up()["gains"])
     places = [line.split("|")[1].strip() for line in table.splitlines()[2:6]]
     assert places == names[::-1]
     assert ["less similar" in line for line in table.splitlines()[2:6]] == [

@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 from torchvision import transforms
 
-from transfer import examples, params
+from transfer import params
+from transfer.pages import examples
 from transfer.training import predictions
 
 PACK = params.Pack(resize=72, size=64, short_side=0)

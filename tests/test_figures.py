@@ -11,7 +11,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
-from transfer import figures
+from transfer.pages import figures
 from transfer.runs import DEFAULT
 
 TITLES = {"a": "ant and bee", "b": "many words " * 4, "c": "Ωμέγα $ и ß_$", "d": "drum"}

@@ -23,8 +23,10 @@ from torch import nn
 from stages import evidence, model
 from tests.conftest import ROOT, draw_split
 from tests.study import save_weights
-from transfer import cli, exported, files, params, predict, runs, saved
-from transfer.training import augment, engine, packed, predictions
+from transfer import cli, files, params, runs
+from transfer.images import packed
+from transfer.model import exported, predict, saved
+from transfer.training import augment, engine, predictions
 from transfer.training import run as training
 
 FREEZINGS = ("finetuned", "frozen", "last1")
@@ -233,8 +235,8 @@ def test_what_is_no_model_is_one_line(study, tmp_path):
     saved.save(tmp_path / "newer", card.model_copy(update={"which_transfer": "2"}), state)
     reasons = {
         "none": "no such file",
-        "text": "not a model made by stages.model",
-        "cut": "not a model made by stages.model",
+        "text": "not a model made by `python -m transfer keep`",
+        "cut": "not a model made by `python -m transfer keep`",
         "foreign": "none of our metadata",
         "lacking": "fc.bias",
         "odd": "no classifier 'list_models'",
@@ -329,7 +331,7 @@ def test_onnx_that_differs_is_not_left_behind(study, tmp_path):
 
 def test_the_command_itself_ends_quietly_when_its_reader_does(study):
     images = " ".join([str(study.images)] * 20)
-    line = f"{sys.executable} -m transfer.predict {study.file('finetuned')} {images} | head -1"
+    line = f"{sys.executable} -m transfer predict {study.file('finetuned')} {images} | head -1"
     done = subprocess.run(
         ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from transfer import archive, own, params
+from transfer import params
 from transfer.cli import UserError
+from transfer.images import archive
+from transfer.images import layout as layouts
 
 
 def laid_out(folder: Path, *names: str) -> Path:
@@ -22,7 +24,7 @@ def laid_out(folder: Path, *names: str) -> Path:
 
 def layout(path: Path):
     with archive.opened(path) as source:
-        return own.layout(source)
+        return layouts.layout(source)
 
 
 def test_classes_at_the_top(tmp_path):
@@ -68,7 +70,7 @@ def test_params_are_valid_afterwards_and_keep_their_comments(tmp_path):
     laid_out(tmp_path / "data/raw/My Flowers", "daisy/1.jpg", "rose/1.jpg", "tulip/1.jpg")
 
     def run(source):
-        command = [sys.executable, "-m", "stages.own", source]
+        command = [sys.executable, "-m", "transfer", "own", source]
         environment = {"PYTHONPATH": str(ROOT)}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True

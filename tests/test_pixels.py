@@ -11,8 +11,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from tests.conftest import draw_split
+from transfer.images import packed
 from transfer.params import Component
-from transfer.training import augment, engine, packed
+from transfer.training import augment, engine
 from transfer.training.feed import Feed, ahead
 
 

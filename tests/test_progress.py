@@ -8,14 +8,14 @@ import sys
 import termios
 
 from tests.conftest import ROOT
-from transfer.progress import watched
 from transfer.training.engine import Epoch, Outcome
+from transfer.training.progress import watched
 
 OUTCOMES = [Outcome(Epoch(i, 0.1, 0.5, 0.9, None, None, 0.6, 0.8), {}) for i in range(4)]
 CODE = """
 import time
 from tests.test_progress import OUTCOMES
-from transfer.progress import watched
+from transfer.training.progress import watched
 watched("run", 4, 100, (time.sleep(0.2) or outcome for outcome in OUTCOMES))
 """
 

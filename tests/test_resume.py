@@ -17,9 +17,10 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, draw_split
 from tests.study import by_hand
+from transfer.images import packed
 from transfer.params import Component
 from transfer.runs import Run
-from transfer.training import models, packed
+from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Epoch, Outcome, Protocol
 from transfer.training.run import LIVE, key, shown

@@ -8,11 +8,11 @@ import sys
 import pytest
 from ruamel.yaml import YAML
 
-from review import page
 from tests.conftest import ROOT
 from tests.study import Study
 from transfer.commands import following, preceding
-from transfer.stats import newcombe
+from transfer.evidence.stats import newcombe
+from transfer.review import page
 
 PIPELINE = """\
 stages:
@@ -82,7 +82,7 @@ def bare(study: Study, folder) -> Study:
 
 def comment(study: Study, *arguments: str, status=0, **environment: str) -> str:
     environment = {"GITHUB_REPOSITORY": "", "PYTHONPATH": str(ROOT), **environment}
-    command = (sys.executable, "-m", "review.comment", *arguments)
+    command = (sys.executable, "-m", "transfer", "review", *arguments)
     return study.run(*command, status=status, **environment)
 
 

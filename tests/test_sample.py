@@ -36,8 +36,8 @@ def test_it_runs_all_once(sample):
         "dvc pull",
         "dvc plots show dvc.yaml::",
         "dvc data status",
-        *(f"cd .. && review/hook.sh {hook}" for hook in ("pre-commit", "pre-push")),
-        "cd .. && PRE_COMMIT_CHECKOUT_TYPE=1 review/hook.sh post-checkout",
+        *(f"cd .. && transfer/review/hook.sh {hook}" for hook in ("pre-commit", "pre-push")),
+        "cd .. && PRE_COMMIT_CHECKOUT_TYPE=1 transfer/review/hook.sh post-checkout",
     ],
 )
 def test_commands_are_quiet_in_a_finished_sample(sample, command):
@@ -60,7 +60,7 @@ def test_the_review_looks_into_both_repositories(sample, tmp_path):
     made.repro()
     made.commit()
     made.run("git", "clone", "-q", "..", str(tmp_path / "clone"))
-    text = Study(tmp_path / "clone").run("python", "-m", "review.comment", "HEAD~1", "--check")
+    text = Study(tmp_path / "clone").run("python", "-m", "transfer", "review", "HEAD~1", "--check")
     assert "`dvc.yaml`: not run yet" in text and "`sample/dvc.yaml`: dvc.lock is in step" in text
     assert "| `sample/params.yaml` | `train.epochs` | `1` | `2` |" in text
     assert "`sample/metrics/summary.json`: " in text and "both trained on `cpu (" in text
@@ -71,11 +71,11 @@ def test_the_review_tells_an_edit_of_the_code_from_one_of_a_comment(sample, tmp_
     root = Study(tmp_path / "clone")
     with open(root.folder / "transfer/tables.py", "a") as file:
         file.write("\n# A comment.\n")
-    text = root.run("python", "-m", "review.comment", "HEAD", "--check")
+    text = root.run("python", "-m", "transfer", "review", "HEAD", "--check")
     assert "`sample/dvc.yaml`: dvc.lock is in step" in text
     with open(root.folder / "stages/tables.py", "a") as file:
         file.write("\n_EDITED = 1\n")
-    text = root.run("python", "-m", "review.comment", "HEAD", "--check", status=1)
+    text = root.run("python", "-m", "transfer", "review", "HEAD", "--check", status=1)
     assert "`cd sample && dvc repro` would run `tables`, then perhaps 1" in text
 
 

@@ -16,8 +16,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
 from tests.conftest import ROOT
-from transfer import similarity
-from transfer.measures import MEASURES
+from transfer.evidence import similarity
+from transfer.evidence.measures import MEASURES
 
 CPU = torch.device("cpu")
 LABELLED = [key for key, (_, _, needs_labels) in MEASURES.items() if needs_labels]
@@ -34,7 +34,7 @@ def draw(n=60, d=5, classes=3, apart=3.0, seed=0):
 
 
 def test_import_leaves_torchvision_alone():
-    code = "import sys, transfer.similarity; assert 'torchvision' not in sys.modules"
+    code = "import sys, transfer.evidence.similarity; assert 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 from torchvision.datasets import ImageFolder, folder
 
 from stages.split import split, summary
-from transfer import archive, audit, params
+from transfer import params
 from transfer.cli import UserError
+from transfer.images import archive, audit
 
 ROOT = Path(__file__).parent.parent
 OWN = {

@@ -9,10 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
-
-import psutil
 
 
 class UserError(Exception):
@@ -38,7 +35,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 def run(main: Callable[[], None]) -> NoReturn:
     """Call main and exit: 0 when it returns, 1 with one line on stderr for a user's mistake."""
     _settle()
-    end_with_dvc(psutil.Process())
+    if "DVC_STAGE" in os.environ:  # DVC, when killed, leaves its stage running
+        end_with_parent()
     try:
         main()
     except UserError as error:
@@ -70,22 +68,12 @@ def _settle() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def end_with_dvc(process: psutil.Process) -> None:
-    """When the DVC that this process was started by dies, end too.
-
-    DVC, when killed, leaves its stage running, and the next `dvc repro` would run it beside that.
-    """
-    for parent in process.parents()[:3]:
-        # The fifth word names it where cluster.warm has started it.
-        if any(Path(word).name in ("dvc", "cluster.dvc") for word in parent.cmdline()[:5]):
-            threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
-            return
+def end_with_parent() -> None:
+    """End by SIGTERM when the process that started this one has died."""
+    threading.Thread(target=_outlive, args=(os.getppid(),), daemon=True).start()
 
 
-def _outlive(parent: psutil.Process) -> None:
-    try:
-        while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.5)
-    except psutil.NoSuchProcess:
-        pass
+def _outlive(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -7,7 +7,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from transfer.cli import UserError
 
 
 @contextmanager
@@ -39,6 +43,24 @@ def read_json(path: str | Path) -> Any:
 def write_json(path: str | Path, value: Any) -> None:
     """Sorted and indented, so that equal values are equal files."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+class Stored(BaseModel):
+    """What one stage writes as JSON and others read; a subclass says which fields there are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Raises UserError for a file with other fields, as an older version of this code wrote."""
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise UserError(f"{path}: of another version ({where}); run `dvc repro`") from None
+
+    def write(self, path: str | Path) -> None:
+        write_json(path, self.model_dump(mode="json", by_alias=True))
 
 
 def sha256(path: str | Path) -> str:

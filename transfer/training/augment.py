@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from transfer.images.packed import Packed
 from transfer.params import Component
 from transfer.training.components import CROP, FLIP, REPORT
-from transfer.training.packed import Packed
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as in torchvision's presets
 STD = (0.229, 0.224, 0.225)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from transfer.images.packed import Packed
 from transfer.params import Component
 from transfer.training import augment, components, models
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.feed import Feed
-from transfer.training.packed import Packed
 from transfer.training.step import Adam, Forward, Loss, Optimizer, Recorded, Step, Totals
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from transfer.images.packed import Packed
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint, alone
 from transfer.training.engine import Features, Protocol
 from transfer.training.feed import CHUNK
-from transfer.training.packed import Packed
 
 
 def compute(

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from transfer.images.packed import Packed
 from transfer.training import augment
-from transfer.training.packed import Packed
 
 CHUNK = 64  # images that go through a network at once where batches do not matter
 

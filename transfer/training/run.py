@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from transfer import cli, files, params
-from transfer.progress import watched
+from transfer.images import packed
 from transfer.runs import CURVE, PREDICTIONS, RECORD, Run
-from transfer.training import engine, features, models, packed, predictions
+from transfer.training import engine, features, models, predictions
 from transfer.training.checkpoint import Checkpoint, fingerprint
+from transfer.training.progress import watched
 
 LIVE = Path("metrics/live.csv")
 """The curve of the run that trains now or did last; `dvc plots` shows it."""

@@ -1,35 +1,17 @@
 """The report's tables, from run files."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from tabulate import tabulate
 
+from transfer.evidence.published import STARTS, Published, published
 from transfer.params import Dataset, Grid
 from transfer.runs import Run, Setting, rows, short
 
 Results = dict[Setting, dict[str, float]]
-Published = dict[str, dict[float, dict[str, list[float]]]]
 
 FREEZING = {"frozen": "Y", "finetuned": "N"}
-STARTS = {"pretrained": "Accuracy", "scratch": "Baseline"}
-
-
-def published() -> dict[int, Published]:
-    """Table number → backbone → lr → freezing → [accuracy, baseline], as printed."""
-    return YAML(typ="safe", pure=True).load(Path(__file__).with_name("published.yaml"))["tables"]
-
-
-def settings(printed: Published) -> dict[tuple[str, float, str], tuple[float, float]]:
-    """A printed table's (accuracy, baseline) by (backbone, lr, freezing)."""
-    return {
-        (backbone, lr, freezing): tuple(pair)
-        for backbone, rates in printed.items()
-        for lr, row in rates.items()
-        for freezing, pair in row.items()
-    }
 
 
 def collect(grid: Grid, dataset: str, read: Callable[[Run], dict[str, Any]]) -> Results:

@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 from ruamel.yaml import YAML
 
-from review import page
 from transfer import cli, code, files
 from transfer.commands import call, error_line, following, succeeded
+from transfer.review import page
 
 WHAT = {"A": "is new", "D": "is gone", "M": "changed", "T": "changed"}
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m review.comment", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m transfer review", description=__doc__)
     parser.add_argument("base", help="the commit to compare with, such as main")
     help = "the commit that holds the new figures, for links to them on GitHub"
     parser.add_argument("--head", default="HEAD", help=help)
@@ -154,7 +154,3 @@ def dvc(*arguments: str, folder: Path | str = ".") -> subprocess.CompletedProces
 
 def git(*arguments: str) -> str:
     return succeeded(call("git", *arguments))
-
-
-if __name__ == "__main__":
-    cli.run(main)

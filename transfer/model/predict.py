@@ -1,4 +1,4 @@
-"""Say what images show, with a model of stages.model: path, class and confidence of each."""
+"""Say what images show, with a kept network: path, class and confidence of each."""
 
 import argparse
 import json
@@ -14,8 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import nn
 from tqdm import tqdm
 
-from transfer import audit, cli, saved
-from transfer.training import engine, packed
+from transfer import cli
+from transfer.images import audit, packed
+from transfer.model import saved
+from transfer.training import engine
 from transfer.training.feed import CHUNK
 
 
@@ -54,8 +56,8 @@ def tell(found: Found, images: int, labels: list[str], as_json: bool) -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m transfer.predict", description=__doc__)
-    parser.add_argument("model", help="a file that `python -m stages.model` wrote")
+    parser = argparse.ArgumentParser(prog="python -m transfer predict", description=__doc__)
+    parser.add_argument("model", help="a file that `python -m transfer keep` wrote")
     help = "an image, or a folder: all in it that are named as images"
     parser.add_argument("image", nargs="+", help=help)
     help = "the starting checkpoint, for a model that is stored without it"
@@ -119,7 +121,3 @@ def line(path: Path, labels: list[str], probabilities: np.ndarray, as_json: bool
         found = {"path": str(path), "class": labels[best], "confidence": values[labels[best]]}
         return json.dumps(found | {"probabilities": values})
     return f"{cli.UserError(str(path))}\t{labels[best]}\t{probabilities[best]:.4f}"
-
-
-if __name__ == "__main__":
-    cli.run(main)

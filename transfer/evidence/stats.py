@@ -50,10 +50,10 @@ def wilson(accuracy: float, n: int, among: int = 1) -> tuple[float, float]:
 
 
 def newcombe(first: float, n_first: int, second: float, n_second: int) -> Difference:
-    """Accuracy of the first minus the second's, on n images each, with Newcombe's interval (1998,
-    his method 10). It takes the images as drawn apart: on shared ones a paired interval, which
-    needs to know the images, is narrower."""
-    counts = round(first * n_first), n_first, round(second * n_second), n_second
+    """Accuracy of the first minus the second's, on n images each, with the interval of Newcombe
+    (1998, Stat Med 17:873, method 10). It takes the images as drawn apart: on shared ones a paired
+    interval, which needs to know the images, is narrower."""
+    counts = first * n_first, n_first, second * n_second, n_second
     low, high = confint_proportions_2indep(*counts, alpha=LEVEL, method="newcomb", compare="diff")
     return Difference(first - second, float(low), float(high))
 

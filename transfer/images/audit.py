@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from transfer.archive import Source, Unreadable, quoted
 from transfer.cli import UserError
+from transfer.images.archive import Source, Unreadable, quoted
 
 # What torchvision's ImageFolder reads, as Pillow names the content and ImageFolder the file.
 FORMATS = {

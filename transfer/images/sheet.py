@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
-from transfer import draw
+from transfer.images import draw
 from transfer.params import Draw
 
 SOURCE = "things"

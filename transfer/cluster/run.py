@@ -5,11 +5,9 @@ in a process of its own, so that DVC decides, records and caches as ever.
 """
 
 import argparse
-import ctypes
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -25,12 +23,10 @@ import psutil
 from transfer import cli
 from transfer.commands import call, error_line, preceding, succeeded
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("data/logs")
 RETRIES = 3  # of a run whose worker died
 KINDS = ("train", "similarity")  # of stages that go side by side
-# What `dvc repro` loads, most of it only when it gets there.
-DVC = ["cluster.dvc", "dvc.cli.parser", "dvc.commands.repro", "dvc.repo.open_repo", "dvc.stage.run"]
 NODE = r'^"([^":]+)";$'  # of the folder's own pipeline, in a graph of `dvc dag`
 TAIL = 5  # lines of a failed run's log that are shown
 
@@ -44,7 +40,6 @@ class Job:
     root: str
     folder: str
     threads: int
-    warm: bool
     commit: str = ""
 
 
@@ -60,9 +55,8 @@ class Done:
 def main() -> None:
     args = parse()
     os.environ["PATH"] = own_path()
-    os.chdir(args.pipeline.parent)
-    if not Path(args.pipeline.name).is_file():
-        raise cli.UserError(f"{args.pipeline}: no such file; give --pipeline a dvc.yaml")
+    if not Path("dvc.yaml").is_file():
+        raise cli.UserError("dvc.yaml: no such file; run from the folder of the study")
     ray = installed()
     with ThreadPoolExecutor() as side:
         known = side.submit(foreseen)
@@ -93,13 +87,11 @@ def plan(args: argparse.Namespace, stages: list[str] | None) -> list[Job]:
         stages = stale()
     root, commit = shareable() if args.clone else (str(ROOT), "")
     folder = os.path.relpath(Path.cwd(), ROOT)
-    warm = not args.gpus_per_run  # a GPU's runs take long enough, and CUDA and forks do not mix
-    return [Job(stage, root, folder, args.threads, warm, commit) for stage in stages]
+    return [Job(stage, root, folder, args.threads, commit) for stage in stages]
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m cluster.run", description=__doc__)
-    parser.add_argument("--pipeline", type=Path, default=Path("dvc.yaml"))
+    parser = argparse.ArgumentParser(prog="python -m transfer run", description=__doc__)
     parser.add_argument("--workers", type=count, help="runs at once on this machine (default 2)")
     parser.add_argument("--gpus-per-run", type=share, default=0, help="such as 0.25 or 1")
     help = "of a run, so many of Ray's CPUs (default: cores ÷ workers; with --address 1)"
@@ -281,20 +273,14 @@ def reproduce(job: Job, begun) -> Done:
     """Runs on a worker, which puts (stage, host) in the queue `begun`."""
     started = time.monotonic()
     begun.put((job.stage, socket.gethostname()))
-    own = own_folder()
-    root = clone(job, own) if job.commit else Path(job.root)
+    root = clone(job) if job.commit else Path(job.root)
     folder = root / job.folder
     log = folder / LOGS / f"{job.stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    python = sys.executable
     fixed = {"OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(root), "PATH": own_path()}
     environment = {**os.environ, **fixed}
-    if job.warm and sys.platform == "linux":
-        python = str(warm(root, own / "dvc", DVC, environment) / "python")
-        stages = warm(root, own / "stages", [f"stages.{kind}" for kind in KINDS], environment)
-        environment["PATH"] = f"{stages}:{environment['PATH']}"
-    dvc = [python, "-m", "cluster.dvc"]
+    dvc = [sys.executable, "-m", "transfer.cluster.dvc"]
     command = [*dvc, "--wait-for-lock", "repro", "-s", *["--pull"] * bool(job.commit), job.stage]
     status = logged(command, folder, log, environment)
     if job.commit and not status:
@@ -309,8 +295,8 @@ def own_path() -> str:
 
 
 def own_folder() -> Path:
-    """What this worker process keeps for its other runs, in the system's folder for temporary
-    files. Those of processes that are gone are removed."""
+    """Where this worker process keeps its clone for its other runs, in the system's folder for
+    temporary files. Those of processes that are gone are removed."""
     workers = Path(tempfile.gettempdir(), f"study-workers-{os.getuid()}")
     for left in workers.glob("*"):
         if not psutil.pid_exists(int(left.name)):
@@ -320,42 +306,17 @@ def own_folder() -> Path:
     return folder
 
 
-def clone(job: Job, own: Path) -> Path:
-    """A clone of the commit."""
-    folder = own / job.commit
+def clone(job: Job) -> Path:
+    """This worker process's clone of the commit."""
+    folder = own_folder() / job.commit
     if not folder.is_dir():
         subprocess.run(["git", "clone", "-q", job.root, str(folder)], check=True)
         subprocess.run(["git", "checkout", "-q", job.commit], cwd=folder, check=True)
     return folder
 
 
-def warm(root: Path, folder: Path, modules: list[str], environment: dict[str, str]) -> Path:
-    """The folder, with a `python` that starts these modules fast; see cluster.warm."""
-    if not folder.is_dir():
-        folder.mkdir()
-        command = [sys.executable, "-m", "cluster.warm", str(folder), *modules]
-        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        process = subprocess.Popen(
-            command, cwd=root, env=environment, preexec_fn=_end_too, **streams
-        )
-        while not (folder / "python").is_file() and process.poll() is None:
-            time.sleep(0.02)
-    return folder
-
-
 def logged(command: list[str], folder: Path, log: Path, environment: dict[str, str]) -> int:
-    """Exit status of a command, its output appended to the log. It ends with this process."""
+    """Exit status of a command, its output appended to the log."""
     with open(log, "a", encoding="utf-8") as file:
-        return subprocess.run(
-            command, cwd=folder, env=environment, stdout=file, stderr=file, preexec_fn=_end_too
-        ).returncode
-
-
-def _end_too() -> None:
-    """Linux alone can: a dead worker leaves no DVC, and that (transfer.cli) no stage."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=file)
+    return done.returncode

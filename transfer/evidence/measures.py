@@ -1,4 +1,4 @@
-"""The measures of transfer.similarity, for those that show them: that module loads slowly."""
+"""The measures of similarity, for the pages: the module that computes them loads slowly."""
 
 # key → (title, +1 if higher means more similar or transferable and -1 if lower, needs labels)
 MEASURES = {

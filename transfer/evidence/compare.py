@@ -1,16 +1,16 @@
 """What the runs' predictions on the test images allow one to say."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from transfer import claims, stats
+from transfer.evidence import claims, stats
+from transfer.evidence.published import STARTS, published
 from transfer.params import QUADRANTS, Dataset, Grid
 from transfer.runs import DEFAULT, Run, Setting, rows, setting_of
-from transfer.tables import STARTS, published
 from transfer.training import predictions
 
 
@@ -123,6 +123,12 @@ MADE = {
 def best(rows: list[Row], start: str) -> Row:
     """The row of the best setting with that start: by validation accuracy, where there is one."""
     return max(rows, key=lambda row: _score(row[start]))
+
+
+def run_of(choice: Row, grid: Grid) -> Run:
+    """The choice's run of the first seed."""
+    axes = {field.name: choice[field.name] for field in fields(Run) if field.name != "seed"}
+    return Run(**axes, seed=grid.seed[0])
 
 
 def _score(found: Row) -> float:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer import files, saved
+from transfer import files
 from transfer.cli import UserError
+from transfer.model import saved
 from transfer.training import augment
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

@@ -6,12 +6,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from transfer.claims import CANNOT_TELL
-from transfer.evidence import best
-from transfer.measures import MEASURES
+from transfer.evidence.claims import CANNOT_TELL
+from transfer.evidence.compare import best
+from transfer.evidence.measures import MEASURES
+from transfer.evidence.stats import LEVEL, Difference
 from transfer.params import Dataset
 from transfer.runs import DEFAULT, capital, label, setting_of, short
-from transfer.stats import LEVEL, Difference
 
 Found = dict[str, Any]
 
@@ -39,7 +39,7 @@ def write(
     provenance: str,
     pictures: list[str],
 ) -> str:
-    """The page. `evidence`: what transfer.evidence computes. `similar`: the similarity files.
+    """The page. `evidence`: what evidence.json holds. `similar`: the similarity files.
     `audits`: data set → its metrics/data file. `pictures`: those that are in metrics/figures."""
     rows = evidence["rows"]
     main = [row for row in rows if row["images"] == rows[0]["images"]]

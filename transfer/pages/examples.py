@@ -1,4 +1,4 @@
-"""Images to look at, as transfer.figures draws them. Which are shown, the names' hashes say."""
+"""Images to look at, as figures draws them. Which are shown, the names' hashes say."""
 
 import hashlib
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from transfer.images.packed import Packed, prepare
 from transfer.params import Pack
-from transfer.training.packed import Packed, prepare
 from transfer.training.predictions import Predictions
 
 

@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from transfer import cli, exported, files, params, recommend, saved, stats
-from transfer.progress import watched
+from transfer import cli, files, params
+from transfer.evidence import stats
+from transfer.evidence.compare import run_of
+from transfer.images import packed
+from transfer.model import exported, saved
 from transfer.runs import PREDICTIONS, RECORD, Run, known
-from transfer.training import engine, features, models, packed, predictions
+from transfer.training import engine, features, models, predictions
 from transfer.training import run as training
+from transfer.training.progress import watched
 
 CLOSE = 1e-3
 """Confidences this near are the same: twice the steps of the float16 that they are kept in."""
@@ -37,7 +41,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m stages.model", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m transfer keep", description=__doc__)
     parser.add_argument("dataset")
     help = "the run to take, as in metrics/runs (default: the one recommended)"
     parser.add_argument("--run", metavar="NAME", help=help)
@@ -55,7 +59,7 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
     choices = files.read_json("metrics/evidence.json")["choices"]
     try:
         first = next(choice for choice in choices if choice["dataset"] == dataset)
-        return known(grid, dataset, recommend.run_of(first, grid).name)
+        return known(grid, dataset, run_of(first, grid).name)
     except (cli.UserError, KeyError, StopIteration):
         raise cli.UserError(
             "metrics/evidence.json: of another grid than params.yaml's; run `dvc repro evidence`"
@@ -217,7 +221,3 @@ def commit() -> str:
 
 def size(path: str | Path) -> str:
     return f"{Path(path).stat().st_size / 1e6:.2f} MB"
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfer.stats import Difference, newcombe
+from transfer.evidence.stats import Difference, newcombe
 
 MARK = "<!-- what-this-changes -->"
 LIMIT = 65536  # characters of a comment on GitHub

@@ -1,4 +1,4 @@
-"""DVC, with a dvc.lock that is whole at any instant: `python -m cluster.dvc …`, as `dvc …`.
+"""DVC that writes dvc.lock atomically: `python -m transfer.cluster.dvc …`, as `dvc …`.
 
 DVC writes the file in place, so that one killed just then leaves a part of it, on which every other
 worker would fail.
@@ -9,12 +9,13 @@ from functools import wraps
 
 from dvc.utils.serialize import _common
 
-from transfer import files
+from transfer import cli, files
 
 
 def main() -> None:
     from dvc.cli import main as dvc
 
+    cli.end_with_parent()  # a worker that died leaves no DVC behind
     write_whole()
     sys.exit(dvc(sys.argv[1:]))
 

@@ -12,11 +12,9 @@ from itertools import combinations, product
 from math import hypot
 from typing import Any
 
-from statsmodels.stats.proportion import confint_proportions_2indep
-
+from transfer.evidence.published import Published, settings
+from transfer.evidence.stats import Difference, newcombe
 from transfer.runs import short
-from transfer.stats import Difference
-from transfer.tables import Published, settings
 
 HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not", "cannot tell"
 CONTRARY = {HOLDS: DOES_NOT, DOES_NOT: HOLDS, CANNOT_TELL: CANNOT_TELL}
@@ -85,13 +83,6 @@ def published_study(published: dict[int, Published], sizes: dict[int, int]) -> S
         return newcombe(runs[first], n, runs[second], n)
 
     return Study(accuracy, compare, sizes)
-
-
-def newcombe(first: float, first_n: int, second: float, second_n: int) -> Difference:
-    """Difference of independent proportions; Newcombe 1998 (Stat Med 17:873), method 10."""
-    counts = first * first_n, first_n, second * second_n, second_n
-    interval = confint_proportions_2indep(*counts, compare="diff", method="newcomb")
-    return Difference(first - second, *map(float, interval))
 
 
 def minus(first: Difference | None, second: Difference | None) -> Difference | None:

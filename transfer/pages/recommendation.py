@@ -1,16 +1,15 @@
 """Which setting to take for a data set: the best by validation, and what is as good and cheaper."""
 
-from dataclasses import fields
 from typing import Any
 
 from tabulate import tabulate
 
 from transfer import files
 from transfer.cli import span
-from transfer.measures import MEASURES
-from transfer.params import Dataset, Grid
+from transfer.evidence.measures import MEASURES
+from transfer.evidence.stats import Difference, wilson
+from transfer.params import Dataset
 from transfer.runs import RECORD, Run, capital, label, setting_of
-from transfer.stats import Difference, wilson
 
 Found = dict[str, Any]
 COMPUTATION = (
@@ -18,12 +17,6 @@ COMPUTATION = (
     "of the backbone that frozen runs share counts for each of them."
 )
 STARTS = {"pretrained": "pretrained weights", "scratch": "random weights"}
-
-
-def run_of(choice: Found, grid: Grid) -> Run:
-    """The choice's run of the first seed."""
-    axes = {field.name: choice[field.name] for field in fields(Run) if field.name != "seed"}
-    return Run(**axes, seed=grid.seed[0])
 
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
@@ -51,7 +44,7 @@ def times(found: list[tuple[str, float]]) -> str:
 
 
 def write(dataset: Dataset, choices: list[Found], costs: list[int], similar: list[Found]) -> str:
-    """Markdown. `choices`: those of transfer.evidence for the data set, the best first. `costs`:
+    """Markdown. `choices`: those of evidence.json for the data set, the best first. `costs`:
     the operations that each one's run takes. `similar`: the data set's similarity files."""
     relative = [cost / costs[0] for cost in costs]
     sections = [

@@ -141,7 +141,7 @@ def load(path: str | Path, weights: str | Path | None = None) -> tuple[Card, nn.
 
 def _read(path: Path) -> tuple[Card, State]:
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `python -m stages.model` makes one")
+        raise UserError(f"{path}: no such file; `python -m transfer keep` makes one")
     try:
         with safe_open(path, "pt") as file:
             card, names = parse(file.metadata() or {}), file.keys()
@@ -151,7 +151,7 @@ def _read(path: Path) -> tuple[Card, State]:
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (SafetensorError, ValueError) as error:
         why = _line(error)
-    raise UserError(f"{path}: not a model made by stages.model: {why}")
+    raise UserError(f"{path}: not a model made by `python -m transfer keep`: {why}")
 
 
 def _network(card: Card, state: State) -> nn.Module:

@@ -9,25 +9,22 @@ import re
 import shlex
 from pathlib import Path
 
-from transfer import archive, cli, files, own, params
+from transfer import files, params
+from transfer.images import archive, layout
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.own", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m transfer own", description=__doc__)
     parser.add_argument("source", type=Path, help="such as data/raw/flowers")
     source = parser.parse_args().source
     name = re.sub(r"[^a-z0-9]+", "_", source.stem.lower()).strip("_") or "own"
     with archive.opened(source) as opened:
-        dataset = own.entry(opened)
+        dataset = layout.entry(opened)
     params.load()
-    text = own.put(Path("params.yaml").read_text(encoding="utf-8"), name, dataset)
+    text = layout.put(Path("params.yaml").read_text(encoding="utf-8"), name, dataset)
     with files.replacing("params.yaml") as part:
         part.write_text(text, encoding="utf-8")
         params.load(part)
-    print(f"params.yaml: {name} from {source}, {own.describe(dataset['folders'])}")
+    print(f"params.yaml: {name} from {source}, {layout.describe(dataset['folders'])}")
     add = f"dvc add {shlex.quote(str(source))}"
     print(f"next: dvc repro (and `{add}`, to share it or queue experiments)")
-
-
-if __name__ == "__main__":
-    cli.run(main)

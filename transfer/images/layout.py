@@ -7,9 +7,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from transfer.archive import Source
-from transfer.audit import EXTENSIONS, is_hidden
 from transfer.cli import UserError
+from transfer.images.archive import Source
+from transfer.images.audit import EXTENSIONS, is_hidden
 
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 SHARE = 0.2  # of each class, to test on, where the source is not divided

@@ -1,0 +1,35 @@
+"""The front door: `python -m transfer VERB …`."""
+
+import sys
+from importlib import import_module
+
+from transfer import cli
+
+VERBS = {
+    "own": ("images.own", "name your own images in params.yaml; `dvc repro` then does the rest"),
+    "run": ("cluster.run", "train many runs at once, on this machine or a Ray cluster"),
+    "keep": ("model.keep", "keep the network of a data set's recommended run in one file"),
+    "predict": ("model.predict", "say what images show, with a network that was kept"),
+    "review": ("review.comment", "say what a change does to the study, for a pull request"),
+}
+USAGE = "\n".join(
+    [
+        "usage: python -m transfer VERB …   (VERB --help says more)\n",
+        *(f"  {verb:8} {words}" for verb, (_, words) in VERBS.items()),
+    ]
+)
+
+
+def main() -> None:
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in ("-h", "--help"):
+        print(USAGE)
+    elif verb not in VERBS:
+        sys.exit(f"error: there is no verb {verb!r}\n{USAGE}")
+    else:
+        del sys.argv[1]
+        import_module(f"transfer.{VERBS[verb][0]}").main()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""What the runs allow one to say."""
