@@ -1,6 +1,5 @@
 """Models to take away: they predict as their runs did, and what is wrong is one line."""
 
-import gc
 import io
 import json
 import os
@@ -106,7 +105,6 @@ def apart(study: Study | Path, main, *words) -> tuple[int, str, str]:
         patch.setattr(sys, "argv", ["", *map(str, words)])
         with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
             cli.run(main)
-    gc.unfreeze()  # This process goes on.
     # What the interpreter makes of a message.
     code = ended.value.code
     said = f"{code}\n" if isinstance(code, str) else ""

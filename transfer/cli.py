@@ -1,8 +1,6 @@
 """How a stage meets its user: one clear line for each mistake, and no traceback."""
 
-import ctypes
 import errno
-import gc
 import os
 import signal
 import sys
@@ -29,12 +27,9 @@ _SYSTEM_ERRORS = {
     errno.EROFS: "the file system is read-only; mount it writable or run elsewhere",
 }
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Call main and exit: 0 when it returns, 1 with one line on stderr for a user's mistake."""
-    _settle()
     if "DVC_STAGE" in os.environ:  # DVC, when killed, leaves its stage running
         end_with_parent()
     try:
@@ -54,18 +49,6 @@ def run(main: Callable[[], None]) -> NoReturn:
 def span(seconds: float) -> str:
     """A time as a person is told it."""
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
-
-
-def _settle() -> None:
-    """Spare Python and the C library work that takes training a tenth of its time or more."""
-    # What was imported is no garbage: neither a collection nor the end need look through it.
-    gc.freeze()
-    gc.enable()
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        # Else each step would give its tensors' memory back to the system and ask for it again.
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def end_with_parent() -> None:
