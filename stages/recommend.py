@@ -5,29 +5,29 @@ and kept out of all that DVC tracks, since it differs between identical runs.
 """
 
 from transfer import cli, files, params
-from transfer.evidence import compare
+from transfer.evidence.compare import run_of
+from transfer.evidence.found import Evidence
+from transfer.evidence.measures import Similarity
 from transfer.pages import recommendation
+from transfer.pages.recommendation import Advice
 
 
 def main() -> None:
     settings = params.load()
-    grid, choices = settings.grid, files.read_json("metrics/evidence.json")["choices"]
+    grid, evidence = settings.grid, Evidence.read("metrics/evidence.json")
     known = files.read_json("data/settings/costs.json")
-    sections, times = ["# Which setting for my images?"], []
+    advices, times = [], []
     for name in grid.dataset:
-        own = [choice for choice in choices if choice["dataset"] == name]
-        runs = [compare.run_of(choice, grid) for choice in own]
-        costs = [recommendation.operations(run, known) for run in runs]
-        similar = [
-            files.read_json(f"metrics/similarity/{name}-{backbone}.json")
-            for backbone in grid.backbone
-        ]
-        dataset = settings.datasets[name]
-        sections.append(recommendation.write(dataset, own, costs, similar))
-        times += [(run.name, seconds) for run in runs if (seconds := recommendation.seconds(run))]
-    text = "\n\n".join(sections) + "\n"
-    files.write_text("metrics/recommendation.md", text)
-    print(recommendation.times(times), text, sep="\n\n", end="")
+        choices = [choice for choice in evidence.choices if choice.dataset == name]
+        runs = [run_of(choice, grid) for choice in choices]
+        operations = [recommendation.operations(run, known) for run in runs]
+        costs = [cost / operations[0] for cost in operations]
+        similar = [Similarity.of(name, backbone) for backbone in grid.backbone]
+        advices.append(Advice(settings.datasets[name], choices, costs, similar))
+        times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
+    page = recommendation.write(advices)
+    files.write_text("metrics/recommendation.md", page)
+    print(recommendation.times(times), page, sep="\n\n", end="")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from transfer import cli, files, params
+from transfer import cli, params
 from transfer.evidence import similarity
+from transfer.evidence.measures import Similarity
 from transfer.images import packed
 from transfer.training import augment, engine, models
 
@@ -30,16 +31,13 @@ def main() -> None:
     print(f"{name}: {len(data.train)} images seen; measuring", flush=True)
     prototypes = models.head(model).weight.detach().cpu().numpy()
     found = similarity.measure(observed, data.train.label, prototypes)
-    files.write_json(
-        f"metrics/similarity/{args.dataset}-{args.backbone}.json",
-        {
-            "dataset": args.dataset,
-            "backbone": args.backbone,
-            "n": len(data.train),
-            "source_classes": len(prototypes),
-            "measures": {key: round(value, 6) for key, value in found.items()},
-        },
-    )
+    Similarity(
+        dataset=args.dataset,
+        backbone=args.backbone,
+        n=len(data.train),
+        source_classes=len(prototypes),
+        measures={key: round(value, 6) for key, value in found.items()},
+    ).write(Similarity.path(args.dataset, args.backbone))
 
 
 def batches(data: packed.Packed, settings: params.Pack) -> Iterator[torch.Tensor]:

@@ -3,7 +3,6 @@ train, test and, if split.validation is not 0, validation."""
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -20,7 +19,7 @@ def main() -> None:
     print("\n".join(summary(report)))
 
 
-def split(name: str, dataset: params.Dataset, rules: params.Split) -> dict[str, Any]:
+def split(name: str, dataset: params.Dataset, rules: params.Split) -> audit.Audit:
     """Write the folders and metrics/data/<dataset>.json; return what that file holds."""
     folders = dataset.folders.model_dump(exclude_none=True)
     count = dataset.count.model_dump()
@@ -32,17 +31,17 @@ def split(name: str, dataset: params.Dataset, rules: params.Split) -> dict[str, 
         chosen = audit.select(kept, folders, count, name, rules.seed)
         chosen = audit.hold_out(chosen, rules.validation, name, rules.seed)
         write(source, chosen, Path("data/split", name))
-    report = {
-        "dataset": name,
-        "source": dataset.source,
-        "rules": rules.model_dump() | {"count": count},
-        "left_out": {why: audit.shown(paths) for why, paths in (beside | left_out).items()},
-        "archive": audit.describe(found),
-        "dropped": audit.tally(found, set(found) - set(kept)),
-        "split": audit.describe(chosen),
-        "leaked": audit.leaked(chosen),
-    }
-    files.write_json(f"metrics/data/{name}.json", report)
+    report = audit.Audit(
+        dataset=name,
+        source=dataset.source,
+        rules=rules.model_dump() | {"count": count},
+        left_out={why: audit.Listed.of(paths) for why, paths in (beside | left_out).items()},
+        archive=audit.describe(found),
+        dropped=audit.tally(found, set(found) - set(kept)),
+        split=audit.describe(chosen),
+        leaked=audit.leaked(chosen),
+    )
+    report.write(f"metrics/data/{name}.json")
     return report
 
 
@@ -55,20 +54,19 @@ def write(source: archive.Source, pictures: list[audit.Picture], folder: Path) -
             path.write_bytes(source.read(picture.path))
 
 
-def summary(report: dict[str, Any]) -> list[str]:
-    chosen = report["split"]
+def summary(report: audit.Audit) -> list[str]:
+    chosen = report.split
     parts = [
-        f"{part}: "
-        + ", ".join(f"{count} {label}" for label, count in chosen["images"][part].items())
+        f"{part}: " + ", ".join(f"{count} {label}" for label, count in chosen.images[part].items())
         for part in ("train", "validation", "test")
-        if part in chosen["images"]
+        if part in chosen.images
     ]
-    out = [f"{left['count']} {why}" for why, left in report["left_out"].items() if left["count"]]
-    lines = [f"{report['dataset']}: {'; '.join(parts)}; left out: {', '.join(out) or 'none'}"]
-    for label, leaked in chosen["duplicates"]["across"].items():
+    out = [f"{left.count} {why}" for why, left in report.left_out.items() if left.count]
+    lines = [f"{report.dataset}: {'; '.join(parts)}; left out: {', '.join(out) or 'none'}"]
+    for label, leaked in chosen.duplicates.across.items():
         if leaked:
             lines.append(
-                f"{report['dataset']}: {leaked} of {chosen['images']['test'][label]} test images "
+                f"{report.dataset}: {leaked} of {chosen.images['test'][label]} test images "
                 f"of {label} are in training too; split.duplicates: drop would take those out"
             )
     return lines

@@ -1,15 +1,15 @@
 """Statistics against scipy and worked cases, and what a page says of runs made up for it."""
 
-import json
 from zlib import crc32
 
 import numpy as np
 import pytest
 from scipy import stats as reference
 
-from transfer import params
+from transfer import files, params
+from transfer.cli import UserError
 from transfer.evidence import compare, stats
-from transfer.pages import recommendation, report
+from transfer.evidence.found import Evidence
 from transfer.runs import Run
 from transfer.training import predictions
 
@@ -105,24 +105,23 @@ def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, **axes):
     return compare.compute(grid, SETTINGS.datasets, {"glioma": list(leaked)}, read)
 
 
-def verdicts(found: dict, text: str) -> list[str]:
-    return [claim["verdict"] for claim in found["claims"]["ours"] if text in claim["text"]]
+def verdicts(found: Evidence, text: str) -> list[str]:
+    return [claim.verdict for claim in found.claims.ours if text in claim.text]
 
 
 def test_transfer_that_helps_is_found_and_one_that_does_not_is_not():
     helps, equal = made_up(), made_up(0.6, 0.6)
-    assert all(row["mcnemar"]["p_holm"] < 0.05 for row in helps["rows"])
-    assert not any(row["mcnemar"]["p_holm"] < 0.05 for row in equal["rows"])
+    assert all(row.paired.p_holm < 0.05 for row in helps.rows)
+    assert not any(row.paired.p_holm < 0.05 for row in equal.rows)
     assert verdicts(helps, "beats no transfer") == ["holds"]
     assert verdicts(equal, "beats no transfer") != ["holds"]
     assert verdicts(made_up(0.6, 0.9), "beats no transfer") == ["does not"]
 
 
 def test_the_best_epoch_flatters_and_the_last_does_not():
-    rows = made_up(0.6, 0.6)["rows"]
-    starts = [row[start] for row in rows for start in ("pretrained", "scratch")]
-    assert np.mean([start["inflation"] for start in starts]) > 0.01
-    assert all(start["best"] >= start["chosen"]["mean"] for start in starts)
+    arms = [arm for row in made_up(0.6, 0.6).rows for arm in row.arms.values()]
+    assert np.mean([arm.inflation for arm in arms]) > 0.01
+    assert all(arm.best >= arm.chosen.mean for arm in arms)
 
 
 def test_the_epoch_is_the_best_on_validation_and_the_latest_of_equals():
@@ -148,13 +147,11 @@ def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
         return 0.5 + 0.1 * (run.lr == (0.0001 if run.start == "pretrained" else 0.001))
 
     found = made_up(validation=validation)
-    assert all(row["lr"] == {"pretrained": 0.0001, "scratch": 0.001} for row in found["transfer"])
-    assert {row["verdict"] for row in found["transfer"]} == {"helps"}
-    assert compare.best(found["rows"], "pretrained")["lr"] == 0.0001
-    assert {row["verdict"] for row in made_up(0.6, 0.9, validation=validation)["transfer"]} == {
-        "hurts"
-    }
-    assert made_up(0.6, 0.9)["transfer"] == []
+    assert all(row.lr == {"pretrained": 0.0001, "scratch": 0.001} for row in found.transfer)
+    assert {row.verdict for row in found.transfer} == {"helps"}
+    assert compare.best(found.rows, "pretrained").lr == 0.0001
+    assert {row.verdict for row in made_up(0.6, 0.9, validation=validation).transfer} == {"hurts"}
+    assert made_up(0.6, 0.9).transfer == []
 
 
 def test_seeds_are_averaged_and_paired():
@@ -165,29 +162,28 @@ def test_seeds_are_averaged_and_paired():
         return compare.Tested(NAMES, np.arange(200)[None] < round(200 * accuracy), 0)
 
     grid = SETTINGS.grid.model_copy(update={"seed": [0, 1, 2]})
-    row = compare.compute(grid, SETTINGS.datasets, {}, read)["rows"][0]
-    found = row["pretrained"]
-    assert (found["best"], found["inflation"]) == (0.5, 0)
-    assert (found["chosen"]["mean"], found["chosen"]["sd"]) == pytest.approx((0.6, 0.1))
-    assert row["difference"]["value"] == pytest.approx(0.4)
-    assert row["mcnemar"]["first_only"] == 80
-    assert "0.600 ± 0.100 [" in report.settings_table([row])
+    row = compare.compute(grid, SETTINGS.datasets, {}, read).rows[0]
+    found = row.arms["pretrained"]
+    assert (found.best, found.inflation) == (0.5, 0)
+    assert (found.chosen.mean, found.chosen.sd) == pytest.approx((0.6, 0.1))
+    assert row.paired.difference.value == pytest.approx(0.4)
+    assert row.paired.mcnemar.first_only == 80
+    assert str(found.chosen).startswith("0.600 ± 0.100 [")
 
 
 def test_each_size_has_its_own_rows():
     found = made_up(images=["all", 50])
-    assert [row["images"] for row in found["rows"][:9]] == ["all"] * 8 + [50]
-    assert "| 50 a class |" in report.settings_table(found["rows"][:9])
-    assert found["claims"] == made_up(images=["all"])["claims"]
+    assert [row.images for row in found.rows[:9]] == ["all"] * 8 + [50]
+    assert found.claims == made_up(images=["all"]).claims
 
 
 def test_what_leaked_is_left_out_by_name():
-    rows = made_up(leaked=[name for name in NAMES if name.startswith("a/")])["rows"]
-    left = [row["unleaked"] for row in rows if row["dataset"] == "glioma"]
-    assert all(row["n"] == {"a": 0, "b": 100} for row in left)
-    assert not [row for row in rows if "unleaked" in row and row["dataset"] != "glioma"]
-    everything = made_up(leaked=NAMES)["rows"]
-    gone = [row["unleaked"]["pretrained"] for row in everything if row["dataset"] == "glioma"]
+    rows = made_up(leaked=[name for name in NAMES if name.startswith("a/")]).rows
+    left = [row.unleaked for row in rows if row.dataset == "glioma"]
+    assert all(row.n == {"a": 0, "b": 100} for row in left)
+    assert not [row for row in rows if row.unleaked and row.dataset != "glioma"]
+    everything = made_up(leaked=NAMES).rows
+    gone = [row.unleaked.recall["pretrained"] for row in everything if row.dataset == "glioma"]
     assert {after for _, after in gone} == {None}
 
 
@@ -197,95 +193,28 @@ def test_without_leaks_each_class_counts_the_same():
     leaked = [name for name in NAMES if name.startswith("a/")][10:]
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
     read = lambda run: compare.Tested(NAMES, right, 0)  # noqa: E731
-    found = compare.compute(grid, SETTINGS.datasets, {"glioma": leaked}, read)["rows"][0]
-    assert found["unleaked"]["pretrained"] == [0.75, 0.75]
-    assert found["unleaked"]["n"] == {"a": 10, "b": 100}
+    found = compare.compute(grid, SETTINGS.datasets, {"glioma": leaked}, read).rows[0].unleaked
+    assert found.recall["pretrained"] == (0.75, 0.75)
+    assert found.n == {"a": 10, "b": 100}
 
 
 def test_a_mean_gain_is_known_better_than_one_settings():
     found = made_up(0.8, 0.6)
-    for gain in found["gains"]:
-        place = gain["dataset"], gain["backbone"]
-        own = [r["difference"] for r in found["rows"] if (r["dataset"], r["backbone"]) == place]
-        assert gain["value"] == pytest.approx(np.mean([d["value"] for d in own]))
-        assert gain["high"] - gain["low"] < min(d["high"] - d["low"] for d in own)
+    for gain in found.gains:
+        place, mean = (gain.dataset, gain.backbone), gain.difference
+        own = [r.paired.difference for r in found.rows if (r.dataset, r.backbone) == place]
+        assert mean.value == pytest.approx(np.mean([d.value for d in own]))
+        assert mean.high - mean.low < min(d.high - d.low for d in own)
 
 
-def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper():
-    def validation(run: Run) -> float:
-        place = run.backbone, run.lr, run.freezing, run.start
-        return 0.9 if place == ("resnet50", 0.001, "finetuned", "pretrained") else 0.7
-
-    found = made_up(0.9, 0.5, validation=validation)["choices"]
-    own = [choice for choice in found if choice["dataset"] == "glioma"]
-    assert len(found) == 64 and len(own) == 16
-    first, *rest = own
-    assert recommendation.name(first) == "R50 0.001 finetuned from pretrained weights"
-    assert first["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert all(choice["difference"]["high"] < 0 for choice in rest if choice["start"] == "scratch")
-    costs = [90 if c["backbone"] == "resnet50" else 30 + 1000 * (i % 2) for i, c in enumerate(own)]
-    relative = [cost / 90 for cost in costs]
-    good = recommendation.as_good_and_cheaper(own, relative)
-    assert good and {c["start"] for c, _ in good} == {"pretrained"}
-    assert {cost for _, cost in good} == {1 / 3}
-    text = recommendation.write(SETTINGS.datasets["glioma"], own, costs, [])
-    assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
-    assert "of 200 test images, chosen among 16 settings on 49 validation images." in text
-    assert "cannot be told from it" in text and "takes 33% of the computation" in text
-    cheap = [0.01 if choice is good[-1][0] else c for choice, c in zip(own, relative, strict=True)]
-    assert "takes 33% of the computation" in recommendation.verdict(own, cheap)
-    assert "Doubtful" not in text
-    high = own[0] | {"validation": 1.0, "n_validation": 400}
-    assert "On the test images no others did better" in recommendation.doubt([high, *own[1:]])
-    lucky = own[0] | {"validation": 0.98, "n_validation": 49}
-    lucky |= {"chosen": first["chosen"] | {"high": 0.85}}
-    assert "Doubtful" in recommendation.doubt([lucky])  # but the best of 16 may be as lucky
-    assert "Doubtful" not in recommendation.doubt([lucky, *own[1:]])
-    gain = good[0][0] | {"difference": {"value": 0.1, "low": 0.05, "high": 0.15}}
-    words = recommendation.verdict([high, gain], [1, 1 / 3])
-    assert "did better on the test images (+0.100 [0.050, 0.150]) and takes 33%" in words
-    assert "On the test images 1 other did better beyond noise." in words
-    equal = recommendation.write(SETTINGS.datasets["glioma"], own, [90] * 16, [])
-    assert "of the computation" not in equal
+def test_evidence_is_the_same_twice_and_comes_back_as_it_was(tmp_path):
+    made_up().write(tmp_path / "1.json")
+    made_up().write(tmp_path / "2.json")
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+    assert Evidence.read(tmp_path / "1.json") == made_up()
 
 
-def test_evidence_is_json_and_the_same_twice():
-    assert json.dumps(made_up()) == json.dumps(made_up())
-
-
-def test_the_page_says_what_was_found():
-    datasets = {name: SETTINGS.datasets[name] for name in SETTINGS.grid.dataset}
-    helps = report.write(datasets, made_up(), [], {}, "", [])
-    equal = report.write(datasets, made_up(0.6, 0.6), [], {}, "", [])
-    assert helps.count("Transfer is better than random weights") == 4
-    assert equal.count("not to be told from random weights") >= 3
-    assert "states 200 test images: its accuracies are no multiples of 1/200" in helps
-    assert "figures/" not in helps
-    own = {name: data.model_copy(update={"quadrant": "none"}) for name, data in datasets.items()}
-    assert "## The report's claims" in helps and "states 200 test images" in helps
-    assert "claims" not in report.write(own, made_up(), [], {}, "", [])
-    assert "(small, similar)" in helps and "chosen on the test images, which flatters it" in helps
-    judged = report.write(datasets, made_up(0.6, 0.9, validation=lambda _: 0.5), [], {}, "", [])
-    assert "hurts: negative transfer" in judged and "chosen on 49 validation images" in judged
-    leaks = report.write(datasets, made_up(leaked=NAMES[::2]), [], {}, "", [])
-    assert "Of glioma no test image of a is left." in leaks and "0 a, 100 b" in leaks
-
-
-def test_four_data_sets_cannot_show_a_correlation():
-    measures = {key: float(i) for i, key in enumerate([*report.MEASURES, "leep_p"])}
-    names = list(SETTINGS.grid.dataset)
-    similar = [
-        {"dataset": name, "backbone": "resnet18", "n": 8, "measures": {**measures, first: float(i)}}
-        for first in [next(iter(measures))]
-        for i, name in enumerate(reversed(names))
-    ]
-    table = report.similarity_table(similar, SETTINGS.datasets, made_up()["gains"])
-    places = [line.split("|")[1].strip() for line in table.splitlines()[2:6]]
-    assert places == names[::-1]
-    assert ["less similar" in line for line in table.splitlines()[2:6]] == [
-        False,
-        False,
-        True,
-        True,
-    ]
-    assert "even a perfect one has p = 0.083" in table
+def test_evidence_of_another_version_is_refused(tmp_path):
+    files.write_json(tmp_path / "evidence.json", {"rows": []})
+    with pytest.raises(UserError, match="of another version.*run `dvc repro`"):
+        Evidence.read(tmp_path / "evidence.json")

@@ -45,10 +45,14 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-class Stored(BaseModel):
-    """What one stage writes as JSON and others read; a subclass says which fields there are."""
+class Fields(BaseModel):
+    """A part of a file: a subclass says which fields it has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stored(Fields):
+    """A JSON file that one stage writes and others read."""
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -60,7 +64,7 @@ class Stored(BaseModel):
             raise UserError(f"{path}: of another version ({where}); run `dvc repro`") from None
 
     def write(self, path: str | Path) -> None:
-        write_json(path, self.model_dump(mode="json", by_alias=True))
+        write_json(path, self.model_dump(mode="json"))
 
 
 def sha256(path: str | Path) -> str:

@@ -7,7 +7,7 @@ corrected for the number of differences, nor for choosing the best setting on th
 """
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from itertools import combinations, product
 from math import hypot
 from typing import Any
@@ -17,8 +17,8 @@ from transfer.evidence.stats import Difference, newcombe
 from transfer.runs import short
 
 HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not", "cannot tell"
+NO_RUNS = "no such runs"
 CONTRARY = {HOLDS: DOES_NOT, DOES_NOT: HOLDS, CANNOT_TELL: CANNOT_TELL}
-HEADERS = ["Section", "Claim", "Rule", "Verdict", "Numbers"]
 
 Key = tuple[str, float, str, str]
 BACKBONE, LR, FREEZING, START = range(4)  # places in a key
@@ -99,7 +99,7 @@ def judge(found: list[Labelled]) -> tuple[str, str]:
     """(verdict, numbers) of "every difference is above 0"."""
     known = [(difference, label) for label, difference in found if difference]
     if not known:
-        return CANNOT_TELL, "no such runs"
+        return CANNOT_TELL, NO_RUNS
     above = sum(difference.value > 0 for difference, _ in known)
     beyond = sum(difference.low > 0 for difference, _ in known)
     below = [pair for pair in known if pair[0].high < 0]
@@ -194,11 +194,6 @@ def check(study: Study) -> list[Claim]:
     return quantitative(study) + figures(study) + discussion(study)
 
 
-def table(claims: list[Claim]) -> list[list[str]]:
-    """Rows under HEADERS, for tabulate."""
-    return [list(astuple(claim)) for claim in claims]
-
-
 def implied_sizes(published: dict[int, Published], largest: int = 5000) -> list[Size]:
     """What the printed accuracies say of each table's number of test images.
 
@@ -266,7 +261,7 @@ def _lead(study: Study, table: int) -> str:
     for best in _ranked(study, table)[:1]:
         quoted, ours = SOTA[table][0], study.accuracy[table][best]
         return f"{quoted:.3f} - {ours:.3f} = {quoted - ours:.3f}"
-    return "no such runs"
+    return NO_RUNS
 
 
 def _others(study: Study, table: int) -> list[Labelled]:
@@ -318,7 +313,7 @@ def _apart(study: Study, table: int) -> tuple[str, str]:
     """(verdict, numbers) of a claim that says no more than that the intervals overlap."""
     pairs = [study.compare(table, *pair) for pair in combinations(_ranked(study, table), 2)]
     if not pairs:
-        return CANNOT_TELL, "no such runs"
+        return CANNOT_TELL, NO_RUNS
     spread = pairs[len(SETTINGS) - 2]  # the first with the last
     apart = sum(pair.low > 0 or pair.high < 0 for pair in pairs)
     numbers = f"{spread}; {apart} of {len(pairs)} pairs of settings differ beyond noise"

@@ -1,17 +1,35 @@
-"""What the runs' predictions on the test images allow one to say."""
+"""From the runs' predictions on the test images to the evidence."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from transfer.evidence import claims, stats
+from transfer.evidence.found import (
+    Accuracy,
+    Arm,
+    Choice,
+    Claims,
+    Evidence,
+    Freezing,
+    Gain,
+    Paired,
+    Place,
+    Row,
+    Transfer,
+    Unleaked,
+)
 from transfer.evidence.published import STARTS, published
 from transfer.params import QUADRANTS, Dataset, Grid
-from transfer.runs import DEFAULT, Run, Setting, rows, setting_of
+from transfer.runs import DEFAULT, Run, Setting, rows
 from transfer.training import predictions
+from transfer.training.record import Record
+
+BOTH = ("pretrained", "scratch")
+VERDICTS = {1: "helps", -1: "hurts", 0: claims.CANNOT_TELL}
 
 
 @dataclass(frozen=True)
@@ -36,115 +54,99 @@ class Tested:
 
 
 Read = Callable[[Run], Tested]
-Row = dict[str, Any]
 Leaked = dict[str, list[str]]
 """Data set → names of the test images that stand in training too."""
-
-PLACE = ("dataset", "images", "backbone", "lr", "freezing", "recipe")
 
 
 def tested(parts: dict[str, predictions.Predictions]) -> Tested:
     chosen, held = predictions.chosen_epoch(parts), parts.get("validation")
-    seen = (len(held.label), float(held.right[chosen].mean())) if held else ()
-    return Tested(parts["test"].name, parts["test"].right, chosen, *seen)
+    test = parts["test"]
+    if held is None:
+        return Tested(test.name, test.right, chosen)
+    return Tested(test.name, test.right, chosen, len(held.label), float(held.right[chosen].mean()))
 
 
-def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read) -> dict[str, Any]:
-    """Everything, as JSON takes it. Runs of several seeds are taken together, paired by seed.
-
-    The rigorous accuracy is that of an epoch not chosen on the test images. The best epoch's,
-    which the report gives, is the first seed's.
-    """
+def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read) -> Evidence:
+    """Everything. Runs of several seeds are taken together, paired by seed."""
     arms = _Arms(grid, read)
-    places = list(product(grid.dataset, grid.images, rows(grid)))
-    found = [_row(*place, arms, leaked.get(place[0], [])) for place in places]
-    pairs = [
-        _frozen_finetuned(*place, arms)
-        for place in product(grid.dataset, grid.images, grid.backbone, grid.lr, grid.recipe)
-        if {"frozen", "finetuned"} <= set(grid.freezing) and "pretrained" in grid.start
+    places = [
+        Place.of(dataset, images, setting)
+        for dataset, images, setting in product(grid.dataset, grid.images, rows(grid))
     ]
-    _correct(found)
-    _correct(pairs)
+    found = _corrected([_row(place, arms, leaked.get(place.dataset, [])) for place in places])
     sizes = claims.implied_sizes(published())
     implied = {size.table: size.implied for size in sizes}
+    return Evidence(
+        rows=found,
+        frozen_finetuned=_corrected(list(_frozen_finetuned(places, arms))),
+        transfer=list(_transfer(found, arms)),
+        choices=[choice for name in grid.dataset for choice in _choices(found, name, arms)],
+        gains=list(_gains(grid, arms)),
+        implied_sizes=sizes,
+        claims=Claims(
+            published=claims.check(claims.published_study(published(), implied)),
+            ours=claims.check(_study(grid, datasets, arms)),
+        ),
+    )
+
+
+def summary(found: Evidence, grid: Grid, records: Iterable[Record]) -> dict[str, Any]:
+    """Of all that was found, what `dvc metrics diff` compares.
+
+    Of each data set's recommended setting its name and its accuracy (`chosen`, at the epoch
+    chosen); `rows`: data set → row → accuracy (and baseline) of the best test epoch, as in the
+    report's tables, with `test_images`: how many images those are of; and `trained`, see there.
+    """
+    first = {choice.dataset: choice for choice in reversed(found.choices)}  # the recommended
+    lines: dict[str, Any] = {name: {"test_images": first[name].n_test} for name in first}
+    for row in found.rows:
+        if row.images == grid.images[0]:
+            best = {STARTS[start].lower(): row.arms[start].best for start in grid.start}
+            lines[row.dataset][_name(row)] = best
     return {
-        "rows": found,
-        "frozen_finetuned": pairs,
-        "transfer": _transfer(found, arms),
-        "choices": [choice for name in grid.dataset for choice in _choices(found, name, arms)],
-        "gains": _gains(grid, arms),
-        "implied_sizes": [asdict(size) for size in sizes],
-        "claims": {
-            "published": _claims(claims.published_study(published(), implied)),
-            "ours": _claims(_study(grid, datasets, arms)),
-        },
+        "chosen": {name: choice.chosen.mean for name, choice in first.items()},
+        "setting": {name: f"{_name(choice)}-{choice.start}" for name, choice in first.items()},
+        "rows": lines,
+        "trained": trained_with(records),
     }
 
 
-def summary(found: dict[str, Any], grid: Grid) -> dict[str, Any]:
-    """Of all that was found, what `dvc metrics diff` compares. Of each data set's recommended
-    setting its name and its accuracy (`chosen`, at the epoch chosen); and `rows`: data set → row →
-    accuracy (and baseline) of the best test epoch, as in the report's tables, with `test_images`:
-    how many images those are of."""
-    first = {choice["dataset"]: choice for choice in reversed(found["choices"])}  # the best
-    rows: dict[str, Any] = {name: {"test_images": first[name]["n_test"]} for name in first}
-    for row in found["rows"]:
-        if row["images"] == grid.images[0]:
-            accuracies = {STARTS[start].lower(): row[start]["best"] for start in grid.start}
-            rows[row["dataset"]][_name(row)] = accuracies
-    return {
-        "chosen": {name: choice["chosen"]["mean"] for name, choice in first.items()},
-        "setting": {name: f"{_name(choice)}-{choice['start']}" for name, choice in first.items()},
-        "rows": rows,
-    }
+def _name(place: Place) -> str:
+    return "-".join(map(str, place.setting)).removesuffix(f"-{DEFAULT}")
 
 
-def _name(row: Row) -> str:
-    return "-".join(map(str, setting_of(row))).removesuffix(f"-{DEFAULT}")
-
-
-def trained_with(records: list[dict[str, Any]]) -> dict[str, str]:
+def trained_with(records: Iterable[Record]) -> dict[str, str]:
     """On what the runs were trained, and with which packages: of each, all that occur."""
-    return {name: "; ".join(sorted({kind(run) for run in records})) for name, kind in MADE.items()}
-
-
-def _device(run: dict[str, Any]) -> str:
-    threads = "1 thread" if run["threads"] == 1 else f"{run['threads']} threads"
-    cpu = f"cpu ({run['arithmetic']}, {threads})"
-    return cpu if run["device"] == "cpu" else run["device"]
-
-
-MADE = {
-    "device": _device,
-    "packages": lambda run: ", ".join(" ".join(pair) for pair in sorted(run["versions"].items())),
-}
+    devices, packages = set(), set()
+    for run in records:
+        threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+        cpu = f"cpu ({run.arithmetic}, {threads})"
+        devices.add(cpu if run.device == "cpu" else run.device)
+        packages.add(", ".join(" ".join(pair) for pair in sorted(run.versions.items())))
+    return {"device": "; ".join(sorted(devices)), "packages": "; ".join(sorted(packages))}
 
 
 def best(rows: list[Row], start: str) -> Row:
     """The row of the best setting with that start: by validation accuracy, where there is one."""
-    return max(rows, key=lambda row: _score(row[start]))
-
-
-def run_of(choice: Row, grid: Grid) -> Run:
-    """The choice's run of the first seed."""
-    axes = {field.name: choice[field.name] for field in fields(Run) if field.name != "seed"}
-    return Run(**axes, seed=grid.seed[0])
-
-
-def _score(found: Row) -> float:
-    return found["chosen"]["mean"] if found["validation"] is None else found["validation"]
+    return max(rows, key=lambda row: row.arms[start].score)
 
 
 def best_run(grid: Grid, rows: list[Row]) -> Run:
     """The first run of the best setting at the first size: transfer, if the grid has any."""
     start = "pretrained" if "pretrained" in grid.start else grid.start[0]
-    row = best([row for row in rows if row["images"] == grid.images[0]], start)
-    return Run(*(row[key] for key in PLACE), start, grid.seed[0])
+    row = best([row for row in rows if row.images == grid.images[0]], start)
+    return Run(row.dataset, row.images, *row.setting, start, grid.seed[0])
+
+
+def run_of(choice: Choice, grid: Grid) -> Run:
+    """The choice's run of the first seed."""
+    axes = {axis.name: getattr(choice, axis.name) for axis in fields(Run) if axis.name != "seed"}
+    return Run(**axes, seed=grid.seed[0])
 
 
 @dataclass(frozen=True)
 class _Arms:
-    """One setting and start, over the seeds."""
+    """The runs of a setting and start, over the seeds."""
 
     grid: Grid
     read: Read
@@ -153,32 +155,54 @@ class _Arms:
         seeds = self.grid.seed
         return [self.read(Run(dataset, images, *setting, start, seed)) for seed in seeds]
 
-    def right(self, *arm) -> np.ndarray:
+    def right(self, dataset: str, images: int | str, setting: Setting, start: str) -> np.ndarray:
         """bool [seeds, n], each at its own chosen epoch."""
-        return np.stack([run.right[run.chosen] for run in self.runs(*arm)])
+        return np.stack(
+            [run.right[run.chosen] for run in self.runs(dataset, images, setting, start)]
+        )
 
 
-def _row(dataset: str, images: int | str, setting: Setting, arms: _Arms, leaked: list[str]) -> Row:
+def _row(place: Place, arms: _Arms, leaked: list[str]) -> Row:
     """One line of a table: each start's accuracies, and transfer against baseline."""
-    runs = {start: arms.runs(dataset, images, setting, start) for start in arms.grid.start}
+    at = place.dataset, place.images, place.setting
+    runs = {start: arms.runs(*at, start) for start in arms.grid.start}
     name = next(iter(runs.values()))[0].name
-    out = dict(zip(PLACE, (dataset, images, *setting), strict=True)) | {"n_test": len(name)}
-    out |= {start: _accuracies(found) for start, found in runs.items()}
-    rights = {start: arms.right(dataset, images, setting, start) for start in runs}
-    if len(runs) == 2:
-        out |= _paired(rights["pretrained"], rights["scratch"])
-    if leaked:
-        kept, labels = ~np.isin(name, leaked), _labels(name)
-        counts = {str(label): int((labels[kept] == label).sum()) for label in np.unique(labels)}
-        out["unleaked"] = {"n": counts} | {
-            start: [_recall(right, labels), _recall(right[:, kept], labels[kept])]
+    rights = {start: arms.right(*at, start) for start in runs}
+    return Row(
+        **place.model_dump(),
+        n_test=len(name),
+        arms={start: _arm(found) for start, found in runs.items()},
+        paired=_paired(rights["pretrained"], rights["scratch"]) if len(runs) == 2 else None,
+        unleaked=_unleaked(name, rights, leaked) if leaked else None,
+    )
+
+
+def _arm(runs: list[Tested]) -> Arm:
+    chosen = np.array([run.right[run.chosen].mean() for run in runs])
+    best = np.array([run.best for run in runs])
+    mean = float(chosen.mean())
+    low, high = stats.wilson(mean, runs[0].right.shape[1])
+    sd = round(float(chosen.std(ddof=1)), 6) if len(runs) > 1 else None
+    validation = [run.validation for run in runs if run.validation is not None]
+    return Arm(
+        best=round(float(best[0]), 6),
+        chosen=Accuracy(mean=round(mean, 6), sd=sd, low=low, high=high),
+        inflation=round(float((best - chosen).mean()), 6),
+        n_validation=runs[0].n_validation,
+        validation=round(float(np.mean(validation)), 6) if validation else None,
+    )
+
+
+def _unleaked(name: np.ndarray, rights: dict[str, np.ndarray], leaked: list[str]) -> Unleaked:
+    kept, labels = ~np.isin(name, leaked), np.array([str(n).split("/")[0] for n in name])
+    counts = {str(label): int((labels[kept] == label).sum()) for label in np.unique(labels)}
+    return Unleaked(
+        n=counts,
+        recall={
+            start: (_recall(right, labels), _recall(right[:, kept], labels[kept]))
             for start, right in rights.items()
-        }
-    return out
-
-
-def _labels(name: np.ndarray) -> np.ndarray:
-    return np.array([str(n).split("/")[0] for n in name])
+        },
+    )
 
 
 def _recall(right: np.ndarray, labels: np.ndarray) -> float | None:
@@ -188,117 +212,98 @@ def _recall(right: np.ndarray, labels: np.ndarray) -> float | None:
     return round(float(np.mean(shares)), 6) if shares else None
 
 
-def _accuracies(runs: list[Tested]) -> dict[str, Any]:
-    """Best and chosen epoch, and by how much the first exceeds the second."""
-    chosen = np.array([run.right[run.chosen].mean() for run in runs])
-    best = np.array([run.best for run in runs])
-    mean = float(chosen.mean())
-    low, high = stats.wilson(mean, runs[0].right.shape[1])
-    sd = round(float(chosen.std(ddof=1)), 6) if len(runs) > 1 else None
-    validation = [run.validation for run in runs]
-    return {
-        "best": round(float(best[0]), 6),
-        "chosen": {"mean": round(mean, 6), "sd": sd, "low": low, "high": high},
-        "inflation": round(float((best - chosen).mean()), 6),
-        "n_validation": runs[0].n_validation,
-        "validation": None if None in validation else round(float(np.mean(validation)), 6),
-    }
+def _frozen_finetuned(places: list[Place], arms: _Arms) -> Iterable[Freezing]:
+    if not ({"frozen", "finetuned"} <= set(arms.grid.freezing) and "pretrained" in arms.grid.start):
+        return
+    for place in (place for place in places if place.freezing == "frozen"):
+        at = place.dataset, place.images
+        twin = place.backbone, place.lr, "finetuned", place.recipe
+        rights = [arms.right(*at, setting, "pretrained") for setting in (place.setting, twin)]
+        yield Freezing(**place.model_dump(exclude={"freezing"}), paired=_paired(*rights))
 
 
-def _frozen_finetuned(
-    dataset: str, images: int | str, backbone: str, lr: float, recipe: str, arms: _Arms
-) -> Row:
-    rights = (
-        arms.right(dataset, images, (backbone, lr, freezing, recipe), "pretrained")
-        for freezing in ("frozen", "finetuned")
-    )
-    place = {"dataset": dataset, "images": images, "backbone": backbone, "lr": lr, "recipe": recipe}
-    return place | _paired(*rights)
-
-
-def _transfer(rows: list[Row], arms: _Arms) -> list[Row]:
-    """Transfer against baseline, each at the learning rate that its validation accuracy chose.
-
-    One for each data set, size, backbone, freezing and recipe; none without validation images or
-    without both starts. `verdict` is helps, hurts (negative transfer) or cannot tell, by the
-    interval.
-    """
+def _transfer(rows: list[Row], arms: _Arms) -> Iterable[Transfer]:
+    """One for each data set, size, backbone, freezing and recipe; none without validation images or
+    without both starts."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        key = tuple(row[k] for k in PLACE if k != "lr")
+        key = row.dataset, row.images, row.backbone, row.freezing, row.recipe
         groups.setdefault(key, []).append(row)
-    found = []
-    for key, group in groups.items():
-        starts = ("pretrained", "scratch")
-        if not all(
-            start in group[0] and group[0][start]["validation"] is not None for start in starts
-        ):
+    for (dataset, images, backbone, freezing, recipe), group in groups.items():
+        if len(group[0].arms) < 2 or not group[0].arms["scratch"].n_validation:
             continue
-        dataset, images, backbone, freezing, recipe = key
-        rates = {start: best(group, start)["lr"] for start in starts}
-        rights = [
+        rates = {start: best(group, start).lr for start in BOTH}
+        first, second = (
             arms.right(dataset, images, (backbone, rates[start], freezing, recipe), start)
-            for start in starts
-        ]
-        difference = stats.bootstrap(*rights)
-        verdict = {1: "helps", -1: "hurts", 0: claims.CANNOT_TELL}[difference.sign]
-        place = dict(zip((k for k in PLACE if k != "lr"), key, strict=True))
-        found.append(place | {"lr": rates, "difference": asdict(difference), "verdict": verdict})
-    return found
+            for start in BOTH
+        )
+        difference = stats.bootstrap(first, second)
+        yield Transfer(
+            dataset=dataset,
+            images=images,
+            backbone=backbone,
+            freezing=freezing,
+            recipe=recipe,
+            lr=rates,
+            difference=difference,
+            verdict=VERDICTS[difference.sign],
+        )
 
 
-def _choices(rows: list[Row], dataset: str, arms: _Arms) -> list[Row]:
-    """Every setting and start of the data set at the first size, the best first, each with its
-    difference from that. The order is by validation accuracy, where there is one."""
-    size, starts = arms.grid.images[0], arms.grid.start
-    rows = [row for row in rows if (row["dataset"], row["images"]) == (dataset, size)]
-    order = sorted(product(starts, rows), key=lambda pair: -_score(pair[1][pair[0]]))
-    rights = [arms.right(dataset, size, setting_of(row), start) for start, row in order]
+def _choices(rows: list[Row], dataset: str, arms: _Arms) -> list[Choice]:
+    """Every setting and start of the data set at the first size, the best first: in the order of
+    validation accuracy, where there is one."""
+    size = arms.grid.images[0]
+    own = [row for row in rows if (row.dataset, row.images) == (dataset, size)]
+    order = sorted(product(arms.grid.start, own), key=lambda pair: -pair[1].arms[pair[0]].score)
+    rights = [arms.right(dataset, size, row.setting, start) for start, row in order]
     return [
-        {key: row[key] for key in PLACE}
-        | {key: row[start][key] for key in ("validation", "n_validation", "chosen")}
-        | {"start": start, "n_test": row["n_test"]}
-        | {"difference": asdict(stats.bootstrap(right, rights[0]))}
+        Choice(
+            **row.model_dump(include=set(Place.model_fields)),
+            **row.arms[start].model_dump(include={"validation", "n_validation", "chosen"}),
+            start=start,
+            n_test=row.n_test,
+            difference=stats.bootstrap(right, rights[0]),
+        )
         for (start, row), right in zip(order, rights, strict=True)
     ]
 
 
-def _gains(grid: Grid, arms: _Arms) -> list[Row]:
-    """What transfer gains on a data set with a backbone, mean over the other settings."""
-    if not {"pretrained", "scratch"} <= set(grid.start):
-        return []
-    gains = []
+def _gains(grid: Grid, arms: _Arms) -> Iterable[Gain]:
+    if not set(BOTH) <= set(grid.start):
+        return
     for dataset, images, backbone in product(grid.dataset, grid.images, grid.backbone):
+        settings = [setting for setting in rows(grid) if setting[0] == backbone]
         first, second = (
-            np.mean(
-                [
-                    arms.right(dataset, images, setting, start)
-                    for setting in rows(grid)
-                    if setting[0] == backbone
-                ],
-                axis=0,
-            )
-            for start in ("pretrained", "scratch")
+            np.mean([arms.right(dataset, images, one, start) for one in settings], axis=0)
+            for start in BOTH
         )
-        place = {"dataset": dataset, "images": images, "backbone": backbone}
-        gains.append(place | asdict(stats.bootstrap(first, second)))
-    return gains
+        yield Gain(
+            dataset=dataset,
+            images=images,
+            backbone=backbone,
+            difference=stats.bootstrap(first, second),
+        )
 
 
-def _paired(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """bool [seeds, n] each. The interval is over all seeds, the test on the first one's images."""
+def _paired(first: np.ndarray, second: np.ndarray) -> Paired:
+    """bool [seeds, n] each."""
     test = stats.exact_mcnemar(first[0], second[0])
-    return {
-        "difference": asdict(stats.bootstrap(first, second)),
-        "mcnemar": {**asdict(test), "decidable": test.decidable},
-    }
+    return Paired(difference=stats.bootstrap(first, second), mcnemar=test, p_holm=test.p)
 
 
-def _correct(compared: list[Row]) -> None:
-    """Add Holm's p-values: the rows are as many answers to one question."""
-    tests = [row["mcnemar"] for row in compared if "mcnemar" in row]
-    for test, p in zip(tests, stats.holm([test["p"] for test in tests]), strict=True):
-        test["p_holm"] = p
+Compared = TypeVar("Compared", Row, Freezing)
+
+
+def _corrected(compared: list[Compared]) -> list[Compared]:
+    """With Holm's p-values: the rows are as many answers to one question."""
+    p = iter(stats.holm([one.paired.mcnemar.p for one in compared if one.paired]))
+    return [
+        one.model_copy(update={"paired": one.paired.model_copy(update={"p_holm": next(p)})})
+        if one.paired
+        else one
+        for one in compared
+    ]
 
 
 def _study(grid: Grid, datasets: dict[str, Dataset], arms: _Arms) -> claims.Study:
@@ -321,7 +326,3 @@ def _study(grid: Grid, datasets: dict[str, Dataset], arms: _Arms) -> claims.Stud
         lambda table, a, b: stats.bootstrap(right[table][a], right[table][b]),
         {table: next(iter(runs.values())).shape[1] for table, runs in right.items()},
     )
-
-
-def _claims(study: claims.Study) -> list[dict[str, str]]:
-    return [asdict(claim) for claim in claims.check(study)]

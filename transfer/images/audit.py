@@ -13,11 +13,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image, UnidentifiedImageError
 
 from transfer.cli import UserError
+from transfer.files import Fields, Stored
 from transfer.images.archive import Source, Unreadable, quoted
 
 # What torchvision's ImageFolder reads, as Pillow names the content and ImageFolder the file.
@@ -35,6 +36,63 @@ PAIRS_SHOWN = 5
 
 Folders = dict[str, dict[str, str]]  # part → class → folder
 LeftOut = dict[str, list[str]]  # reason → paths
+Tally = dict[str, dict[str, int]]  # part → class → images
+
+
+class Listed(Fields):
+    """How many, and the first few by name."""
+
+    count: int
+    names: list[str]
+
+    @classmethod
+    def of(cls, names: list[str]) -> Self:
+        return cls(count=len(names), names=names[:NAMES_SHOWN])
+
+
+class Duplicates(Fields):
+    """Images with equal pixels.
+
+    `within`: part → class → copies beyond the first. `across`: class → test images whose pixels
+    occur in train or validation too, whatever their class there; empty for a source not yet
+    divided. `between_classes`: images whose pixels occur in another class too. `examples`: a few
+    pairs of paths each, the counted image first.
+    """
+
+    within: Tally
+    across: dict[str, int]
+    between_classes: int
+    examples: dict[str, list[tuple[str, str]]]
+
+
+class Described(Fields):
+    """`formats`, `modes`: Pillow's name → images. `short_side`: min, median and max, in pixels.
+    `wrong_extension`: files whose extension is not their content's."""
+
+    images: Tally
+    formats: dict[str, int]
+    modes: dict[str, int]
+    short_side: dict[str, int]
+    wrong_extension: Listed
+    duplicates: Duplicates
+
+
+class Audit(Stored):
+    """metrics/data/<dataset>.json: what a data set's source holds, and what was made of it.
+
+    `rules`: split's settings and the data set's counts. `left_out`: reason → files. `archive`: all
+    readable images of the classes. `dropped`: copies removed. `split`: the images drawn. `leaked`:
+    test images, as <class>/<name>, that also occur in training, as <part>/<class>/<name>.
+    """
+
+    dataset: str
+    source: str
+    rules: dict[str, Any]
+    left_out: dict[str, Listed]
+    archive: Described
+    dropped: Tally
+    split: Described
+    leaked: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -224,29 +282,21 @@ def _output_name(inner: str, kind: str, taken: set[str]) -> str:
     return name
 
 
-def duplicates(pictures: list[Picture]) -> dict[str, Any]:
-    """Images with equal pixels.
-
-    `within`: part → class → copies beyond the first. `across`: class → test images whose pixels
-    stand in train or validation too, whatever their class there; empty for a source not yet
-    divided.
-    `between_classes`: images whose pixels stand in another class too. `examples`: a few pairs of
-    paths each, the counted image first.
-    """
+def duplicates(pictures: list[Picture]) -> Duplicates:
     groups = _by_pixels(pictures)
     copies = [pair for group in groups for pair in _copies(group)]
     leaks = [pair for group in groups for pair in _leaks(group)]
     conflicts = [pair for group in groups for pair in _conflicts(group)]
     pairs = {"within": copies, "across": leaks, "between_classes": conflicts}
-    return {
-        "within": tally(pictures, [copy for copy, _ in copies]),
-        "across": tally(pictures, [test for test, _ in leaks]).get("test", {}),
-        "between_classes": len(conflicts),
-        "examples": {
-            kind: [[a.path, b.path] for a, b in found[:PAIRS_SHOWN]]
+    return Duplicates(
+        within=tally(pictures, [copy for copy, _ in copies]),
+        across=tally(pictures, [test for test, _ in leaks]).get("test", {}),
+        between_classes=len(conflicts),
+        examples={
+            kind: [(a.path, b.path) for a, b in found[:PAIRS_SHOWN]]
             for kind, found in pairs.items()
         },
-    }
+    )
 
 
 def _by_pixels(pictures: list[Picture]) -> list[list[Picture]]:
@@ -285,9 +335,9 @@ def _conflicts(group: list[Picture]) -> list[tuple[Picture, Picture]]:
     return [(p, next(q for label, q in first.items() if label != p.label)) for p in group]
 
 
-def tally(pictures: list[Picture], counted: Iterable[Picture]) -> dict[str, dict[str, int]]:
+def tally(pictures: list[Picture], counted: Iterable[Picture]) -> Tally:
     """How many of `counted` there are by part and class, for all that `pictures` has."""
-    counts: dict[str, dict[str, int]] = {}
+    counts: Tally = {}
     for picture in pictures:
         counts.setdefault(picture.part, {})[picture.label] = 0
     for picture in counted:
@@ -398,29 +448,19 @@ def _number(count: Any, whole: int, left: int) -> int:
     return count if isinstance(count, int) else max(1, int(count * whole + 1e-9))
 
 
-def describe(pictures: list[Picture]) -> dict[str, Any]:
-    """Counts by part and class, formats, modes, short sides in pixels, extensions that are not
-    the content's, and duplicates."""
-    short = [min(p.content.size) for p in pictures]
+def describe(pictures: list[Picture]) -> Described:
     wrong = [
         f"{p.path}: {p.content.format}"
         for p in pictures
         if PurePosixPath(p.path).suffix.lower() not in FORMATS[p.content.format]
     ]
-    return {
-        "images": tally(pictures, pictures),
-        "formats": dict(Counter(p.content.format for p in pictures)),
-        "modes": dict(Counter(p.content.mode for p in pictures)),
-        "short_side": {
-            "min": min(short),
-            "median": statistics.median_low(short),
-            "max": max(short),
-        },
-        "wrong_extension": shown(wrong),
-        "duplicates": duplicates(pictures),
-    }
-
-
-def shown(names: list[str]) -> dict[str, Any]:
-    """How many, and the first few by name."""
-    return {"count": len(names), "names": names[:NAMES_SHOWN]}
+    short = [min(p.content.size) for p in pictures]
+    sides = {"min": min(short), "median": statistics.median_low(short), "max": max(short)}
+    return Described(
+        images=tally(pictures, pictures),
+        formats=dict(Counter(p.content.format for p in pictures)),
+        modes=dict(Counter(p.content.mode for p in pictures)),
+        short_side=sides,
+        wrong_extension=Listed.of(wrong),
+        duplicates=duplicates(pictures),
+    )

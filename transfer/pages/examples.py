@@ -1,7 +1,7 @@
 """Images to look at, as figures draws them. Which are shown, the names' hashes say."""
 
 import hashlib
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -11,9 +11,31 @@ from transfer.params import Pack
 from transfer.training.predictions import Predictions
 
 
+@dataclass(frozen=True)
+class Disagreement:
+    """A test image that two runs classify differently. image: uint8 [h, w, 3]. name: without its
+    class. transfer, baseline: the class that each run says, and its confidence."""
+
+    image: np.ndarray
+    name: str
+    truth: str
+    transfer: tuple[str, float]
+    baseline: tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A test image and the same in training, both uint8 [h, w, 3], with their paths."""
+
+    train: np.ndarray
+    test: np.ndarray
+    train_name: str
+    test_name: str
+
+
 def disagreements(
     data: Packed, predicted: dict[str, tuple[Predictions, int]], limit: int = 8
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[Disagreement], int]:
     """Test images that two runs classify differently: some, and how many there are.
 
     predicted: `transfer` and `baseline` → a run's predictions and the epoch to take.
@@ -24,35 +46,22 @@ def disagreements(
     found = []
     for name in sorted(names, key=_hash)[:limit]:
         i = names[name]
-        found.append(
-            {
-                "image": _test_image(data, i),
-                "name": name.split("/", 1)[1],
-                "truth": data.classes[data.test.label[i]],
-            }
-            | {
-                who: (data.classes[classes[who][i]], float(run.confidence[epoch][i]))
-                for who, (run, epoch) in predicted.items()
-            }
-        )
+        said = {
+            who: (data.classes[classes[who][i]], float(run.confidence[epoch][i]))
+            for who, (run, epoch) in predicted.items()
+        }
+        truth = data.classes[data.test.label[i]]
+        found.append(Disagreement(_test_image(data, i), name.split("/", 1)[1], truth, **said))
     return found, len(differ)
 
 
-def twins(
-    data: Packed, leaked: list[list[str]], pack: Pack, limit: int = 6
-) -> list[dict[str, Any]]:
+def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 6) -> list[Twin]:
     """Some test images beside their twins in training: [<class>/<name>, <part>/<class>/<name>]."""
     found = []
     for test, twin in sorted(leaked, key=lambda pair: _hash(pair[0]))[:limit]:
         part, name = twin.split("/", 1)
-        found.append(
-            {
-                "train": _image(data, part, name, pack),
-                "test": _test_image(data, data.test.names.index(test)),
-                "train_name": twin,
-                "test_name": f"test/{test}",
-            }
-        )
+        image = _test_image(data, data.test.names.index(test))
+        found.append(Twin(_image(data, part, name, pack), image, twin, f"test/{test}"))
     return found
 
 

@@ -4,6 +4,8 @@ All are 9 inches wide, so that their 8 points are about 8 points in a README 900
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from itertools import cycle, product
 from pathlib import Path
@@ -20,11 +22,12 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from transfer.evidence.found import Row
+from transfer.evidence.stats import Difference
 from transfer.files import replacing
-from transfer.runs import DEFAULT, label, setting_of, short
+from transfer.pages.examples import Disagreement, Twin
+from transfer.runs import DEFAULT, label, short
 
-Row = dict[str, Any]
-Point = dict[str, Any]
 Printed = dict[str, dict[tuple[str, float, str], tuple[float, float]]]
 
 WIDTH, DPI = 9.0, 150  # inches; pixels an inch
@@ -70,7 +73,7 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(part, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def _unique(values) -> list:
+def _unique(values: Iterable[Any]) -> list[Any]:
     """In the order they first come."""
     return list(dict.fromkeys(values))
 
@@ -123,16 +126,17 @@ DIAMOND = {"marker": "D", "mfc": "none", "ms": 5.5, "mew": 0.8}
 
 
 @styled
-def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
+def gains(
+    rows: list[Row], n_train: dict[str, int], titles: dict[str, str], printed: Printed
+) -> Figure:
     """Test accuracy of transfer and baseline in every setting, a panel for each data set.
 
-    rows: {dataset, backbone, lr, freezing, recipe, n_train, n_test, pretrained, scratch}; a start
-    is {chosen: {mean, low, high}}, or absent. printed: data set → (backbone, lr, freezing) → the
+    n_train: data set → training images. printed: data set → (backbone, lr, freezing) → the
     report's (accuracy, baseline), where it has them. Panels and settings come in the order of the
     rows.
     """
-    datasets = _unique(row["dataset"] for row in rows)
-    settings = _unique(setting_of(row) for row in rows)
+    datasets = _unique(row.dataset for row in rows)
+    settings = _unique(row.setting for row in rows)
     columns = min(2, len(datasets))
     lines = -(-len(datasets) // columns)
     title = "Test accuracy of every setting, with 95 % intervals"
@@ -144,11 +148,11 @@ def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, dataset in zip(panels, datasets, strict=False):
         report = printed.get(dataset, {})
-        for row in (row for row in rows if row["dataset"] == dataset):
-            values = setting_of(row)
-            theirs = report.get(values[:3]) if values[3] == DEFAULT else None
-            _gain(panel, settings.index(values), row, theirs)
-        amount = f"{row['n_train']} training and {row['n_test']} test images"
+        own = [row for row in rows if row.dataset == dataset]
+        for row in own:
+            theirs = report.get(row.setting[:3]) if row.recipe == DEFAULT else None
+            _gain(panel, settings.index(row.setting), row, theirs)
+        amount = f"{n_train[dataset]} training and {own[0].n_test} test images"
         panel.set_title("\n".join([*_wrap(titles[dataset], room, NORMAL), amount]))
     _gain_axes(panels, labels)
     for panel in panels[len(datasets) :]:
@@ -160,13 +164,13 @@ def gains(rows: list[Row], titles: dict[str, str], printed: Printed) -> Figure:
 def _gain(panel: Axes, place: int, row: Row, report: tuple[float, float] | None) -> None:
     """A row: each start's mean and interval, what joins them, and the report's values."""
     means, ys = [], []
-    spread = all(row.get(start) for start in STARTS)
+    spread = len(row.arms) == len(STARTS)
     for column, (start, (offset, colour, _)) in enumerate(STARTS.items()):
-        if row.get(start):
-            found, y = row[start]["chosen"], place + offset * spread
-            means, ys = [*means, found["mean"]], [*ys, y]
-            panel.plot([found["low"], found["high"]], [y, y], color=colour, lw=1.5, alpha=0.5)
-            panel.plot(found["mean"], y, "o", color=colour, ms=4.5, zorder=3)
+        if start in row.arms:
+            found, y = row.arms[start].chosen, place + offset * spread
+            means, ys = [*means, found.mean], [*ys, y]
+            panel.plot([found.low, found.high], [y, y], color=colour, lw=1.5, alpha=0.5)
+            panel.plot(found.mean, y, "o", color=colour, ms=4.5, zorder=3)
             if report:
                 panel.plot(report[column], y, color=colour, zorder=4, **DIAMOND)
     panel.plot(means, ys, color=QUIET, lw=0.5, zorder=1)
@@ -187,7 +191,7 @@ def _gain_handles(rows: list[Row], report: bool) -> list[Line2D]:
     handles = [
         Line2D([], [], color=colour, marker="o", ms=4.5, lw=1.5, label=words)
         for start, (_, colour, words) in STARTS.items()
-        if any(row.get(start) for row in rows)
+        if any(start in row.arms for row in rows)
     ]
     if report:
         handles.append(Line2D([], [], color=QUIET, lw=0, label="as the report has it", **DIAMOND))
@@ -205,16 +209,26 @@ TURNS = [0, 180, 90, 270, *range(15, 360, 15)]
 PLACES = list(product((5, 10, 16, 24, 34, 46), np.radians(TURNS)))
 
 
+@dataclass(frozen=True)
+class Point:
+    """A data set and backbone: what transfer gains, and how similar it is, by titles of measures
+    that name their units."""
+
+    dataset: str
+    backbone: str
+    gain: Difference
+    measures: dict[str, float]
+
+
 @styled
 def similarity(points: list[Point], titles: dict[str, str]) -> Figure:
     """Gain from transfer against the similarity of source and target, a panel for each measure.
 
-    points: {dataset, backbone, gain, low, high, measures: {title: value}}, one for each data set
-    and backbone; a title names its unit. Panels come in the order of the measures.
+    One point for each data set and backbone. Panels come in the order of the measures.
     """
-    measures = _unique(title for point in points for title in point["measures"])
-    datasets = _unique(point["dataset"] for point in points)
-    marker = dict(zip(_unique(point["backbone"] for point in points), cycle(MARKERS), strict=False))
+    measures = _unique(title for point in points for title in point.measures)
+    datasets = _unique(point.dataset for point in points)
+    marker = dict(zip(_unique(point.backbone for point in points), cycle(MARKERS), strict=False))
     colour = dict(zip(datasets, cycle(COLOURS), strict=False))
     handles = [
         Line2D([], [], color=QUIET, marker=sign, ms=6, lw=0, label=short(backbone))
@@ -228,8 +242,8 @@ def similarity(points: list[Point], titles: dict[str, str]) -> Figure:
         _similarity_axes(panel)
         panel.set_xlabel("\n".join(_wrap(measure, WIDTH / len(measures) - 0.5)))
         for point in _measured(points, measure):
-            style = {"marker": marker[point["backbone"]], "color": colour[point["dataset"]]}
-            _similarity_point(panel, point["measures"][measure], point, style)
+            style = {"marker": marker[point.backbone], "color": colour[point.dataset]}
+            _similarity_point(panel, point.measures[measure], point, style)
     panels[0].set_ylabel("gain, percentage points")
     _settle(figure)  # the labels' places hold while all else stays
     for panel, measure in zip(panels, measures, strict=True):
@@ -238,7 +252,7 @@ def similarity(points: list[Point], titles: dict[str, str]) -> Figure:
 
 
 def _measured(points: list[Point], measure: str) -> list[Point]:
-    return [point for point in points if measure in point["measures"]]
+    return [point for point in points if measure in point.measures]
 
 
 def _similarity_axes(panel: Axes) -> None:
@@ -254,8 +268,8 @@ def _signed(value: float) -> str:
 
 
 def _similarity_point(panel: Axes, x: float, point: Point, style: dict[str, str]) -> None:
-    panel.plot([x, x], [point["low"], point["high"]], color=style["color"], lw=1.5, alpha=0.5)
-    panel.plot(x, point["gain"], **style, ms=6, mec="white", mew=0.5, zorder=3)
+    panel.plot([x, x], [point.gain.low, point.gain.high], color=style["color"], lw=1.5, alpha=0.5)
+    panel.plot(x, point.gain.value, **style, ms=6, mec="white", mew=0.5, zorder=3)
 
 
 def _label(panel: Axes, measure: str, points: list[Point], titles: dict[str, str]) -> None:
@@ -267,14 +281,14 @@ def _label(panel: Axes, measure: str, points: list[Point], titles: dict[str, str
     gaps, turns = (column[:, None] for column in np.transpose(PLACES))
     solid, thin = [], []
     for point in points:
-        x = point["measures"][measure]
-        ends = [(x, point[y]) for y in ("gain", "low", "high")]
+        x = point.measures[measure]
+        ends = [(x, y) for y in (point.gain.value, point.gain.low, point.gain.high)]
         at, low, high = panel.transData.transform(ends)
         solid.append((at - 4 * pixels, at + 4 * pixels))
         thin.append((low - pixels, high + pixels))
     for point in points:
-        at = (point["measures"][measure], point["gain"])
-        words = "\n".join(_wrap(titles[point["dataset"]], 1.05))
+        at = (point.measures[measure], point.gain.value)
+        words = "\n".join(_wrap(titles[point.dataset], 1.05))
         label = panel.annotate(words, at, (0, 0), textcoords="offset points", **LABEL)
         half = Text.get_window_extent(label).size / 2 / pixels
         offsets = (gaps + half) * np.hstack([np.cos(turns), np.sin(turns)])
@@ -299,11 +313,8 @@ GAP, LINE = 0.05, 0.17  # inches: gap within a pair, height of a line of small t
 
 
 @styled
-def disagreements(examples: list[dict[str, Any]], title: str) -> Figure | None:
-    """Test images that transfer and baseline disagree on, four a row; None without any.
-
-    examples: {image: uint8 [h, w, 3], name, truth, transfer: (class, confidence), baseline: ...}.
-    """
+def disagreements(examples: list[Disagreement], title: str) -> Figure | None:
+    """Test images that transfer and baseline disagree on, four a row; None without any."""
     if not examples:
         return None
     pitch = (WIDTH - EDGE) / 4
@@ -312,18 +323,21 @@ def disagreements(examples: list[dict[str, Any]], title: str) -> Figure | None:
     figure, top = _sheet(title, -(-len(examples) // 4) * height)
     for i, example in enumerate(examples):
         x, y = EDGE + i % 4 * pitch, top + i // 4 * height
-        _write(figure, x, y, _fit(example["name"], side), QUIET)
-        _show(figure, x, y + LINE, side, example["image"], "SW")
+        _write(figure, x, y, _fit(example.name, side), QUIET)
+        _show(figure, x, y + LINE, side, example.image, "SW")
         y += LINE + side + 0.04
-        truth = example["truth"]
+        truth = example.truth
         _write(figure, x, y, "truth: " + _fit(truth, side - _length("truth: ")))
-        for line, start in enumerate(("transfer", "baseline"), start=1):
-            colour, words = _verdict(start, *example[start], truth, side)
+        said = {"transfer": example.transfer, "baseline": example.baseline}
+        for line, (start, prediction) in enumerate(said.items(), start=1):
+            colour, words = _verdict(start, *prediction, truth, side)
             _write(figure, x, y + line * LINE, words, colour)
     return figure
 
 
-def _verdict(start: str, label: str, confidence: float, truth: str, width: float):
+def _verdict(
+    start: str, label: str, confidence: float, truth: str, width: float
+) -> tuple[str, str]:
     """(colour, words) of a prediction, right or wrong."""
     sign, colour = ("✓", INK) if label == truth else ("✗", VERMILION)
     before, after = f"{sign} {start}: ", f" {100 * confidence:.0f} %"
@@ -331,11 +345,8 @@ def _verdict(start: str, label: str, confidence: float, truth: str, width: float
 
 
 @styled
-def duplicates(pairs: list[dict[str, Any]], title: str) -> Figure | None:
-    """Test images beside their twins in training, three pairs a row; None without any.
-
-    pairs: {train, test: uint8 [h, w, 3] each, train_name, test_name}.
-    """
+def duplicates(pairs: list[Twin], title: str) -> Figure | None:
+    """Test images beside their twins in training, three pairs a row; None without any."""
     if not pairs:
         return None
     pitch = (WIDTH - EDGE) / 3
@@ -343,10 +354,11 @@ def duplicates(pairs: list[dict[str, Any]], title: str) -> Figure | None:
     height = side + LINE + 2 * EDGE
     figure, top = _sheet(title, -(-len(pairs) // 3) * height)
     for i, pair in enumerate(pairs):
-        for column, part in enumerate(("train", "test")):
+        sides = (pair.train_name, pair.train), (pair.test_name, pair.test)
+        for column, (name, image) in enumerate(sides):
             x, y = EDGE + i % 3 * pitch + column * (side + GAP), top + i // 3 * height
-            _write(figure, x, y, _fit(pair[f"{part}_name"], side), QUIET)
-            _show(figure, x, y + LINE + 0.02, side, pair[part], "NW")
+            _write(figure, x, y, _fit(name, side), QUIET)
+            _show(figure, x, y + LINE + 0.02, side, image, "NW")
     return figure
 
 

@@ -1,326 +1,152 @@
-"""metrics/report.md: the study on one page."""
+"""metrics/report.md: the study on one page. The words are in report.md.j2."""
 
+from dataclasses import dataclass
 from math import factorial
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from tabulate import tabulate
-
-from transfer.evidence.claims import CANNOT_TELL
-from transfer.evidence.compare import best
-from transfer.evidence.measures import MEASURES
-from transfer.evidence.stats import LEVEL, Difference
+from transfer.evidence.claims import NO_RUNS, Claim
+from transfer.evidence.compare import best, trained_with
+from transfer.evidence.found import Arm, Claims, Evidence, Gain, Row
+from transfer.evidence.measures import MEASURES, Similarity
+from transfer.evidence.stats import LEVEL
+from transfer.images.audit import Audit
 from transfer.params import Dataset
-from transfer.runs import DEFAULT, capital, label, setting_of, short
+from transfer.templates import render
+from transfer.training.record import Record
 
-Found = dict[str, Any]
-
-METHODS = """\
-- *Best* is the best test accuracy over the epochs of the first seed, as the report gives it. That
-  epoch is chosen on the test images, which flatters every run. *Chosen* is the epoch of the best
-  validation accuracy (the latest of equals), or without validation images the last one: all
-  intervals and tests use it. With several seeds it is their mean ± standard deviation. *Inflation*
-  is by how much the best epoch exceeds the chosen one, mean over seeds.
-- Intervals of accuracies are Wilson's (1927), for that many test images; of differences, bootstrap
-  percentiles over test images and seeds, crossed, paired by both (Owen 2007). Both at 95 %. With
-  one seed they say nothing of another seed's run.
-- *Alone right*: images that the first run alone, and the second alone, got right. p is McNemar's
-  exact test on them (of the first seed), corrected by Holm's method for all rows of its question on
-  this page. *Too few*: with five such images or fewer no result can be significant.
-- Similarity is measured on the training images, from the source's weights alone.
-"""
+WORDS = {"pretrained": "Transfer", "scratch": "Baseline"}
 
 
 def write(
     datasets: dict[str, Dataset],
-    evidence: Found,
-    similar: list[Found],
-    audits: dict[str, Found],
-    provenance: str,
+    evidence: Evidence,
+    similar: list[Similarity],
+    audits: dict[str, Audit],
+    records: list[Record],
     pictures: list[str],
+    drawn: bool = False,
 ) -> str:
-    """The page. `evidence`: what evidence.json holds. `similar`: the similarity files.
-    `audits`: data set → its metrics/data file. `pictures`: those that are in metrics/figures."""
-    rows = evidence["rows"]
-    main = [row for row in rows if row["images"] == rows[0]["images"]]
-    sections = ["# Which transfer-learning setting?", provenance, "## Answers"]
-    sections += ["\n".join(answer(data, _of(main, name)) for name, data in datasets.items())]
-    sections += [
-        picture("Accuracy of every setting", "gains", pictures),
-        "## Transfer against baseline",
-        inflation_words(rows),
-    ]
-    for name, data in datasets.items():
-        sections += [f"### {capital(data.title)}", settings_table(_of(rows, name))]
-        sections += [picture("Where the two disagree", f"disagreements-{name}", pictures)]
-    sections += ["## Does transfer help?", transfer_table(evidence["transfer"])]
-    sections += ["## Frozen against finetuned", freezing_table(evidence["frozen_finetuned"])]
-    if any(data.quadrant != "none" for data in datasets.values()):
-        sections += ["## The report's claims", claims_table(evidence["claims"])]
-        sections += [sizes_words(evidence["implied_sizes"])]
-    sections += ["## Similarity to the source"]
-    sections += [picture("Similarity and gain", "similarity", pictures)]
-    sections += [similarity_table(similar, datasets, evidence["gains"]), "## Data"]
-    sections += [picture("The images as drawn", "contact_sheet", pictures)]
-    sections += ["\n".join(audit_words(audit) for audit in audits.values())]
-    for name in datasets:
-        sections += [picture("Test images that stand in training", f"twins-{name}", pictures)]
-    sections += [leak_table(main), "## Methods", METHODS]
-    return "\n\n".join(section.strip() for section in sections if section) + "\n"
+    """The page. `audits`: by data set. `records`: of all runs. `pictures`: the names of those in
+    metrics/figures. `drawn`: whether the images are no photographs."""
+    rows = evidence.rows
+    main = [row for row in rows if row.images == rows[0].images]
+    arms = [arm for row in rows for arm in row.arms.values()]
+    leaks = [row for row in main if row.unleaked]
+    return render(
+        Path(__file__).with_name("report.md.j2"),
+        datasets=datasets,
+        evidence=evidence,
+        audits=audits,
+        pictures=pictures,
+        drawn=drawn,
+        made=made(records),
+        answers=[a for n, data in datasets.items() if (a := answer(data, _of(main, n)))],
+        starts=list(rows[0].arms),
+        words=WORDS,
+        sizes={row.images for row in rows} != {"all"},
+        inflation={
+            "mean": fmean(arm.inflation for arm in arms),
+            "most": max(arm.inflation for arm in arms),
+        },
+        quadrants=any(data.quadrant != "none" for data in datasets.values()),
+        claims=judged(evidence.claims),
+        similarity=likeness(similar, datasets, evidence.gains) if similar else None,
+        measures=MEASURES,
+        leaks=leaks,
+        gone=gone(leaks),
+    )
 
 
-def picture(words: str, name: str, pictures: list[str]) -> str:
-    return f"![{words}](figures/{name}.png)" if name in pictures else ""
+def made(records: list[Record]) -> dict[str, Any]:
+    """Of how many runs the page is, on what data and device, with which packages."""
+    data = dict.fromkeys(f"{run.dataset} {run.data[:12]}" for run in records)
+    seeds = sorted({run.seed for run in records})
+    return {"runs": len(records), "seeds": seeds, "data": list(data)} | trained_with(records)
 
 
-def answer(data: Dataset, rows: list[Found]) -> str:
-    """The best setting of a data set, and what cannot be told from it."""
-    runs = [row for row in rows if "pretrained" in row]
+@dataclass(frozen=True)
+class Answer:
+    """A data set's best transfer setting among so many, and those within its interval."""
+
+    data: Dataset
+    row: Row
+    arm: Arm
+    among: int
+    near: list[Row]
+
+
+def answer(data: Dataset, rows: list[Row]) -> Answer | None:
+    """None without transfer runs."""
+    runs = [row for row in rows if "pretrained" in row.arms]
     if not runs:
-        return ""
+        return None
     first = best(runs, "pretrained")
-    found = first["pretrained"]["chosen"]
-    near = [r for r in runs if r is not first and r["pretrained"]["chosen"]["mean"] >= found["low"]]
-    where = f" ({data.quadrant})" if data.quadrant != "none" else ""
-    held = first["pretrained"]["n_validation"]
-    by = f"{held} validation images" if held else "the test images, which flatters it"
-    text = f"- **{capital(data.title)}**{where}: {_setting(first)}, accuracy {_interval(found)}"
-    text += f", chosen on {by}"
-    if near:
-        text += f"; within its interval: {', '.join(map(_setting, near))}"
-    if "difference" in first:
-        gain = Difference(**first["difference"])
-        verdict = {1: "better than", -1: "worse than", 0: "not to be told from"}[gain.sign]
-        text += f". Transfer is {verdict} random weights there: {gain}"
-    return text + "."
+    arm = first.arms["pretrained"]
+    others = [row for row in runs if row is not first]
+    near = [row for row in others if row.arms["pretrained"].chosen.mean >= arm.chosen.low]
+    return Answer(data, first, arm, len(runs), near)
 
 
-def inflation_words(rows: list[Found]) -> str:
-    """What choosing the epoch on the test images is worth, over all runs."""
-    starts = [row[start] for row in rows for start in ("pretrained", "scratch") if start in row]
-    found = [start["inflation"] for start in starts]
-    return (
-        "*Best* is the report's way: the best test epoch. *Chosen* is an epoch not chosen on the "
-        f"test images. The first exceeds the second by {fmean(found):.3f} in the mean and "
-        f"{max(found):.3f} at most."
-    )
+def judged(claims: Claims) -> dict[str, list]:
+    """Pairs of a claim on the report's numbers and on our runs; and those that we have no runs
+    for, on the report's numbers alone."""
+    pairs: list[tuple[Claim, Claim]] = list(zip(claims.published, claims.ours, strict=True))
+    unknown = [theirs for theirs, ours in pairs if ours.numbers == NO_RUNS]
+    return {"judged": [pair for pair in pairs if pair[1].numbers != NO_RUNS], "unknown": unknown}
 
 
-def settings_table(rows: list[Found]) -> str:
-    """The report's table, and the rigorous one beside it."""
-    sizes = {row["images"] for row in rows} != {"all"}
-    header = ["Images"] * sizes + ["Setting", "Best", "Baseline's best", "Chosen"]
-    header += ["Baseline's chosen", "Inflation", "Difference", "Alone right", "p"]
-    return _table([[_images(row)] * sizes + _line(row) for row in rows], header)
+@dataclass(frozen=True)
+class Likeness:
+    """A line of the similarity table. `half`: that which the data set is in, among all."""
+
+    found: Similarity
+    by_eye: str
+    half: str
+    gain: Gain | None
 
 
-def _line(row: Found) -> list[str]:
-    starts = [row.get("pretrained"), row.get("scratch")]
-    best = [f"{start['best']:.4f}" if start else "" for start in starts]
-    chosen = [_interval(start["chosen"]) if start else "" for start in starts]
-    inflation = ", ".join(f"{start['inflation']:+.3f}" for start in starts if start)
-    return [_setting(row), *best, *chosen, inflation, *_paired(row)]
-
-
-def transfer_table(found: list[Found]) -> str:
-    if not found:
-        return (
-            "Not judged: without validation images (`split.validation`) no arm's learning rate is "
-            "chosen but on the test images."
-        )
-    words = {"hurts": "hurts: negative transfer"}
-    lines = [
-        [
-            row["dataset"],
-            _images(row),
-            f"{short(row['backbone'])} {row['freezing']}{_recipe(row)}",
-            *(f"{row['lr'][start]:g}" for start in ("pretrained", "scratch")),
-            str(Difference(**row["difference"])),
-            words.get(row["verdict"], row["verdict"]),
-        ]
-        for row in found
-    ]
-    header = ["Data set", "Images", "Setting", "Rate", "Baseline's rate", "Difference", "Transfer"]
-    said = (
-        "Transfer against baseline, each at the learning rate that its validation images chose. "
-        "It helps or hurts only where the interval excludes 0."
-    )
-    return f"{said}\n\n{_table(lines, header)}"
-
-
-def leak_table(rows: list[Found]) -> str:
-    """What the headlines become without the test images that stand in training."""
-    found = [row for row in rows if "unleaked" in row]
-    if not found:
-        return ""
-    lines = []
-    for row in found:
-        without, pair = row["unleaked"], []
-        for start in ("pretrained", "scratch"):
-            if start in row:
-                before, after = without[start]
-                pair.append(f"{before:.3f} → {'–' if after is None else f'{after:.3f}'}")
-        left = ", ".join(f"{n} {label}" for label, n in without["n"].items())
-        lines.append([row["dataset"], _setting(row), *pair, left])
-    starts = [start for start in ("pretrained", "scratch") if start in found[0]]
-    names = {"pretrained": "Transfer", "scratch": "Baseline"}
-    header = ["Data set", "Setting", *(names[start] for start in starts), "Test images left"]
-    text = "Mean recall over the classes, with and without the test images that stand in training."
-    for dataset in dict.fromkeys(row["dataset"] for row in found):
-        counts = next(row["unleaked"]["n"] for row in found if row["dataset"] == dataset)
-        if gone := [label for label, n in counts.items() if not n]:
-            text += f" Of {dataset} no test image of {', '.join(gone)} is left."
-    return f"{text}\n\n{_table(lines, header)}"
-
-
-def freezing_table(pairs: list[Found]) -> str:
-    if not pairs:
-        return "No pair of frozen and finetuned runs."
-    lines = [
-        [pair["dataset"], _images(pair)]
-        + [f"{short(pair['backbone'])} {pair['lr']:g}{_recipe(pair)}", *_paired(pair)]
-        for pair in pairs
-    ]
-    return _table(
-        lines, ["Data set", "Images", "Setting", "Frozen - finetuned", "Alone right", "p"]
-    )
-
-
-def _paired(row: Found) -> list[str]:
-    if "mcnemar" not in row:
-        return ["", "", ""]
-    test = row["mcnemar"]
-    p = _p(test["p_holm"]) if test["decidable"] else "too few"
-    alone = f"{test['first_only']} : {test['second_only']}"
-    return [str(Difference(**row["difference"])), alone, p]
-
-
-def claims_table(found: dict[str, list[dict[str, str]]]) -> str:
-    """Each claim once, judged on the report's numbers and on ours."""
-    lines = []
-    for theirs, ours in zip(found["published"], found["ours"], strict=True):
-        lines.append(
-            [theirs["section"], theirs["text"], theirs["rule"], _verdict(theirs), _verdict(ours)]
-        )
-    return _table(lines, ["§", "Claim", "Rule", "On the report's numbers", "On ours"])
-
-
-def _verdict(claim: dict[str, str]) -> str:
-    known = claim["verdict"] != CANNOT_TELL or claim["numbers"] != "no such runs"
-    return f"**{claim['verdict']}**: {claim['numbers']}" if known else "no such runs"
-
-
-def sizes_words(sizes: list[Found]) -> str:
-    """What the report's own numbers give away."""
-    lines = []
-    for size in sizes:
-        stated, implied = size["stated"], size["implied"]
-        if not size["fits_stated"]:
-            why = f"its accuracies are no multiples of 1/{stated}; they are of 1/{implied}"
-        elif stated != implied:
-            chance = size["chance"]
-            why = f"all 16 accuracies are multiples of 1/{implied}; by chance, p = {chance:.1e}"
-        else:
-            continue
-        lines.append(f"- Table {size['table']} states {stated} test images: {why}.")
-    return "\n".join(["The report's test sets, by its own numbers:\n", *lines])
-
-
-def similarity_table(similar: list[Found], datasets: dict[str, Dataset], gains: list[Found]) -> str:
+def likeness(
+    similar: list[Similarity], datasets: dict[str, Dataset], gains: list[Gain]
+) -> dict[str, Any]:
     """The most similar first, by the first measure that all have, with what transfer gained."""
-    keys = list(MEASURES)
-    by = next(key for key in keys if all(key in found["measures"] for found in similar))
-    title, sign, _ = MEASURES[by]
-    ordered = sorted(similar, key=lambda found: -sign * found["measures"][by])
-    header = ["Data set", "Backbone", "Training images", "By eye", "Measured", "Gain"]
-    header += [f"{title} {'↑' if sign > 0 else '↓'}" for title, sign, _ in MEASURES.values()]
-    lines = []
-    for found in ordered:
-        own = [other for other in ordered if other["backbone"] == found["backbone"]]
-        place = found["dataset"], found["backbone"]
-        gain = next((g for g in gains if (g["dataset"], g["backbone"]) == place), None)
-        lines.append(
-            [found["dataset"], short(found["backbone"]), str(found["n"])]
-            + [datasets[found["dataset"]].quadrant, _half(own.index(found), len(own))]
-            + [str(Difference(gain["value"], gain["low"], gain["high"])) if gain else ""]
-            + [_measured(found["measures"], key) for key in keys]
+    key = next(key for key in MEASURES if all(key in found.measures for found in similar))
+    title, sign, _ = MEASURES[key]
+    ordered = sorted(similar, key=lambda found: -sign * found.measures[key])
+    backbones = {found.backbone: [o for o in ordered if o.backbone == found.backbone]
+                 for found in similar}  # fmt: skip
+    gained = {(gain.dataset, gain.backbone): gain for gain in gains}
+    lines = [
+        Likeness(
+            found,
+            datasets[found.dataset].quadrant,
+            _half(backbones[found.backbone].index(found), len(backbones[found.backbone])),
+            gained.get((found.dataset, found.backbone)),
         )
-    return f"""{_table(lines, header)}
-
-↑: higher is more similar or more transferable; ↓: lower is. p: of LEEP under permuted labels.
-*Measured*: the half that a data set
-is in, among these and by the first measure ({title}); the report judged *by eye*. *Gain*: transfer
-less baseline, mean over all settings of the backbone.{_too_few(len(datasets))}"""
-
-
-def _measured(measures: dict[str, float], key: str) -> str:
-    if key not in measures:
-        return "–"
-    null = f" (p {measures['leep_p']:.3f})" if key == "leep" else ""
-    return f"{measures[key]:.3f}{null}"
+        for found in ordered
+    ]
+    # Of n! orders one and its reverse are perfect.
+    least = min(1.0, 2 / factorial(len(datasets)))
+    return {
+        "key": key,
+        "by": f"{title} {'↑' if sign > 0 else '↓'}",
+        "lines": lines,
+        "backbones": backbones,
+        "least_p": least if len(datasets) > 1 and least > LEVEL else None,
+    }
 
 
 def _half(place: int, of: int) -> str:
     return "" if of < 2 else "more similar" if place < of / 2 else "less similar"
 
 
-def _too_few(n: int) -> str:
-    """Two-sided: one order of n! and its reverse are perfect."""
-    least = 2 / factorial(n)
-    if n < 2 or least <= LEVEL:
-        return ""
-    return (
-        f" With {n} data sets no rank correlation of similarity and gain can be significant: even "
-        f"a perfect one has p = {min(1.0, least):.2g}."
-    )
+def gone(leaks: list[Row]) -> dict[str, list[str]]:
+    """Data set → classes of which no test image is left without the leaked ones."""
+    counts = {row.dataset: row.unleaked.n for row in leaks if row.unleaked}
+    left = {name: [label for label, n in count.items() if not n] for name, count in counts.items()}
+    return {name: labels for name, labels in left.items() if labels}
 
 
-def audit_words(audit: Found) -> str:
-    """What a reader should know of a data set's images."""
-    split = audit["split"]
-    amounts = "; ".join(
-        f"{part}: " + ", ".join(f"{n} {label}" for label, n in counts.items())
-        for part, counts in split["images"].items()
-    )
-    leaked = split["duplicates"]["across"]
-    text = f"- **{audit['dataset']}**: {amounts}."
-    if sum(leaked.values()):
-        which = ", ".join(f"{n} {label}" for label, n in leaked.items() if n)
-        text += (
-            f" **{which} of the test images stand in training too**, pixel by pixel: a "
-            "right answer there may be memory. `split.duplicates: drop` takes the twins out of "
-            "training."
-        )
-    if conflicts := split["duplicates"]["between_classes"]:
-        text += f" {conflicts} images stand in two classes."
-    out = [f"{left['count']} {why}" for why, left in audit["left_out"].items() if left["count"]]
-    return text + (f" Left out: {', '.join(out)}." if out else "")
-
-
-def _of(rows: list[Found], dataset: str) -> list[Found]:
-    return [row for row in rows if row["dataset"] == dataset]
-
-
-def _setting(row: Found) -> str:
-    return label(*setting_of(row))
-
-
-def _recipe(row: Found) -> str:
-    return "" if row["recipe"] == DEFAULT else f" {row['recipe']}"
-
-
-def _images(row: Found) -> str:
-    return "all" if row["images"] == "all" else f"{row['images']} a class"
-
-
-def _interval(found: dict[str, Any]) -> str:
-    spread = f" ± {found['sd']:.3f}" if found["sd"] is not None else ""
-    return f"{found['mean']:.3f}{spread} [{found['low']:.3f}, {found['high']:.3f}]"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _table(lines: list[list[str]], header: list[str]) -> str:
-    return tabulate(lines, header, tablefmt="github", disable_numparse=True)
+def _of(rows: list[Row], dataset: str) -> list[Row]:
+    return [row for row in rows if row.dataset == dataset]

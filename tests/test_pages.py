@@ -1,0 +1,141 @@
+"""What the pages say of runs made up for them."""
+
+import re
+from dataclasses import replace
+
+from tests.test_evidence import NAMES, SETTINGS, made_up
+from transfer.evidence.measures import Similarity
+from transfer.evidence.stats import Difference
+from transfer.pages import recommendation, report
+from transfer.pages.recommendation import Advice
+from transfer.runs import Run
+from transfer.training.record import Best, Epoch, Record
+
+RECORD = Record(
+    **dict(dataset="glioma", images="all", backbone="resnet18", lr=0.001, freezing="frozen"),
+    **dict(recipe="default", start="scratch", seed=0, best=Best(accuracy=1.0, epoch=0)),
+    chosen=Epoch(0, 0.001, 0.1, 1.0, None, None, 0.1, 1.0),
+    **dict(chosen_by="last", n={}, counts={}, data="0" * 64, device="cpu", arithmetic="AVX2"),
+    **dict(threads=1, versions={"torch": "2"}),
+)
+
+
+def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper():
+    def validation(run: Run) -> float:
+        place = run.backbone, run.lr, run.freezing, run.start
+        return 0.9 if place == ("resnet50", 0.001, "finetuned", "pretrained") else 0.7
+
+    found = made_up(0.9, 0.5, validation=validation).choices
+    own = [choice for choice in found if choice.dataset == "glioma"]
+    assert len(found) == 64 and len(own) == 16
+    first, *rest = own
+    assert (first.label, first.start) == ("R50 0.001 finetuned", "pretrained")
+    assert first.difference == Difference(0.0, 0.0, 0.0)
+    assert all(choice.difference.high < 0 for choice in rest if choice.start == "scratch")
+    costs = [90 if c.backbone == "resnet50" else 30 + 1000 * (i % 2) for i, c in enumerate(own)]
+    relative = [cost / 90 for cost in costs]
+    advice = Advice(SETTINGS.datasets["glioma"], own, relative, [])
+    good = advice.cheaper
+    assert good and {c.start for c, _ in good} == {"pretrained"}
+    assert {cost for _, cost in good} == {1 / 3}
+    text = recommendation.write([advice])
+    assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
+    assert "of 200 test images, chosen among 16 settings on 49 validation images." in text
+    assert "statistically indistinguishable from it" in text
+    assert "takes 33% of the computation" in text
+    cheap = [0.01 if choice is good[-1][0] else c for choice, c in zip(own, relative, strict=True)]
+    assert "takes 33% of the computation" in recommendation.write([replace(advice, costs=cheap)])
+    assert "Doubtful" not in text
+    equal = recommendation.write([replace(advice, costs=[1.0] * 16)])
+    assert "of the computation." not in equal
+    assert "On the test images, no other setting did" in doubted(first, rest, 1.0, 400)
+    lucky = first.model_copy(update={"chosen": first.chosen.model_copy(update={"high": 0.85})})
+    assert doubted(lucky, [], 0.98, 49)
+    assert not doubted(lucky, rest, 0.98, 49)  # the best of 16 may be as lucky
+    gain = good[0][0].model_copy(update={"difference": Difference(0.1, 0.05, 0.15)})
+    words = doubted(first, [gain], 1.0, 400, [1, 1 / 3])
+    assert "did better on the test images (+0.100 [0.050, 0.150]) and takes 33%" in words
+    assert "On the test images, 1 other setting did significantly better." in words
+
+
+def doubted(first, rest, validation: float, n: int, costs=None) -> str:
+    """The page, if it calls the first doubtful with that validation accuracy."""
+    first = first.model_copy(update={"validation": validation, "n_validation": n})
+    choices = [first, *rest]
+    dataset = SETTINGS.datasets["glioma"]
+    advice = Advice(dataset, choices, costs or [1.0] * len(choices), [])
+    text = recommendation.write([advice])
+    assert ("Doubtful" in text) == advice.doubtful
+    return text if advice.doubtful else ""
+
+
+def page(datasets, evidence, similar=(), pictures=()) -> str:
+    return report.write(datasets, evidence, list(similar), {}, [RECORD], list(pictures))
+
+
+DATASETS = {name: SETTINGS.datasets[name] for name in SETTINGS.grid.dataset}
+
+
+def test_the_page_says_what_was_found():
+    helps, equal = page(DATASETS, made_up()), page(DATASETS, made_up(0.6, 0.6))
+    assert helps.count("transfer is better than random weights") == 4
+    assert equal.count("statistically indistinguishable from random weights") >= 3
+    assert "states 200 test images: its accuracies are no multiples of 1/200" in helps
+    assert "figures/" not in helps
+    assert "![Accuracy of every setting](figures/gains.png)" in page(
+        DATASETS, made_up(), pictures=["gains"]
+    )
+    own = {name: data.model_copy(update={"quadrant": "none"}) for name, data in DATASETS.items()}
+    assert "## The report's claims" in helps and "states 200 test images" in helps
+    assert "claim" not in page(own, made_up())
+    assert "(small, similar)" in helps and "on the test images themselves" in helps
+    judged = page(DATASETS, made_up(0.6, 0.9, validation=lambda _: 0.5))
+    assert "hurts: negative transfer" in judged and "on 49 validation images" in judged
+    leaks = page(DATASETS, made_up(leaked=NAMES[::2]))
+    assert "Of glioma no test image of a is left." in leaks and "0 a, 100 b" in leaks
+
+
+def test_sizes_and_seeds_stand_in_the_tables():
+    assert "50 a class" in page(DATASETS, made_up(images=["all", 50]))
+    assert "50 a class" not in page(DATASETS, made_up())
+    assert " ± 0." in page(DATASETS, made_up(seed=[0, 1, 2]))
+
+
+def test_claims_without_runs_are_told_apart():
+    text = page(DATASETS, made_up(backbone=["resnet18"]))
+    assert "are not judged here, because the grid lacks runs" in text
+    assert "no such runs" not in text
+
+
+def test_every_table_is_one(monkeypatch):
+    """Each row has as many cells as its header."""
+    text = page(DATASETS, made_up(leaked=NAMES[::2], images=["all", 50]), similar())
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
+    assert len(tables) >= 12
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+
+
+def similar() -> list[Similarity]:
+    """The last data set is the most similar by the first measure."""
+    measures = {key: float(i) for i, key in enumerate([*report.MEASURES, "leep_p"])}
+    first = next(iter(measures))
+    return [
+        Similarity(
+            dataset=name,
+            backbone="resnet18",
+            n=8,
+            source_classes=10,
+            measures={**measures, first: float(i)},
+        )
+        for i, name in enumerate(reversed(SETTINGS.grid.dataset))
+    ]
+
+
+def test_four_data_sets_cannot_show_a_correlation():
+    names = list(SETTINGS.grid.dataset)
+    text = page(DATASETS, made_up(), similar())
+    lines = text[text.index("| Data set   | Backbone") :].splitlines()[2:6]
+    assert [line.split("|")[1].strip() for line in lines] == names[::-1]
+    assert ["less similar" in line for line in lines] == [False, False, True, True]
+    assert "even a perfect one has p = 0.083" in text

@@ -1,0 +1,51 @@
+"""What `dvc plots` draws: curves and confusion matrices, as CSV."""
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from transfer.evidence.compare import Read, best_run
+from transfer.evidence.found import Row
+from transfer.params import Grid
+from transfer.runs import Run, rows
+from transfer.training.predictions import Predictions, chosen_epoch
+
+CURVE = ("backbone", "lr", "freezing", "recipe", "start", "epoch", "test_accuracy")
+CONFUSION = ("actual", "predicted")
+Load = Callable[[Run], dict[str, Predictions]]
+
+
+def write(folder: Path, grid: Grid, found: list[Row], tested: Read, load: Load) -> None:
+    """A file of each kind for every data set. `found`: the evidence's rows."""
+    for name in grid.dataset:
+        own = [row for row in found if row.dataset == name]
+        table(folder / f"curves/{name}.csv", CURVE, curves(grid, name, tested))
+        table(folder / f"confusion/{name}.csv", CONFUSION, confusion(load(best_run(grid, own))))
+
+
+def curves(grid: Grid, dataset: str, tested: Read) -> Iterable[tuple]:
+    """Of the first size, mean over the seeds."""
+    for setting in rows(grid):
+        for start in grid.start:
+            runs = [Run(dataset, grid.images[0], *setting, start, seed) for seed in grid.seed]
+            accuracies = np.mean([tested(run).right.mean(1) for run in runs], axis=0)
+            for epoch, accuracy in enumerate(accuracies):
+                yield *setting, start, epoch, round(float(accuracy), 6)
+
+
+def confusion(parts: dict[str, Predictions]) -> Iterable[tuple]:
+    """A run's test images at its chosen epoch."""
+    test, epoch = parts["test"], chosen_epoch(parts)
+    classes = sorted({name.split("/")[0] for name in test.name})
+    for actual, predicted in zip(test.label, test.predicted[epoch], strict=True):
+        yield classes[actual], classes[predicted]
+
+
+def table(path: Path, header: tuple[str, ...], lines: Iterable[tuple]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(lines)

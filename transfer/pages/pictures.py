@@ -1,0 +1,99 @@
+"""Which pictures a study has, and what is on them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from transfer.evidence.compare import best_run
+from transfer.evidence.found import Evidence, Gain
+from transfer.evidence.measures import MEASURES, Similarity
+from transfer.evidence.published import published
+from transfer.evidence.published import settings as printed_settings
+from transfer.files import replacing
+from transfer.images import packed, sheet
+from transfer.images.audit import Audit
+from transfer.pages import examples, figures
+from transfer.params import Params
+from transfer.runs import PREDICTIONS, Run, label
+from transfer.training import predictions
+
+SHOWN = ("batchnorm_frechet", "knn_accuracy", "leep")
+
+
+def draw(
+    folder: Path,
+    study: Params,
+    evidence: Evidence,
+    similar: list[Similarity],
+    audits: dict[str, Audit],
+) -> list[str]:
+    """Write all that there are as PNG into a new folder; returns their names."""
+    found = overview(study, evidence, similar, audits)
+    for name, audit in audits.items():
+        found |= looked_at(name, study, evidence, audit)
+    drawn = {name: picture for name, picture in found.items() if picture}
+    with replacing(folder) as part:
+        part.mkdir(parents=True)
+        for name, picture in drawn.items():
+            figures.save(picture, part / f"{name}.png")
+        if study.draw:
+            sheet.contact_sheet(study.draw).save(part / "contact_sheet.png", optimize=True)
+    return [path.stem for path in folder.glob("*.png")]
+
+
+def overview(
+    study: Params, evidence: Evidence, similar: list[Similarity], audits: dict[str, Audit]
+) -> dict[str, Figure]:
+    """Accuracies, and gains by similarity, at the first size."""
+    grid, datasets = study.grid, study.datasets
+    titles = {name: datasets[name].title for name in grid.dataset}
+    size, tables = grid.images[0], published()
+    printed = {name: printed_settings(tables.get(datasets[name].table, {})) for name in titles}
+    n_train = {name: trained(audit, size) for name, audit in audits.items()}
+    rows = [row for row in evidence.rows if row.images == size]
+    pictures = {"gains": figures.gains(rows, n_train, titles, printed)}
+    points = [point(gain, similar) for gain in evidence.gains if gain.images == size]
+    if len({point.dataset for point in points}) > 1:  # one alone shows no relation
+        pictures["similarity"] = figures.similarity(points, {name: name for name in titles})
+    return pictures
+
+
+def looked_at(
+    name: str, study: Params, evidence: Evidence, audit: Audit
+) -> dict[str, Figure | None]:
+    """Test images on which the best transfer run and its baseline disagree, and leaked ones."""
+    data, grid, title = packed.load(f"data/packed/{name}"), study.grid, study.datasets[name].title
+    twins = examples.twins(data, audit.leaked, study.pack)
+    among = f"{len(twins)} of {len(audit.leaked)}, at random"
+    words = f"Test images that also occur in training, {title}: {among}"
+    found = {f"twins-{name}": figures.duplicates(twins, words)}
+    if {"pretrained", "scratch"} <= set(grid.start):
+        run = best_run(grid, [row for row in evidence.rows if row.dataset == name])
+        runs = {"transfer": last(run), "baseline": last(replace(run, start="scratch"))}
+        shown, differ = examples.disagreements(data, runs)
+        setting = label(run.backbone, run.lr, run.freezing, run.recipe)
+        words = f"Where transfer and baseline disagree, {title}, {setting}: "
+        words += f"{len(shown)} of {differ} test images, at random"
+        found[f"disagreements-{name}"] = figures.disagreements(shown, words)
+    return found
+
+
+def last(run: Run) -> tuple[predictions.Predictions, int]:
+    """What a run predicted of the test images, and the epoch to take."""
+    parts = predictions.load(run.written(PREDICTIONS))
+    return parts["test"], predictions.chosen_epoch(parts)
+
+
+def trained(audit: Audit, per_class: int | str) -> int:
+    """Training images of a data set."""
+    counts = audit.split.images["train"].values()
+    return sum(n if isinstance(per_class, str) else min(n, per_class) for n in counts)
+
+
+def point(gain: Gain, similar: list[Similarity]) -> figures.Point:
+    """A data set and backbone: its similarity, and what transfer gains."""
+    place = gain.dataset, gain.backbone
+    found = next(found for found in similar if (found.dataset, found.backbone) == place)
+    shown = {MEASURES[key][0]: found.measures[key] for key in SHOWN if key in found.measures}
+    return figures.Point(*place, gain.difference, shown)
