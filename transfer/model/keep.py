@@ -13,6 +13,7 @@ from torch import nn
 from transfer import cli, files, params
 from transfer.evidence import stats
 from transfer.evidence.compare import run_of
+from transfer.evidence.found import Evidence
 from transfer.images import packed
 from transfer.model import exported, saved
 from transfer.runs import PREDICTIONS, Run, known
@@ -59,11 +60,11 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
     """The run of that name, or the best. Raises UserError for what the grid does not have."""
     if name or dataset not in grid.dataset:  # which known() refuses
         return known(grid, dataset, name or "")
-    choices = files.read_json("metrics/evidence.json")["choices"]
+    evidence = Evidence.read("metrics/evidence.json")
     try:
-        first = next(choice for choice in choices if choice["dataset"] == dataset)
+        first = next(choice for choice in evidence.choices if choice.dataset == dataset)
         return known(grid, dataset, run_of(first, grid).name)
-    except (cli.UserError, KeyError, StopIteration):
+    except (cli.UserError, StopIteration):
         raise cli.UserError(
             "metrics/evidence.json: of another grid than params.yaml's; run `dvc repro evidence`"
         ) from None

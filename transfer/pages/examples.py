@@ -51,7 +51,7 @@ def disagreements(
             for who, (run, epoch) in predicted.items()
         }
         truth = data.classes[data.test.label[i]]
-        found.append(Disagreement(_test_image(data, i), name.split("/", 1)[1], truth, **said))
+        found.append(Disagreement(_test_image(data, int(i)), name.split("/", 1)[1], truth, **said))
     return found, len(differ)
 
 

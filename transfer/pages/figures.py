@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, PercentFormatter
@@ -37,7 +38,7 @@ INK, QUIET, RULE, BAND = "#1f2328", "#59636e", "#d1d9e0", "#f6f8fa"
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, and has ✓ and ✗
     "font.size": SMALL,
     "text.color": INK,
@@ -97,11 +98,11 @@ EDGE, HEAD = 0.12, 0.58  # inches: margin, and what a title with a legend under 
 
 def _headed(height: float, title: str, handles: list[Line2D]) -> Figure:
     """A figure with a title and a legend at its top and `height` inches left under them."""
-    figure = Figure((WIDTH, HEAD + height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0.007, 0, 0.986, height / (HEAD + height)))
+    layout = ConstrainedLayoutEngine(rect=(0.007, 0, 0.986, height / (HEAD + height)))
+    figure = Figure((WIDTH, HEAD + height), layout=layout)
     x, y = EDGE / WIDTH, 1 - EDGE / (HEAD + height)
     figure.text(x, y, title, size=LARGE, va="top")
-    place = {"loc": "upper left", "bbox_to_anchor": (x, 1 - 0.34 / (HEAD + height))}
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (x, 1 - 0.34 / (HEAD + height))}
     figure.legend(handles=handles, ncols=len(handles), borderpad=0, borderaxespad=0, **place)
     return figure
 
@@ -122,7 +123,7 @@ STARTS = {
     "pretrained": (-0.15, BLUE, "transfer"),
     "scratch": (0.15, ORANGE, "baseline, from random weights"),
 }
-DIAMOND = {"marker": "D", "mfc": "none", "ms": 5.5, "mew": 0.8}
+DIAMOND: dict[str, Any] = {"marker": "D", "mfc": "none", "ms": 5.5, "mew": 0.8}
 
 
 @styled
@@ -163,7 +164,8 @@ def gains(
 
 def _gain(panel: Axes, place: int, row: Row, report: tuple[float, float] | None) -> None:
     """A row: each start's mean and interval, what joins them, and the report's values."""
-    means, ys = [], []
+    means: list[float] = []
+    ys: list[float] = []
     spread = len(row.arms) == len(STARTS)
     for column, (start, (offset, colour, _)) in enumerate(STARTS.items()):
         if start in row.arms:
@@ -202,8 +204,8 @@ def _gain_handles(rows: list[Row], report: bool) -> list[Line2D]:
 
 MARKERS = "os^Dvp"
 COLOURS = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK]
-LEADER = {"arrowstyle": "-", "color": QUIET, "lw": 0.5, "shrinkA": 0, "shrinkB": 4}
-LABEL = {"ha": "center", "va": "center", "zorder": 2, "arrowprops": LEADER}
+LEADER: dict[str, Any] = {"arrowstyle": "-", "color": QUIET, "lw": 0.5, "shrinkA": 0, "shrinkB": 4}
+LABEL: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 2, "arrowprops": LEADER}
 # Where a label may stand: typographic points away, and in what direction, right first.
 TURNS = [0, 180, 90, 270, *range(15, 360, 15)]
 PLACES = list(product((5, 10, 16, 24, 34, 46), np.radians(TURNS)))
@@ -242,7 +244,10 @@ def similarity(points: list[Point], titles: dict[str, str]) -> Figure:
         _similarity_axes(panel)
         panel.set_xlabel("\n".join(_wrap(measure, WIDTH / len(measures) - 0.5)))
         for point in _measured(points, measure):
-            style = {"marker": marker[point.backbone], "color": colour[point.dataset]}
+            style: dict[str, Any] = {
+                "marker": marker[point.backbone],
+                "color": colour[point.dataset],
+            }
             _similarity_point(panel, point.measures[measure], point, style)
     panels[0].set_ylabel("gain, percentage points")
     _settle(figure)  # the labels' places hold while all else stays
@@ -267,7 +272,7 @@ def _signed(value: float) -> str:
     return f"{value:+.0f}".replace("-", "−") if round(value) else "0"
 
 
-def _similarity_point(panel: Axes, x: float, point: Point, style: dict[str, str]) -> None:
+def _similarity_point(panel: Axes, x: float, point: Point, style: dict[str, Any]) -> None:
     panel.plot([x, x], [point.gain.low, point.gain.high], color=style["color"], lw=1.5, alpha=0.5)
     panel.plot(x, point.gain.value, **style, ms=6, mec="white", mew=0.5, zorder=3)
 
@@ -290,7 +295,7 @@ def _label(panel: Axes, measure: str, points: list[Point], titles: dict[str, str
         at = (point.measures[measure], point.gain.value)
         words = "\n".join(_wrap(titles[point.dataset], 1.05))
         label = panel.annotate(words, at, (0, 0), textcoords="offset points", **LABEL)
-        half = Text.get_window_extent(label).size / 2 / pixels
+        half = np.array(Text.get_window_extent(label).size) / 2 / pixels
         offsets = (gaps + half) * np.hstack([np.cos(turns), np.sin(turns)])
         boxes = np.stack([offsets - half, offsets + half], axis=1) * pixels
         boxes += panel.transData.transform(at)

@@ -29,7 +29,7 @@ def draw(
     audits: dict[str, Audit],
 ) -> list[str]:
     """Write all that there are as PNG into a new folder; returns their names."""
-    found = overview(study, evidence, similar, audits)
+    found: dict[str, Figure | None] = {**overview(study, evidence, similar, audits)}
     for name, audit in audits.items():
         found |= looked_at(name, study, evidence, audit)
     drawn = {name: picture for name, picture in found.items() if picture}
