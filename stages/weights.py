@@ -5,72 +5,20 @@ rerun the transfer runs and leave the baselines alone.
 """
 
 import argparse
-import shutil
 from pathlib import Path
-from urllib.error import URLError
 
-import torch
-
-from transfer import cli, files, params
-from transfer.training import models
+from transfer import cli, params
+from transfer.training import models, weights
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.weights", description=__doc__)
     parser.add_argument("backbone", help="a key under weights in params.yaml")
     backbone = parser.parse_args().backbone
-    weights = params.entry("weights", params.load().weights, backbone)
-    target = Path(f"data/weights/{backbone}-pretrained.pth")
-    with files.replacing(target) as part:
-        if target.is_file() and files.sha256(target).startswith(weights.sha256):
-            shutil.copyfile(target, part)  # fetched before, by other code
-        elif weights.published:
-            fetch(backbone, weights, part)
-        else:
-            copy(backbone, weights, part)
-        state = models.load_checkpoint(part, weights.source)
-        models.check_fits(state, backbone, weights.source)
+    source = params.entry("weights", params.load().weights, backbone)
+    weights.put(backbone, source, Path(f"data/weights/{backbone}-pretrained.pth"))
     models.save_empty(f"data/weights/{backbone}-scratch.pth")
-    print(f"{backbone}: {weights.source}, sha256 {weights.sha256}")
-
-
-def fetch(backbone: str, weights: params.Weights, out: Path) -> None:
-    """Download torchvision's checkpoint. Raises UserError where that fails."""
-    from torchvision.models import get_model_weights
-
-    published = {weights.name: weights for weights in get_model_weights(backbone)}
-    if weights.source not in published:
-        raise cli.UserError(
-            f"params.yaml: weights.{backbone}.source: torchvision has no {weights.source}, only "
-            f"{', '.join(published)}; or give the path of a file, with a slash or a dot in it"
-        )
-    url = published[weights.source].url
-    try:
-        torch.hub.download_url_to_file(url, str(out), weights.sha256)
-    except RuntimeError:
-        raise cli.UserError(
-            f"{url}: its sha256 does not start with weights.{backbone}.sha256, {weights.sha256}; "
-            "the download is broken or params.yaml is wrong"
-        ) from None
-    except (URLError, TimeoutError, ConnectionError) as error:
-        raise cli.UserError(
-            f"{url}: {getattr(error, 'reason', error)}; fetch it by other means and set "
-            f"weights.{backbone}.source in params.yaml to the file"
-        ) from None
-
-
-def copy(backbone: str, weights: params.Weights, out: Path) -> None:
-    """Take a local file. Raises UserError if it is missing or has another hash."""
-    source = Path(weights.source).expanduser()
-    if not source.is_file():
-        raise cli.UserError(f"{source}: no such weights file; check weights.{backbone}.source")
-    digest = files.sha256(source)
-    if not digest.startswith(weights.sha256):
-        raise cli.UserError(
-            f"{source}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml says "
-            f"{weights.sha256}"
-        )
-    shutil.copyfile(source, out)
+    print(f"{backbone}: {source.source}, sha256 {source.sha256}")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from ruamel.yaml import YAML
 
-from stages.split import split
 from tests.conftest import ROOT
 from transfer import params
 from transfer.cli import UserError
+from transfer.images.division import divide as split
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
 

@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder, folder
 
-from stages.split import split, summary
 from transfer import params
 from transfer.cli import UserError
 from transfer.images import archive, audit
+from transfer.images.division import divide as split
+from transfer.images.division import summary
 
 ROOT = Path(__file__).parent.parent
 OWN = {

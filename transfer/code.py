@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from transfer.files import sha256
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -22,9 +24,9 @@ def digest(script: str, root: Path = ROOT) -> str:
     """
     found = {}
     for name, (path, tree) in modules(script, root).items():
-        files = {file.name: sha256(file.read_bytes()) for file in named(tree, path)}
+        files = {file.name: sha256(file) for file in named(tree, path)}
         found[name] = canonical(without_docstrings(tree)), files
-    return sha256(json.dumps(found, sort_keys=True).encode())
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def recorded(stage: str, root: Path) -> str:
@@ -32,9 +34,10 @@ def recorded(stage: str, root: Path) -> str:
     return digest(f"stages.{stage}", root) + "\n"
 
 
-def modules(script: str, root: Path) -> dict[str, tuple[Path, ast.AST]]:
+def modules(script: str, root: Path) -> dict[str, tuple[Path, ast.Module]]:
     """Each module that the script imports, its own and their packages included, and its tree."""
-    found, waiting = {}, [script]
+    found: dict[str, tuple[Path, ast.Module]] = {}
+    waiting = [script]
     while waiting:
         name = waiting.pop()
         path = module_path(name, root)
@@ -86,7 +89,7 @@ def without_docstrings(tree: ast.AST) -> ast.AST:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [statement for statement in body if not is_text(statement)]
+            body[:] = [statement for statement in body if not is_text(statement)]
     return tree
 
 
@@ -107,7 +110,3 @@ def constant(value: Any) -> Any:
     """None stays None, for it marks an empty field; so a literal None is told from it by its
     node."""
     return None if value is None else [type(value).__name__, repr(value)]
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -44,7 +44,8 @@ def _beyond(edges: list[tuple[str, str]], stages: set[str]) -> set[str]:
     after = defaultdict(set)
     for before, stage in edges:
         after[before].add(stage)
-    found, new = set(), stages
+    found: set[str] = set()
+    new = stages
     while new:
         new = set().union(*(after[stage] for stage in new)) - found
         found |= new

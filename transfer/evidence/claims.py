@@ -206,7 +206,7 @@ def implied_sizes(published: dict[int, Published], largest: int = 5000) -> list[
 def _size(table: int, accuracies: list[float], largest: int) -> Size:
     fits = [n for n in range(1, largest + 1) if all(_is_count(a, n) for a in accuracies)]
     stated, implied = STATED[table], fits[0] if fits else None
-    share = implied / stated if stated in fits else 0.0
+    share = fits[0] / stated if stated in fits else 0.0
     return Size(table, stated, implied, stated in fits, share ** len(accuracies))
 
 
@@ -270,7 +270,12 @@ def _others(study: Study, table: int) -> list[Labelled]:
 
 
 def _change(
-    study: Study, tables: list[int], place: int, better: Any, worse: Any, among=SETTINGS
+    study: Study,
+    tables: list[int],
+    place: int,
+    better: Any,
+    worse: Any,
+    among: list[Key] = SETTINGS,
 ) -> list[Labelled]:
     """Settings with `better` at that place of the key, less the same with `worse` there."""
     keys = [key for key in among if key[place] == better]

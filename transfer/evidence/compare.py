@@ -75,7 +75,7 @@ def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read
     ]
     found = _corrected([_row(place, arms, leaked.get(place.dataset, [])) for place in places])
     sizes = claims.implied_sizes(published())
-    implied = {size.table: size.implied for size in sizes}
+    implied = {size.table: size.implied or size.stated for size in sizes}
     return Evidence(
         rows=found,
         frozen_finetuned=_corrected(list(_frozen_finetuned(places, arms))),
@@ -167,7 +167,7 @@ def _row(place: Place, arms: _Arms, leaked: list[str]) -> Row:
     at = place.dataset, place.images, place.setting
     runs = {start: arms.runs(*at, start) for start in arms.grid.start}
     name = next(iter(runs.values()))[0].name
-    rights = {start: arms.right(*at, start) for start in runs}
+    rights: dict[str, np.ndarray] = {start: arms.right(*at, start) for start in runs}
     return Row(
         **place.model_dump(),
         n_test=len(name),
@@ -313,7 +313,7 @@ def _study(grid: Grid, datasets: dict[str, Dataset], arms: _Arms) -> claims.Stud
         for name in reversed(grid.dataset)
         if datasets[name].quadrant in QUADRANTS
     }
-    keys = list(product(grid.backbone, grid.lr, grid.freezing, grid.start))
+    keys: list[claims.Key] = list(product(grid.backbone, grid.lr, grid.freezing, grid.start))
     right = {
         table: {
             key: arms.right(name, grid.images[0], (*key[:3], grid.recipe[0]), key[3])

@@ -18,7 +18,7 @@ def published() -> dict[int, Published]:
 def settings(printed: Published) -> dict[tuple[str, float, str], tuple[float, float]]:
     """A printed table's (accuracy, baseline) by (backbone, lr, freezing)."""
     return {
-        (backbone, lr, freezing): tuple(pair)
+        (backbone, lr, freezing): (pair[0], pair[1])
         for backbone, rates in printed.items()
         for lr, row in rates.items()
         for freezing, pair in row.items()

@@ -5,13 +5,14 @@ what the head is given; logits float32 [n, source classes]; labels [n] the targe
 Functions of labels raise ValueError unless there is one label per image and two classes or more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.optimize import linprog
 from scipy.sparse import eye, kron, vstack
 from scipy.spatial.distance import cdist
@@ -20,7 +21,12 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from transfer.training import models
+from transfer.images.packed import Packed, prepare
+from transfer.params import Pack
+from transfer.training import augment, models
+
+BATCH = 64
+"""Images that go through the network at once."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,15 @@ def collect(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.dev
     """
     model.to(device).eval()
     layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    sums, features, logits = dict.fromkeys(layers, 0.0), [], []
+    sums: dict[nn.Module, torch.Tensor] = {}
+    features: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
 
     def add(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         variance, mean = torch.stack(torch.var_mean(inputs[0], (0, 2, 3), correction=0)).double()
         count = inputs[0].numel() // len(mean)
-        sums[layer] += count * torch.stack([torch.ones_like(mean), mean, variance + mean**2])
+        found = count * torch.stack([torch.ones_like(mean), mean, variance + mean**2])
+        sums[layer] = sums[layer] + found if layer in sums else found
 
     def keep(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         features.append(inputs[0].cpu())
@@ -66,9 +75,25 @@ def collect(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.dev
     for layer in layers:
         count, mean, square = sums[layer].cpu().numpy()
         variance = np.maximum(square / count - (mean / count) ** 2, 0)
-        source = torch.stack([layer.running_mean, layer.running_var]).double().cpu().numpy()
+        source = (
+            torch.stack([buffer for name, buffer in layer.named_buffers() if "running" in name])
+            .double()
+            .cpu()
+            .numpy()
+        )
         batchnorm.append((mean / count, variance, *source))
     return Observed(torch.cat(features).numpy(), torch.cat(logits).numpy(), batchnorm)
+
+
+def batches(data: Packed, settings: Pack) -> Iterator[torch.Tensor]:
+    """The training images, prepared as test images are, and normalised."""
+    sizes = settings.resize, settings.size
+    for start in range(0, len(data.train), BATCH):
+        images = [
+            prepare(Image.fromarray(data.image(data.train, i).numpy()), *sizes)
+            for i in range(start, min(start + BATCH, len(data.train)))
+        ]
+        yield augment.normalize(torch.from_numpy(np.stack(images)))
 
 
 def batchnorm_frechet(batchnorm: list[tuple]) -> float:
@@ -174,7 +199,7 @@ def _evidence(y: np.ndarray, fitted: np.ndarray, eigenvalues: np.ndarray) -> flo
         free = n - len(eigenvalues) + shrunk.sum()  # n - γ, without cancellation
         t = (1 - shrunk).sum() * residual / max(free * squared_weights, np.finfo(float).tiny)
         t = np.clip(t, grid[0], grid[-1])
-    return evidence(t)
+    return float(evidence(t))
 
 
 def leep(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -10,8 +10,8 @@ import statistics
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self
 
@@ -301,12 +301,12 @@ def duplicates(pictures: list[Picture]) -> Duplicates:
 
 def _by_pixels(pictures: list[Picture]) -> list[list[Picture]]:
     groups = defaultdict(list)
-    for picture in sorted(pictures, key=_place):
+    for picture in sorted(pictures, key=place):
         groups[picture.content.digest].append(picture)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _place(picture: Picture) -> tuple[str, str, str]:
+def place(picture: Picture) -> tuple[str, str, str]:
     return picture.part, picture.label, picture.path
 
 
@@ -357,95 +357,6 @@ def drop_duplicates(pictures: list[Picture]) -> list[Picture]:
         if any(p.part == "test" for p in group):
             dropped.update(p for p in group if p.part == "train")
     return [p for p in pictures if p not in dropped]
-
-
-def select(
-    pictures: list[Picture], folders: Folders, count: dict[str, Any], dataset: str, seed: int
-) -> list[Picture]:
-    """Draw `count` (part → a number, a fraction of the class, or 'all') of each class.
-
-    The order of drawing depends on the seed, the data set, the class, the part and the name, so a
-    larger count holds the smaller one. Pictures of part 'all' are divided: test is drawn first,
-    unless it asks for 'all', which is what the other part leaves. Raises UserError when a class
-    has too few.
-    """
-    drawn = []
-    for part, classes in folders.items():
-        for label in classes:
-            group = [p for p in pictures if (p.part, p.label) == (part, label)]
-            if part == "all":
-                drawn += _divide(group, label, count, dataset, seed)
-            else:
-                drawn += _draw(group, len(group), part, label, count[part], dataset, seed)
-    return sorted(drawn, key=_place)
-
-
-def hold_out(pictures: list[Picture], share: float, dataset: str, seed: int) -> list[Picture]:
-    """Make that share of each class's training images (at least one, but with 0 none) the part
-    `validation`. Copies of an image stay on one side. Raises UserError when a class would lose all
-    its training images."""
-    if not share:
-        return pictures
-    held = set()
-    for label in {p.label for p in pictures}:
-        group = [p for p in pictures if (p.part, p.label) == ("train", label)]
-
-        number = max(1, round(share * len(group)))
-        place = f"{seed}/{dataset}/{label}/validation"
-        held |= set(sorted([p.content.digest for p in group], key=_shuffled(place))[:number])
-        if all(p.content.digest in held for p in group):
-            raise UserError(
-                f"params.yaml: split.validation: {share:g} leaves {dataset} no training image of "
-                f"class {label!r}; lower it, or set 0"
-            )
-    return [
-        replace(p, part="validation") if p.part == "train" and p.content.digest in held else p
-        for p in pictures
-    ]
-
-
-def _divide(
-    pool: list[Picture], label: str, count: dict[str, Any], dataset: str, seed: int
-) -> list[Picture]:
-    drawn: list[Picture] = []
-    for part in sorted(("test", "train"), key=lambda part: count[part] == "all"):
-        names = {p.name for p in drawn}
-        left = [p for p in pool if p.name not in names]
-        drawn += _draw(left, len(pool), part, label, count[part], dataset, seed)
-    return drawn
-
-
-def _draw(
-    group: list[Picture], whole: int, part: str, label: str, count: Any, dataset: str, seed: int
-) -> list[Picture]:
-    number = _number(count, whole, len(group))
-    if not 0 < number <= len(group):
-        where = f"params.yaml: datasets.{dataset}.count.{part}: class {label!r}"
-        raise UserError(f"{where} {_too_few(number, len(group), whole)}")
-
-    order = _shuffled(f"{seed}/{dataset}/{label}/{part}")
-    return [replace(p, part=part) for p in sorted(group, key=lambda p: order(p.name))[:number]]
-
-
-def _shuffled(place: str) -> Callable[[str], str]:
-    """A sorting key that shuffles names by hash, each place its own way."""
-    return lambda name: hashlib.sha256(f"{place}/{name}".encode()).hexdigest()
-
-
-def _too_few(asked: int, has: int, whole: int) -> str:
-    if not whole:
-        return "has no image, without those left out or dropped"
-    if not has:
-        return "has none left; lower the other count"
-    left = " left" if has < whole else ", without those left out or dropped,"
-    return f"has {has} images{left} and {asked} are asked for; set {has} or fewer, or all"
-
-
-def _number(count: Any, whole: int, left: int) -> int:
-    """A fraction rounds down, so that two that add up to 1 fit; 0.29 of 100 is 29 all the same."""
-    if count == "all":
-        return left
-    return count if isinstance(count, int) else max(1, int(count * whole + 1e-9))
 
 
 def describe(pictures: list[Picture]) -> Described:

@@ -129,6 +129,7 @@ def _run(command: list[str], archive: Path, stall: float) -> tuple[int, str]:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )
+    assert process.stdout  # a pipe, as asked for
     try:
         output = _relay(process.stdout.fileno(), archive, stall)
         return process.wait(), output

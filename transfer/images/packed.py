@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -148,13 +148,13 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
                 for label, name in enumerate(classes)
                 for path in sorted((split / part / name).glob("*"))
             ]
-            columns = {key: [] for key in ("names", *COLUMNS)}
+            columns: dict[str, list[Any]] = {key: [] for key in ("names", *COLUMNS)}
             for (label, path), pixels in zip(files, _decoded(reader, files), strict=True):
                 row = (f"{path.parent.name}/{path.name}", file.tell(), *pixels.shape[:2], label)
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
-                file.write(pixels)
-                digest.update(pixels)
+                file.write(pixels.data)
+                digest.update(pixels.data)
             index[part] = columns
     # So that index.json alone tells whether two packed data sets are the same.
     index["sha256"] = digest.hexdigest()
@@ -162,7 +162,9 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
     return {part: len(index[part]["names"]) for part in PARTS}
 
 
-def _decoded(reader, files: list[tuple[int, Path]]) -> Iterator[np.ndarray]:
+def _decoded(
+    reader: Callable[[Path], np.ndarray], files: list[tuple[int, Path]]
+) -> Iterator[np.ndarray]:
     """Pillow decodes outside Python's lock, so threads do; a few at a time, to bound memory."""
     workers = os.cpu_count() or 1
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:

@@ -50,18 +50,20 @@ def contact_sheet(drawn: dict[str, Draw]) -> Image.Image:
     return sheet
 
 
-def _head(sheet, column, y, heading, dataset, settings) -> None:
+def _head(
+    sheet: Image.Image, column: int, y: int, heading: str, dataset: str, settings: Draw
+) -> None:
     _text(sheet, (_left(column), y), heading, 20, INK, "la")
     detail = f"{dataset}: {len(draw.painters(dataset))} classes of {settings.images} images"
     _text(sheet, (_left(column), y + 27), detail, 15, QUIET, "la")
 
 
-def _titles(sheet, column, y, titles) -> None:
+def _titles(sheet: Image.Image, column: int, y: int, titles: list[str]) -> None:
     for i, title in enumerate(titles):
         _text(sheet, (_left(column) + i * PITCH + THUMB // 2, y), title, 14, INK, "ms")
 
 
-def _rows(sheet, column, y, rows) -> None:
+def _rows(sheet: Image.Image, column: int, y: int, rows: dict[str, list[Image.Image]]) -> None:
     """Rows of thumbnails, their labels to the left of them."""
     for label, images in rows.items():
         _text(sheet, (_left(column) - 12, y + THUMB // 2), label.replace("_", " "), 14, INK, "rm")
@@ -78,6 +80,8 @@ def _left(column: int) -> int:
     return MARGIN + SIDE + column * HALF
 
 
-def _text(sheet, place, text, size, colour, anchor) -> None:
+def _text(
+    sheet: Image.Image, place: tuple[int, int], text: str, size: int, colour: str, anchor: str
+) -> None:
     font = ImageFont.load_default(size)
     ImageDraw.Draw(sheet).text(place, text, fill=colour, font=font, anchor=anchor)
