@@ -40,7 +40,7 @@ EXPECTED = [
     ("not clearly help on Table 4", HOLDS, "1 below beyond noise, as -0.012"),
     ("where the data are similar", HOLDS, "4 of 4 above; 4 beyond noise; least +0.137"),
     # The lower rate is better on Tables 3 and 4 too: by 0.045, 0.105, 0.015 and 0.017.
-    ("where they differ", DOES_NOT, "0 of 4 above; 0 beyond noise; 3 below beyond noise"),
+    ("higher rate is the better", DOES_NOT, "0 of 4 above; 0 beyond noise; 3 below beyond noise"),
     ("Fewer layers", CANNOT_TELL, "3 of 8 above; 0 beyond noise; least -0.020"),
     # Best less worst: 0.203, 0.327, 0.105 and 0.023.
     ("matter least on Table 4", CANNOT_TELL, "3 of 3 above; 2 beyond noise; least +0.082"),
@@ -131,7 +131,7 @@ def test_the_higher_rate_only_where_data_differ_would_hold():
     better = {1: 0.0001, 2: 0.0001, 3: 0.001, 4: 0.001}
     peculiar = study(lambda table, key: 0.9 if key[1] == better[table] else 0.7, noise=0.01)
     assert find(peculiar, "where the data are similar").verdict == HOLDS
-    assert find(peculiar, "where they differ").verdict == HOLDS
+    assert find(peculiar, "higher rate is the better").verdict == HOLDS
 
 
 def test_shallow_that_always_wins_refutes_the_claim_about_layers():

@@ -33,15 +33,15 @@ def test_disagreements_show_the_images_and_what_was_said_of_them(split, data):
     found, among = examples.disagreements(data, runs, limit=2)
     every, _ = examples.disagreements(data, runs)
     assert among == len(every) == 3
-    assert [e["name"] for e in found] == [e["name"] for e in every[:2]]
-    named = {f"{e['truth']}/{e['name']}" for e in every}
+    assert [e.name for e in found] == [e.name for e in every[:2]]
+    named = {f"{e.truth}/{e.name}" for e in every}
     assert named == {data.test.names[i] for i in (2, 5, 9)}
     for example in every:
-        truth = example["truth"]
-        path = split / "test" / truth / example["name"]
-        np.testing.assert_array_equal(example["image"], prepared(path))
-        assert example["transfer"] == (truth, 0.75)
-        assert example["baseline"] == ({"a": "b", "b": "a"}[truth], 0.75)
+        truth = example.truth
+        path = split / "test" / truth / example.name
+        np.testing.assert_array_equal(example.image, prepared(path))
+        assert example.transfer == (truth, 0.75)
+        assert example.baseline == ({"a": "b", "b": "a"}[truth], 0.75)
 
 
 def test_runs_that_agree_leave_nothing_to_show(data):
@@ -50,13 +50,13 @@ def test_runs_that_agree_leave_nothing_to_show(data):
 
 
 def test_twins_are_the_named_images_prepared_alike(split, data):
-    leaked = [["a/000.jpg", "train/b/003.jpg"], ["b/001.jpg", "validation/a/002.jpg"]]
+    leaked = [("a/000.jpg", "train/b/003.jpg"), ("b/001.jpg", "validation/a/002.jpg")]
     found = examples.twins(data, leaked, PACK)
-    assert {(pair["test_name"], pair["train_name"]) for pair in found} == {
+    assert {(pair.test_name, pair.train_name) for pair in found} == {
         (f"test/{test}", twin) for test, twin in leaked
     }
     for pair in found:
         for part in ("train", "test"):
-            path = split / pair[f"{part}_name"]
-            np.testing.assert_array_equal(pair[part], prepared(path))
+            path = split / getattr(pair, f"{part}_name")
+            np.testing.assert_array_equal(getattr(pair, part), prepared(path))
     assert len(examples.twins(data, leaked, PACK, limit=1)) == 1

@@ -11,9 +11,13 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
+from transfer.evidence.found import Accuracy, Arm, Place, Row
+from transfer.evidence.stats import Difference
 from transfer.pages import figures
+from transfer.pages.examples import Disagreement, Twin
 from transfer.runs import DEFAULT
 
+N_TRAIN = dict.fromkeys("abcd", 244)
 TITLES = {"a": "ant and bee", "b": "many words " * 4, "c": "Ωμέγα $ и ß_$", "d": "drum"}
 PRINTED = {"a": {("resnet18", 0.001, "frozen"): (0.947712, 0.6732)}}
 LONG = "Haliaeetus_leucocephalus_$_Überflieger_" * 3
@@ -25,37 +29,41 @@ RUNS = {(*map(str, setting), start) for setting, start in product(SETTINGS, STAR
 def grid(datasets="abcd", starts=STARTS):
     rows = []
     for n, (dataset, setting) in enumerate(product(datasets, SETTINGS)):
-        row = {"dataset": dataset, "n_train": 244, "n_test": 153}
-        row |= dict(zip(("backbone", "lr", "freezing"), setting, strict=True)) | {"recipe": DEFAULT}
-        for start, mean in zip(starts, (0.95 - n / 100, 0.75 - n / 100), strict=False):
-            row[start] = {"chosen": {"mean": mean, "low": mean - 0.04, "high": mean + 0.03}}
-        rows.append(row)
+        means = zip(starts, (0.95 - n / 100, 0.75 - n / 100), strict=False)
+        arms = {start: arm(mean) for start, mean in means}
+        place = Place.of(dataset, "all", (*setting, DEFAULT)).model_dump()
+        rows.append(Row(**place, n_test=153, arms=arms, paired=None, unleaked=None))
     return rows
+
+
+def arm(mean: float) -> Arm:
+    chosen = Accuracy(mean=mean, sd=None, low=mean - 0.04, high=mean + 0.03)
+    return Arm(best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None)
 
 
 def measured(measures=("Distance (m)", "Entropy (nats)")):
     points = []  # that crowd each other
     for (i, name), (j, backbone) in product(enumerate("abcd"), enumerate(["r18", "r50"])):
-        point = {"gain": i / 20 + j / 40, "low": i / 20 - 0.05, "high": i / 20 + 0.1}
-        point["measures"] = {measure: i / 9 + j / 50 for measure in measures}
-        points.append({"dataset": name, "backbone": backbone, **point})
+        gain = Difference(i / 20 + j / 40, i / 20 - 0.05, i / 20 + 0.1)
+        found = {measure: i / 9 + j / 50 for measure in measures}
+        points.append(figures.Point(name, backbone, gain, found))
     return points
 
 
 def example(truth="bee", transfer="bee", baseline="ant"):
-    guesses = {"truth": truth, "transfer": (transfer, 0.97), "baseline": (baseline, 0.614)}
-    return {"image": np.zeros((32, 48, 3), np.uint8), "name": LONG, **guesses}
+    image = np.zeros((32, 48, 3), np.uint8)
+    return Disagreement(image, LONG, truth, (transfer, 0.97), (baseline, 0.614))
 
 
 def pair(height=40):
     image = np.full((height, 30, 3), 90, np.uint8)
-    return {"train": image, "test": image, "train_name": "ants/1.jpg", "test_name": LONG}
+    return Twin(image, image, "ants/1.jpg", LONG)
 
 
 FIGURES = {
-    "gains": lambda: figures.gains(grid(), TITLES, PRINTED),
-    "three without baseline": lambda: figures.gains(grid("abc", STARTS[:1]), TITLES, {}),
-    "one": lambda: figures.gains(grid("b"), {"b": "many words " * 20}, {}),
+    "gains": lambda: figures.gains(grid(), N_TRAIN, TITLES, PRINTED),
+    "three without baseline": lambda: figures.gains(grid("abc", STARTS[:1]), N_TRAIN, TITLES, {}),
+    "one": lambda: figures.gains(grid("b"), N_TRAIN, {"b": "many words " * 20}, {}),
     "similarity": lambda: figures.similarity(measured(), TITLES),
     "three measures": lambda: figures.similarity(measured(["x" * 99, "y", "z"]), TITLES),
     "disagreements": lambda: figures.disagreements([example("пчела", LONG, LONG)] * 8, LONG),
@@ -85,29 +93,29 @@ def marks(panel, marker) -> list[tuple[float, float]]:
 
 
 def test_gains_stand_where_told():
-    panels = figures.gains(rows := grid(), TITLES, PRINTED).axes
+    panels = figures.gains(rows := grid(), N_TRAIN, TITLES, PRINTED).axes
     for panel, name in zip(panels, "abcd", strict=True):
-        found = [row[s]["chosen"] for row in rows if row["dataset"] == name for s in STARTS]
-        assert [x for x, _ in marks(panel, "o")] == [point["mean"] for point in found]
+        found = [row.arms[s].chosen for row in rows if row.dataset == name for s in STARTS]
+        assert [x for x, _ in marks(panel, "o")] == [point.mean for point in found]
         assert [round(y) for _, y in marks(panel, "o")] == [n // 2 for n in range(16)]
         ends = {tuple(line.get_xdata()) for line in panel.lines if line.get_marker() == "None"}
-        assert {(point["low"], point["high"]) for point in found} <= ends
+        assert {(point.low, point.high) for point in found} <= ends
     assert marks(panels[0], "D") == [(0.947712, -0.15), (0.6732, 0.15)]
     assert not any(marks(panel, "D") for panel in panels[1:])
     assert panels[0].get_yticklabels()[-1].get_text() == "R50 0.0001 finetuned"
-    alone = figures.gains(grid("abc", STARTS[:1]), TITLES, {})
+    alone = figures.gains(grid("abc", STARTS[:1]), N_TRAIN, TITLES, {})
     assert [y for _, y in marks(alone.axes[2], "o")] == list(range(8))
     assert [text.get_text() for text in alone.legends[0].get_texts()] == ["transfer"]
 
 
 def test_each_point_has_a_label_clear_of_all_points():
     points = measured()
-    del points[3]["measures"]["Entropy (nats)"]
+    del points[3].measures["Entropy (nats)"]
     figure = figures.similarity(points, TITLES)
     figure.draw_without_rendering()
     for panel in figure.axes:
         measure = panel.get_xlabel()
-        spots = [(p["measures"][measure], p["gain"]) for p in points if measure in p["measures"]]
+        spots = [(p.measures[measure], p.gain.value) for p in points if measure in p.measures]
         labels = panel.findobj(Annotation)
         assert [label.xy for label in labels] == spots
         assert sorted(marks(panel, "o") + marks(panel, "s")) == sorted(spots)

@@ -140,7 +140,8 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
         "test": partial(_prepared_pixels, resize=resize, size=size),
     }
     out.mkdir(parents=True)
-    index, digest = {"classes": classes, "size": size}, hashlib.sha256()
+    index: dict[str, Any] = {"classes": classes, "size": size}
+    digest = hashlib.sha256()
     with open(out / "pixels.bin", "wb") as file:
         for part, reader in readers.items():
             files = [
