@@ -1,7 +1,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: sample test lint experiments lock
+.PHONY: sample test lint schema experiments lock
 
 sample: .venv/installed  ## the study in miniature, on drawn images
 	cd sample && dvc repro
@@ -17,6 +17,9 @@ lint: .venv/installed
 	ruff check .
 	ruff format --check .
 	mypy
+
+schema: .venv/installed  ## params.schema.json: what an editor knows of params.yaml
+	python -m transfer.schema
 
 # Of all that DVC knows: what was changed, and the accuracy of the setting recommended then.
 DROP = (rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stages|transfer|Created|State|Executor

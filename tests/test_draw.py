@@ -7,12 +7,12 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from stages import draw as stage
-from stages.params import check
 from tests.conftest import ROOT
 from transfer import params
 from transfer.cli import UserError
 from transfer.images import draw, sheet
 from transfer.params import Draw
+from transfer.training.check import check
 
 TARGETS = ("hearts_drops", "arrows_bolts", "scans", "cells")
 FEW = {"hearts_drops": Draw(images=2, size=32, seed=0), "scans": Draw(images=3, size=32, seed=0)}

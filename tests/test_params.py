@@ -1,17 +1,38 @@
 """Every mistake in params.yaml gets one line that names the key."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
-from transfer import params
+from transfer import params, schema
 from transfer.cli import UserError
 
 yaml = YAML()
 DELETE = object()
+STUDIES = pytest.mark.parametrize("study", [ROOT, ROOT / "sample"], ids=["root", "sample"])
+EDITOR = Draft7Validator(schema.schema())
+# The words about mistakes that no schema can express: it knows no other key, nor 1 from 1.0.
+UNSEEN_BY_AN_EDITOR = {
+    "grid.lr.0: input should be a finite number",
+    "grid.lr.0: write 1.0",
+    "grid.recipe names 'mine', which recipes lacks",
+    "grid.dataset names 'cats', which datasets lacks",
+    "grid.backbone names 'resnet34', which has no weights",
+    "cannot both be all",
+    "need the same classes",
+    "at least two classes",
+    "'../x' cannot be",
+    "differ by case",
+    "'/' names no folder",
+    "pack: size 300 is larger than resize 256",
+}
 
 
 def with_change(tmp_path: Path, path: str, value) -> Path:
@@ -28,7 +49,7 @@ def with_change(tmp_path: Path, path: str, value) -> Path:
     return tmp_path / "params.yaml"
 
 
-@pytest.mark.parametrize("study", [ROOT, ROOT / "sample"], ids=["root", "sample"])
+@STUDIES
 def test_the_committed_settings_are_valid(study):
     params.load(study / "params.yaml")
 
@@ -51,7 +72,7 @@ def test_the_reports_grid_has_64_runs():
         ("train.optimizer", 1.5, "train.optimizer: give a name"),
         ("grid.lr", [0.0], "grid.lr.0: input should be greater than 0"),
         ("grid.lr", [-0.1], "grid.lr.0: "),
-        ("grid.lr", [float("nan")], "grid.lr.0: "),
+        ("grid.lr", [float("nan")], "grid.lr.0: input should be a finite number"),
         ("grid.lr", [1], "grid.lr.0: write 1.0"),
         ("grid.lr", ["fast"], "grid.lr.0: "),
         ("grid.lr", [], "grid.lr: empty; give at least one"),
@@ -92,6 +113,108 @@ def test_a_mistake_is_one_line_that_names_the_key(tmp_path, path, value, words):
     assert words in message
     assert "\n" not in message and len(message) < 300
     assert message.startswith(str(tmp_path / "params.yaml"))
+    seen = not EDITOR.is_valid(YAML(typ="safe").load(tmp_path / "params.yaml"))
+    assert seen == (words not in UNSEEN_BY_AN_EDITOR)
+
+
+@pytest.mark.parametrize(
+    "path,meant,value",
+    [
+        ("train.epoch", "epochs", 25),
+        ("train.keep_feature", "keep_features", True),
+        ("trian", "train", {}),
+        ("gird", "grid", {}),
+        ("split.validaton", "validation", 0.2),
+        ("datasets.glioma.quadrent", "quadrant", "none"),
+        ("datasets.glioma.folders.tests", "test", {}),
+        ("weights.resnet18.sha", "sha256", "f37072fd"),
+        ("recipes.long.epoch", "epochs", 50),
+        ("recipes.long.optimiser", "optimizer", "SGD"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, path, meant, value):
+    """One mistake, though the key that was meant is missing, too."""
+    section, _, key = path.rpartition(".")
+    if section.startswith("recipes"):
+        changed = with_change(tmp_path, section, {key: value})
+    else:
+        changed = with_change(tmp_path, path, value)
+        text = yaml.load(changed)
+        place = text
+        for part in filter(None, section.split(".")):
+            place = place[part]
+        del place[meant]
+        yaml.dump(text, changed)
+    where = path.replace("long.", "long: ")  # what the recipe says of train
+    with pytest.raises(UserError) as caught:
+        params.load(changed)
+    assert str(caught.value) == f"{changed}: {where}: unknown key; did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    "path,words",
+    [
+        ("train.epochs", "How often to go over the training images."),
+        (
+            "split.validation",
+            "The share of each class's training images to hold out, to choose epochs",
+        ),
+        ("pack", "The sizes of images, in pixels."),
+        (
+            "datasets.glioma.count",
+            "How many images of each class to use: a number, a fraction, or all",
+        ),
+        (
+            "draw",
+            "Data sets to draw, as sample/params.yaml does, each to data/raw/KEY, or {} for none.",
+        ),
+    ],
+)
+def test_of_a_missing_key_it_is_said_what_it_is_for(tmp_path, path, words):
+    with pytest.raises(UserError) as caught:
+        params.load(with_change(tmp_path, path, DELETE))
+    assert f": {path}: missing key; add it. {words}" in str(caught.value)
+
+
+def test_a_mistake_ends_with_status_1_and_costs_no_import_of_torch(tmp_path):
+    with_change(tmp_path, "train.epoch", 25)
+    program = "import sys; from transfer import cli, params; assert 'torch' not in sys.modules; "
+    done = subprocess.run(
+        [sys.executable, "-c", program + "cli.run(params.load)"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    said = "error: params.yaml: train.epoch: unknown key; did you mean epochs?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_the_committed_schema_is_what_the_models_give(tmp_path):
+    """`make schema` writes it."""
+    command = [sys.executable, "-m", "transfer.schema"]
+    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True)
+    written = (tmp_path / "params.schema.json").read_text()
+    assert written == (ROOT / "params.schema.json").read_text()
+
+
+@STUDIES
+def test_an_editor_finds_the_schema_and_nothing_to_mend(study):
+    first = (study / "params.yaml").read_text().splitlines()[0]
+    named = first.removeprefix("# yaml-language-server: $schema=")
+    found = json.loads((study / named).read_text())
+    Draft7Validator.check_schema(found)
+    assert (
+        list(Draft7Validator(found).iter_errors(YAML(typ="safe").load(study / "params.yaml"))) == []
+    )
+
+
+def test_every_key_is_described():
+    found = schema.schema()
+    for name, section in {"": found, **found["$defs"]}.items():
+        for key, one in section["properties"].items():
+            described = one | found["$defs"].get(one.get("$ref", "").rpartition("/")[2], {})
+            assert described.get("description"), f"{name}.{key}"
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "\x00", "", "- 1", "!!python/object:x {}"])

@@ -12,13 +12,13 @@ from torch import nn
 from torchvision import models as theirs
 from torchvision.transforms import v2
 
-from stages.params import check
 from tests.conftest import ROOT
 from tests.test_engine import CPU, PROTOCOL, rms
 from transfer import params
 from transfer.cli import UserError
 from transfer.params import Component
 from transfer.training import augment, components, engine, features, models
+from transfer.training.check import check
 from transfer.training.checkpoint import Checkpoint
 
 

@@ -1,45 +1,25 @@
-"""params.yaml, typed and checked. Every key is required and an unknown one is refused."""
+"""params.yaml, typed and checked. Every key is required and an unknown one is refused.
+
+The docstring below each key describes it: here, in the message about a missing key, and in
+params.schema.json for editors (transfer.schema). Docstrings are no part of the hash of the code, so
+better words train nothing again.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from transfer.cli import UserError
 
 T = TypeVar("T")
-
-
-def _point(value: Any) -> Any:
-    # DVC names a stage by the text of the number, so 1 and 1.0 would be two names for one run.
-    if isinstance(value, int):
-        raise ValueError(f"write {value}.0")
-    return value
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _count(value: Any) -> Any:
-    whole = type(value) is int and value >= 1
-    part = type(value) is float and 0 < value < 1
-    if not (whole or part or value == "all"):
-        raise ValueError("give a number of images, a fraction between 0 and 1, or all")
-    return value
 
 
 @dataclass(frozen=True)
@@ -50,7 +30,7 @@ class Component:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def _component(value: Any) -> Any:
+def _component(value: Any) -> Component:
     if isinstance(value, Component):
         return value
     if isinstance(value, str):
@@ -62,84 +42,131 @@ def _component(value: Any) -> Any:
     raise ValueError("give a name, such as Adam, or a name with its options: SGD: {momentum: 0.9}")
 
 
+def _point(value: Any) -> Any:
+    # DVC names a stage by the text of the number, so 1 and 1.0 would be two names for one run.
+    if isinstance(value, int):
+        raise ValueError(f"write {value}.0")
+    return value
+
+
+def _count(value: Any) -> Any:
+    whole = type(value) is int and value >= 1
+    part = type(value) is float and 0 < value < 1
+    if not (whole or part or value == "all"):
+        raise ValueError("give a number of images, a fraction between 0 and 1, or all")
+    return value
+
+
 # DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
 Key = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Backbone = Key
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Count = Annotated[int | float | str, BeforeValidator(_count)]
-Backbone = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-Rate = Annotated[float, BeforeValidator(_point), Field(gt=0, lt=float("inf"))]
-Named = Annotated[Component, BeforeValidator(_component)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_point)]
 Freezing = Annotated[str, Field(pattern=r"^(frozen|finetuned|lpft|last[1-9])$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+_Counted = Positive | Annotated[float, Field(gt=0, lt=1)] | Literal["all"]
+Count = Annotated[int | float | str, BeforeValidator(_count, json_schema_input_type=_Counted)]
+_Options = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
+Named = Annotated[Component, BeforeValidator(_component, json_schema_input_type=str | _Options)]
+Axis = Annotated[list[T], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+Entries = Annotated[dict[Key, T], Field(json_schema_extra={"additionalProperties": False})]
+Quadrant = Literal[
+    "small, similar", "large, similar", "small, different", "large, different", "none"
+]
+QUADRANTS = get_args(Quadrant)[:4]
+"""The report's Tables 1 to 4: the data set's size, and its likeness to ImageNet, judged by eye."""
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
 class Download(Section):
-    """A Kaggle data set: `kaggle` is owner/name as in its address, `version` counts from 1."""
+    """A data set on Kaggle."""
 
     kaggle: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+/[A-Za-z0-9-]+$")]
+    """The owner/name in the data set's address."""
     version: Positive
+    """The data set's version to fetch, counted from 1."""
+
+
+class Draw(Section):
+    """A drawn data set."""
+
+    images: Positive
+    """How many images of each class to draw."""
+    size: Annotated[int, Field(ge=16)]
+    """The side of the square images, in pixels."""
+    seed: Annotated[int, Field(ge=0)]
+    """Seed for everything that varies between the images."""
 
 
 class Folders(Section):
-    """Class name → folder, by the last parts of its path, in the archive.
+    """Where each class lies in the source: its name, and the last parts of its folder's path, such
+    as `ants: train/ants`. Give `train` and `test`, or `all` for a source that is not divided."""
 
-    Either the archive's own split (`train` and `test`), or `all`, to be split here.
-    """
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["train", "test"], "maxProperties": 2},
+                {"required": ["all"], "maxProperties": 1},
+            ]
+        }
+    )
 
     train: dict[str, str] | None = None
+    """The folder of each class in the source's own training part."""
     test: dict[str, str] | None = None
+    """The folder of each class in the source's own test part; classes are ordered as in train."""
     all: dict[str, str] | None = None
+    """The folder of each class, whose images split.seed divides into training and test images."""
 
     @model_validator(mode="after")
     def _one_form(self) -> "Folders":
-        own = self.train is not None and self.test is not None and self.all is None
-        pooled = self.train is None and self.test is None and self.all is not None
-        if not (own or pooled):
+        given = {part: folders for part, folders in self if folders is not None}
+        if set(given) not in ({"train", "test"}, {"all"}):
             raise ValueError("give either 'train' and 'test', or 'all'")
-        if own and list(self.train) != list(self.test):
+        if len({tuple(folders) for folders in given.values()}) > 1:
             raise ValueError("'train' and 'test' need the same classes in the same order")
-        classes = self.classes
-        if len(classes) < 2:
+        if len(self.classes) < 2:
             raise ValueError("at least two classes are needed")
-        if bad := [c for c in classes if not re.fullmatch(r"[^/\\.\s][^/\\]*", c)]:
+        if bad := [c for c in self.classes if not re.fullmatch(r"[^/\\.\s][^/\\]*", c)]:
             raise ValueError(f"class name {bad[0]!r} cannot be a folder name")
-        if len({name.casefold() for name in classes}) < len(classes):
+        if len({name.casefold() for name in self.classes}) < len(self.classes):
             raise ValueError("two class names differ by case alone")
-        for folders in (self.train, self.test, self.all):
-            for label, folder in (folders or {}).items():
-                if not folder.strip("/."):
-                    raise ValueError(f"{label}: {folder!r} names no folder")
+        for label, folder in (pair for folders in given.values() for pair in folders.items()):
+            if not folder.strip("/."):
+                raise ValueError(f"{label}: {folder!r} names no folder")
         return self
 
     @property
     def classes(self) -> list[str]:
-        return list(self.all if self.all is not None else self.train or {})
+        return list(self.train or self.all or {})
 
 
 class Counts(Section):
-    """Images per class: a number, a fraction of the class, or 'all' (that are left)."""
+    """How many images of each class to use: a number, a fraction, or all (that are left)."""
 
     train: Count
+    """Training images of each class, including those held out for validation."""
     test: Count
-
-
-QUADRANTS = ("small, similar", "large, similar", "small, different", "large, different")
-"""The report's Tables 1 to 4: the data set's size, and its likeness to ImageNet, judged by eye."""
+    """Test images of each class."""
 
 
 class Dataset(Section):
-    """`table` numbers the report's table to print beside ours; 0 when there is none. `quadrant`
-    says which part the data set plays in the report's claims."""
+    """A data set to train on."""
 
     title: str
+    """The data set's name in tables and pages."""
     table: Annotated[int, Field(ge=0, le=4)]
-    quadrant: Literal[*QUADRANTS, "none"]
+    """The number of the report's table to compare with, or 0 for none."""
+    quadrant: Quadrant
+    """The data set's part in the report's claims, by its size and its similarity to ImageNet
+    (judged by eye), or none."""
     source: str
+    """The zip archive or folder that holds the images, such as data/raw/flowers.zip."""
     folders: Folders
     count: Counts
 
@@ -151,22 +178,30 @@ class Dataset(Section):
 
 
 class Split(Section):
-    """`validation`: the share of each class's training images that is held out, to choose epochs
-    and settings on; 0 for none, as in the report."""
+    """How the images of every data set are divided and checked."""
 
     seed: Annotated[int, Field(ge=0)]
+    """Seed for choosing images (where `count` uses some), dividing them and holding some out."""
     validation: Annotated[float, Field(ge=0, lt=1)]
+    """The share of each class's training images to hold out, to choose epochs and settings on. 0.0,
+    as in the report, trains on all of them and takes the last epoch."""
     duplicates: Literal["keep", "drop"]
+    """Whether copies of an image are kept, as in the report, or dropped: all but one within a part,
+    those in training if the image is also in test, and all if it is in two classes."""
     unreadable: Literal["fail", "skip"]
+    """Whether to fail at a corrupt or truncated image, or to skip and count it."""
 
 
 class Pack(Section):
-    """Pixels: test images are resized to `resize` (short side) and centre-cropped to `size`;
-    training images are stored with a short side of at most `short_side` (0: as they are)."""
+    """The sizes of images, in pixels."""
 
     resize: Positive
+    """The short side to which test images are resized before they are cropped, in pixels."""
     size: Positive
+    """The side of the square that networks see, in pixels. Test images are cropped to it at their
+    centre, training images at random and anew in every epoch."""
     short_side: Annotated[int, Field(ge=0)]
+    """The short side to which larger training images are reduced, in pixels; 0 reduces none."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Pack":
@@ -176,11 +211,12 @@ class Pack(Section):
 
 
 class Weights(Section):
-    """`source` is torchvision's name for some weights, such as IMAGENET1K_V1, or a local file;
-    `sha256` a hash or its start."""
+    """A file of pretrained weights."""
 
     source: str
-    sha256: Sha256
+    """torchvision's name for some weights, such as IMAGENET1K_V1, or a local state_dict file."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+    """The file's sha256 or its start, such as the eight digits in torchvision's file names."""
 
     @property
     def published(self) -> bool:
@@ -188,24 +224,96 @@ class Weights(Section):
         return re.fullmatch("[A-Z0-9_]+", self.source) is not None
 
 
+class Pretrain(Section):
+    """How a backbone is trained from random weights, to stand in for ImageNet's."""
+
+    source: Key
+    """The data set to train on: a key of datasets."""
+    lr: Rate
+    """Adam's learning rate in the first epoch, such as 0.001."""
+    epochs: Positive
+    """How often to go over the training images."""
+    batch_size: Positive
+    """Training images for each step of the optimiser."""
+    schedule: Named
+    """How the learning rate changes with the epochs: a class of torch.optim.lr_scheduler."""
+    seed: Seed
+    """Seed for the first weights, the order of images and their crops."""
+
+
+FIXED = {"device", "keep_features"}
+"""The settings of train that no recipe may change."""
+
+
+class Train(Section):
+    """How runs are trained. The report's protocol (section 3.3) is Adam, batches of 4, 25 epochs,
+    and a learning rate multiplied by 0.1 every 7 epochs.
+
+    A class is given by its name, or by its name with its options: `SGD: {momentum: 0.9}`."""
+
+    epochs: Positive
+    """How often to go over the training images."""
+    batch_size: Positive
+    """Training images for each step of the optimiser."""
+    optimizer: Named
+    """The optimiser: a class of torch.optim."""
+    schedule: Named
+    """How the learning rate changes with the epochs: a class of torch.optim.lr_scheduler."""
+    loss: Named
+    """The loss: a class of torch.nn, such as CrossEntropyLoss."""
+    activation: Named
+    """A class of torch.nn in place of the backbone's activations (but its gates), or own."""
+    pooling: Named
+    """AdaptiveAvgPool2d or AdaptiveMaxPool2d before the backbone's classifier, or own."""
+    augmentation: Annotated[tuple[Named, ...], Field(strict=False)]
+    """Random changes of the training images: classes of torchvision.transforms.v2."""
+    probe_epochs: Positive
+    """How many of the epochs train the head alone where grid.freezing is lpft."""
+    frozen_batchnorm: Literal["train", "eval"]
+    """Whether frozen batch norm updates its statistics (train, as in the report) or not (eval)."""
+    device: Literal["auto", "cpu", "cuda"]
+    """Where to train: on a GPU if there is one (auto), on the CPU (cpu), or on a GPU (cuda)."""
+    memory_format: Literal["contiguous", "channels_last"]
+    """The memory layout of tensors. It changes speed, and results by no more than rounding."""
+    precision: Literal["default", "bfloat16"]
+    """default is PyTorch's. bfloat16, where autocast allows it, is faster and changes results."""
+    cuda_graph: bool
+    """Whether to record a GPU's finetuning step once and replay it. Not yet tried on a GPU."""
+    keep_features: bool
+    """Whether to keep frozen backbones' outputs, so that another learning rate takes seconds."""
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What engine.Protocol takes besides the learning rate and the seed."""
+        return {k: v for k, v in self if k not in FIXED}
+
+    def deciding(self, freezing: str) -> dict[str, Any]:
+        """What the results of runs with that freezing depend on, as JSON takes it."""
+        idle = {"keep_features"} | ({"probe_epochs"} if freezing != "lpft" else set())
+        return self.model_dump(mode="json", exclude=idle)
+
+
 class Grid(Section):
-    """The axes of the study; every combination is one run.
+    """The axes of the study: every combination of their values is one run."""
 
-    `images`: training images per class, or all; a class that has fewer gives what it has.
-    `freezing`: frozen and finetuned are the report's; lpft trains the head alone for
-    train.probe_epochs and then all (Kumar 2022); last2, say, trains the backbone's last two stages
-    and the head. `recipe`: a key of recipes. `seed` draws what is not pretrained, the order of
-    images and their crops.
-    """
-
-    dataset: Annotated[list[Key], Field(min_length=1)]
-    images: Annotated[list[Positive | Literal["all"]], Field(min_length=1)]
-    backbone: Annotated[list[Backbone], Field(min_length=1)]
-    lr: Annotated[list[Rate], Field(min_length=1)]
-    freezing: Annotated[list[Freezing], Field(min_length=1)]
-    recipe: Annotated[list[Key], Field(min_length=1)]
-    start: Annotated[list[Literal["pretrained", "scratch"]], Field(min_length=1)]
-    seed: Annotated[list[Seed], Field(min_length=1)]
+    dataset: Axis[Key]
+    """The data sets to train on: keys of datasets."""
+    images: Axis[Positive | Literal["all"]]
+    """Training images of each class, or all. A class that has fewer gives all it has."""
+    backbone: Axis[Backbone]
+    """The networks, by torchvision's names: keys of weights or pretrain."""
+    lr: Axis[Rate]
+    """The learning rates in the first epoch, such as 0.001."""
+    freezing: Axis[Freezing]
+    """What is trained: the head alone (frozen) or everything (finetuned), as in the report; the
+    head for train.probe_epochs and then everything (lpft, Kumar 2022); or the head and the last two
+    stages, say, of the backbone (last2)."""
+    recipe: Axis[Key]
+    """The recipes to compare: keys of recipes."""
+    start: Axis[Literal["pretrained", "scratch"]]
+    """Whether to start from pretrained weights or, as the report's baselines, from random ones."""
+    seed: Axis[Seed]
+    """Seeds for weights that are not pretrained, the order of images and their crops."""
 
     @model_validator(mode="after")
     def _distinct(self) -> "Grid":
@@ -215,108 +323,39 @@ class Grid(Section):
         return self
 
 
-class Train(Section):
-    """The report's protocol (section 3.3) is Adam, batches of 4, 25 epochs, and a learning rate
-    multiplied by 0.1 every 7 epochs.
-
-    `optimizer`, `schedule` and `loss` are classes of torch.optim, torch.optim.lr_scheduler and
-    torch.nn, `augmentation` of torchvision.transforms.v2; `activation` and `pooling`, of torch.nn,
-    take the place of the backbone's own. `probe_epochs`: see Grid. `precision`: PyTorch's default,
-    or bfloat16 where PyTorch's autocast holds it safe. `cuda_graph` records a GPU's finetuning
-    step once and replays it. `keep_features` keeps frozen runs' backbone passes in data/features,
-    for further heads."""
-
-    epochs: Positive
-    batch_size: Positive
-    optimizer: Named
-    schedule: Named
-    loss: Named
-    activation: Named
-    pooling: Named
-    augmentation: Annotated[tuple[Named, ...], BeforeValidator(_tuple)]
-    probe_epochs: Positive
-    frozen_batchnorm: Literal["train", "eval"]
-    device: Literal["auto", "cpu", "cuda"]
-    memory_format: Literal["contiguous", "channels_last"]
-    precision: Literal["default", "bfloat16"]
-    cuda_graph: bool
-    keep_features: bool
-
-    def changed(self, recipe: dict[str, Any]) -> "Train":
-        """With what the recipe changes. Raises ValidationError, and ValueError for what no recipe
-        may change."""
-        fixed = {"device", "keep_features"} & set(recipe)
-        if fixed:
-            raise ValueError(f"{min(fixed)} is no part of a recipe; set it under train")
-        return Train.model_validate({name: value for name, value in self} | recipe)
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """What engine.Protocol takes besides the learning rate and the seed."""
-        return {k: v for k, v in self if k not in ("device", "keep_features")}
-
-    def deciding(self, freezing: str) -> dict[str, Any]:
-        """What the results of runs with that freezing depend on, as JSON takes it."""
-        idle = {"keep_features"} | ({"probe_epochs"} if freezing != "lpft" else set())
-        return self.model_dump(mode="json", exclude=idle)
-
-
-class Draw(Section):
-    """A drawn data set: `images` per class, `size` pixels square."""
-
-    images: Positive
-    size: Annotated[int, Field(ge=16)]
-    seed: Annotated[int, Field(ge=0)]
-
-
-class Pretrain(Section):
-    """How a backbone is trained, from random weights, on data set `source`: its weights then stand
-    in for ImageNet's."""
-
-    source: Key
-    lr: Rate
-    epochs: Positive
-    batch_size: Positive
-    schedule: Named
-    seed: Seed
-
-
 class Params(Section):
-    """All of params.yaml. Images come from `download`, `draw` or elsewhere, weights from `weights`
-    or `pretrain`; each of the four may be empty."""
+    """All of params.yaml."""
 
-    download: dict[Key, Download]
-    draw: dict[Key, Draw]
-    datasets: Annotated[dict[Key, Dataset], Field(min_length=1)]
+    download: Entries[Download]
+    """Data sets to fetch from Kaggle, each to data/raw/KEY.zip, or {} for none."""
+    draw: Entries[Draw]
+    """Data sets to draw, as sample/params.yaml does, each to data/raw/KEY, or {} for none."""
+    datasets: Annotated[Entries[Dataset], Field(min_length=1)]
+    """The data sets that grid.dataset may list."""
     split: Split
     pack: Pack
-    weights: dict[Backbone, Weights]
-    pretrain: dict[Backbone, Pretrain]
+    weights: Entries[Weights]
+    """The pretrained weights of backbones, which are called as in torchvision."""
+    pretrain: Entries[Pretrain]
+    """Backbones to pretrain here, for want of such weights, or {} for none."""
     train: Train
-    recipes: dict[Key, dict[str, Any]]
+    recipes: Entries[dict[str, Any]]
+    """What each recipe changes in train for its runs: any setting but device and keep_features."""
     grid: Grid
 
     @model_validator(mode="after")
     def _known(self) -> "Params":
-        for name in self.grid.dataset:
-            if name not in self.datasets:
-                raise ValueError(f"grid.dataset names {name!r}, which datasets lacks")
-        for name in self.grid.backbone:
-            if name not in {*self.weights, *self.pretrain}:
-                raise ValueError(f"grid.backbone names {name!r}, which has no weights")
+        grid, weighted = self.grid, {*self.weights, *self.pretrain}
+        _all_in(self.datasets, "grid.dataset", grid.dataset, "datasets lacks")
+        _all_in(weighted, "grid.backbone", grid.backbone, "has no weights")
+        _all_in(self.recipes, "grid.recipe", grid.recipe, "recipes lacks")
+        for name, one in self.pretrain.items():
+            _all_in(self.datasets, f"pretrain.{name}.source", [one.source], "datasets lacks")
         if twice := sorted({*self.weights} & {*self.pretrain}):
             raise ValueError(f"weights and pretrain both name {twice[0]!r}; keep one")
-        for name, pretrain in self.pretrain.items():
-            if pretrain.source not in self.datasets:
-                raise ValueError(
-                    f"pretrain.{name}.source is {pretrain.source!r}, which datasets lacks"
-                )
-        for name in self.grid.recipe:
-            if name not in self.recipes:
-                raise ValueError(f"grid.recipe names {name!r}, which recipes lacks")
         for name in self.recipes:
             train = self.trained_by(name)
-            if "lpft" in self.grid.freezing and train.probe_epochs >= train.epochs:
+            if "lpft" in grid.freezing and train.probe_epochs >= train.epochs:
                 raise ValueError(
                     f"recipes.{name}: probe_epochs leaves lpft no epoch to finetune in"
                 )
@@ -324,17 +363,26 @@ class Params(Section):
 
     def trained_by(self, recipe: str) -> Train:
         """train with what the recipe changes. Raises ValueError for a change that does not fit."""
+        changes = self.recipes[recipe]
+        if fixed := FIXED & set(changes):
+            raise ValueError(
+                f"recipes.{recipe}: {min(fixed)} is no part of a recipe; set it under train"
+            )
         try:
-            return self.train.changed(self.recipes[recipe])
+            return Train.model_validate(dict(self.train) | changes)
         except ValidationError as error:
-            raise ValueError(f"recipes.{recipe}: {_first(error)}") from None
-        except ValueError as error:
-            raise ValueError(f"recipes.{recipe}: {error}") from None
+            raise ValueError(f"recipes.{recipe}: {_first(error, Train)}") from None
 
     @property
     def runs(self) -> int:
         """Runs in the grid."""
         return prod(len(values) for _, values in self.grid)
+
+
+def _all_in(known: Container[str], where: str, names: list[str], lacking: str) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{where} names {name!r}, which {lacking}")
 
 
 def entry(section: str, entries: Mapping[str, T], name: str) -> T:
@@ -363,25 +411,37 @@ def load(path: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}") from None
+        raise UserError(f"{path}: {_first(error, Params)}") from None
 
 
-def _first(error: ValidationError) -> str:
+def _first(error: ValidationError, model: type[Section]) -> str:
+    """The mistake to mend first, in words, and how many others there are. A misspelt key is one
+    mistake, though the key is unknown and the one that was meant is missing."""
     errors = error.errors(include_url=False)
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"])
+    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    place, given = first["loc"], first["input"]
+    if first["type"] == "extra_forbidden":
+        meant = get_close_matches(str(place[-1]), _section(model, place), 1)
+        errors = [one for one in errors if one["loc"] != (*place[:-1], *meant)]
+        advice = f"did you mean {meant[0]}?" if meant else "remove it or mend its spelling"
+        words = f"unknown key; {advice}"
+    elif first["type"] == "missing":
+        key = _section(model, place)[place[-1]]
+        about = " ".join((key.description or key.annotation.__doc__).split())
+        words = f"missing key; add it. {about.split('. ')[0].rstrip('.')}."
+    elif first["type"] == "too_short":
+        words = "empty; give at least one"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        words = message[0].lower() + message[1:]
+        words += "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where + ': ' if where else ''}{_words(first)}{more}"
+    return f"{'.'.join(map(str, place))}{': ' if place else ''}{words}{more}"
 
 
-def _words(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown key; remove it or mend its spelling"
-    if error["type"] == "missing":
-        return "missing key; add it"
-    if error["type"] == "too_short":
-        return "empty; give at least one"
-    message = error["msg"].removeprefix("Value error, ")
-    given = error["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
-    return message[0].lower() + message[1:] + shown
+def _section(model: Any, place: tuple[int | str, ...]) -> Any:
+    """The keys, by name, of the section that has or lacks the last of these."""
+    for part in place[:-1]:
+        is_model = hasattr(model, "model_fields")
+        model = model.model_fields[part].annotation if is_model else get_args(model)[-1]
+    return model.model_fields

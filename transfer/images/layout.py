@@ -32,15 +32,11 @@ def entry(source: Source) -> dict[str, Any]:
 
 
 def layout(source: Source) -> Layout:
-    """Each folder with images is a class: of the source's train and test part, where all lie in
-    such, else of all."""
-    holding = sorted(
-        {
-            PurePosixPath(name).parent
-            for name in source.names
-            if not is_hidden(name) and name.lower().endswith(EXTENSIONS)
-        }
-    )
+    """Each folder with images is a class: of the source's train and test part if all lie in these,
+    else of the whole source. Raises UserError for fewer than two classes, and for two folders of
+    one name."""
+    images = [name for name in source.names if name.lower().endswith(EXTENSIONS)]
+    holding = sorted({PurePosixPath(name).parent for name in images if not is_hidden(name)})
     for folder in holding:
         if above := next((other for other in holding if other in folder.parents), None):
             raise UserError(
@@ -68,44 +64,30 @@ def layout(source: Source) -> Layout:
 
 
 def describe(found: Layout) -> str:
-    if not found:
-        return "no folder with images"
     parts = [f"{part}: {', '.join(map(repr, classes))}" for part, classes in found.items()]
-    return "; ".join(parts)
+    return "; ".join(parts) or "no folder with images"
 
 
 def put(text: str, name: str, dataset: dict[str, Any]) -> str:
     """params.yaml with this as the study's one data set, and a fifth of its training images held
-    out to choose by. Comments and all other settings stay."""
+    out to choose by. All other settings and their comments stay."""
     text = _with_section(text, "download", {})
     text = _with_section(text, "datasets", {name: dataset})
-    settings = _yaml().load(text)
+    settings = YAML().load(text)
     settings["grid"]["dataset"] = [name]
     settings["split"]["validation"] = 0.2
     return _dumped(settings)
 
 
 def _with_section(text: str, key: str, value: Any) -> str:
-    """With a top-level key's lines replaced. (ruamel.yaml would take the comment that follows
-    them along.)"""
-    section = _dumped({key: value})
-    # The comment under the key stays, for whoever adds another entry.
-    lines = rf"^{key}:.*\n((?:  #.*\n)*)(?:[ ].*\n)*"
-
-    def replaced(found: re.Match) -> str:
-        head, rest = section.split("\n", 1)
-        return f"{head}\n{found[1]}{rest}" if value else section
-
-    return re.sub(lines, replaced, text, count=1, flags=re.M)
+    """With other lines for a top-level key. (Where ruamel.yaml replaces a section, the comment
+    above the next one is lost.)"""
+    lines = rf"^{key}:.*\n(?:\n* .*\n)*"
+    return re.sub(lines, lambda _: _dumped({key: value}), text, flags=re.M)
 
 
 def _dumped(value: Any) -> str:
-    out = io.StringIO()
-    _yaml().dump(value, out)
+    yaml, out = YAML(), io.StringIO()
+    yaml.width = 4096  # breaks no line
+    yaml.dump(value, out)
     return out.getvalue()
-
-
-def _yaml() -> YAML:
-    yaml = YAML()
-    yaml.width = 4096
-    return yaml
