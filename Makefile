@@ -1,7 +1,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: sample test lint schema experiments lock
+.PHONY: sample test test-all lint schema experiments lock
 
 sample: .venv/installed  ## the study in miniature, on drawn images
 	cd sample && dvc repro
@@ -10,8 +10,11 @@ sample: .venv/installed  ## the study in miniature, on drawn images
 sample/dvc.yaml: dvc.yaml  ## one text for both pipelines
 	cp $< $@
 
-test: .venv/installed
+test: .venv/installed  ## in minutes
 	python -m pytest
+
+test-all: .venv/installed  ## as before a release: kills, whole clusters, every documented command
+	FUZZ=100 python -m pytest -m ""
 
 lint: .venv/installed
 	ruff check .

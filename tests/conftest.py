@@ -1,4 +1,4 @@
-"""What the tests share: small drawn data sets, packed."""
+"""What the tests share: small drawn data sets, packed, and small studies that have been run."""
 
 import os
 from pathlib import Path
@@ -40,3 +40,37 @@ def data(split, tmp_path_factory) -> packed.Packed:
     out = tmp_path_factory.mktemp("packed") / "ab"
     packed.write(split, out, resize=72, size=64, short_side=0)
     return packed.load(out)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A small study of four runs: run, committed, and pushed to a DVC remote beside it. Tests
+    change copies of it."""
+    from tests.study import small  # which imports from here
+
+    folder = tmp_path_factory.mktemp("finished")
+    made = small(folder / "study", ["one"], freezing=["finetuned"])
+    made.change("grid.lr", [0.001, 0.0003])
+    made.repro()
+    made.run("dvc", "remote", "add", "-q", "-d", "shared", str(folder / "remote"))
+    made.commit()
+    made.run("dvc", "push", "-q", "--run-cache")
+    return made
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory):
+    """The drawn study, made tiny; run and committed. Tests change copies of its repository."""
+    from tests.study import drawn
+
+    made = drawn(tmp_path_factory.mktemp("repository"))
+    made.ran = made.repro()
+    made.commit()
+    return made
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Keep a file's tests together, and those of the files that name one group."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -1,17 +1,23 @@
 """A small study of its own, with the root's dvc.yaml, for tests of the real dvc and git."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
 import torch
 from ruamel.yaml import YAML
 from torchvision.models import resnet18
 
 from tests.conftest import ROOT, draw_split
+from transfer import cli
 
 yaml = YAML()
 LIVE = "live.csv"  # of the run that trained last
@@ -57,8 +63,28 @@ class Study:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", "x")
 
+    def copy(self, folder: Path) -> "Study":
+        """The whole repository, its data and cache included, elsewhere; this study within it."""
+        root = Path(self.run("git", "rev-parse", "--show-toplevel").strip())
+        shutil.copytree(root, folder, symlinks=True)
+        return Study(folder / self.folder.resolve().relative_to(root))
+
     def metrics(self, folder="metrics") -> dict[str, bytes]:
         return results(self.folder / folder)
+
+
+def in_process(folder: Path, main: Callable[[], None], *words) -> tuple[int, str, str]:
+    """Run a command in the folder as its module does, but for a process of its own, which takes
+    seconds; its status, and what it says on stdout and on stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, chdir(folder):
+        patch.setattr(sys, "argv", ["", *map(str, words)])
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            cli.run(main)
+    # What the interpreter makes of a message.
+    code = ended.value.code
+    said = f"{code}\n" if isinstance(code, str) else ""
+    return (1 if said else code), out.getvalue(), err.getvalue() + said
 
 
 def results(root: Path) -> dict[str, bytes]:

@@ -12,7 +12,6 @@ import torch
 from torchvision.models import resnet18
 
 from tests.conftest import ROOT, draw_split
-from tests.study import drawn
 
 SCRIPTS = {path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")} - {"common", "tutorial"}
 # Script → its arguments, and what it has to print. SPLIT, WEIGHTS and CLONE are made here.
@@ -43,18 +42,24 @@ def test_every_script_is_here():
     assert set(RUNS) == SCRIPTS
 
 
-@pytest.mark.parametrize("script", RUNS)
-def test_a_benchmark_runs(made, tmp_path, script):
+def apart(script: str):
+    """Side by side with the others; where the finished sample is made, if it starts from that."""
+    group = "sample" if "CLONE" in RUNS[script][0] else f"benchmark {script}"
+    return pytest.param(script, marks=[pytest.mark.release, pytest.mark.xdist_group(group)])
+
+
+@pytest.mark.parametrize("script", map(apart, RUNS))
+def test_a_benchmark_runs(made, tmp_path, request, script):
     arguments, expected = RUNS[script]
     if script == "workers" and not find_spec("ray"):
         pytest.skip("Ray is an extra: requirements-ray.txt")
     if "CLONE" in arguments:
-        sample = drawn(tmp_path)
+        sample = request.getfixturevalue("sample").copy(tmp_path / "repository")
         sample.change("train.epochs", 2)
         sample.change("train.probe_epochs", 1)
-        sample.repro("pack", "pretrain")
         sample.commit()
-    words = [str({**made, "CLONE": tmp_path}.get(word, word)) for word in arguments.split()]
+        made = {**made, "CLONE": sample.folder.parent}
+    words = [str(made.get(word, word)) for word in arguments.split()]
     done = subprocess.run(
         [sys.executable, ROOT / f"benchmarks/{script}.py", *words],
         cwd=ROOT,

@@ -10,6 +10,7 @@ import pytest
 from tests.study import Study, small
 
 pytest.importorskip("ray", reason="Ray is an extra: requirements-ray.txt")
+pytestmark = pytest.mark.release
 COMMAND = (sys.executable, "-m", "transfer", "run", "--threads", "1")
 COLLECTING = {"tables", "evidence", "report", "recommend"}
 

@@ -2,18 +2,18 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, draw_split
-from tests.study import Study, drawn
+from tests.study import Study
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+pytestmark = pytest.mark.xdist_group("sample")
 # What a command starts with → the test or script that runs it, or why none does here.
 RUN_BY = {
     "make sample": ".ci/run; in miniature test_sample.py",
-    "make test": ".ci/run",
+    "make test": ".ci/run, in make test-all",
     "make experiments": "test_sample.py",
     "python3 -m venv": "Makefile",
     "pip install": "Makefile, .ci/run",
@@ -32,10 +32,10 @@ RUN_BY = {
 }
 
 
-def commands(page: Path) -> list[str]:
+def commands(text: str) -> list[str]:
     """The lines of its blocks without a language, and what follows the prompts of transcripts."""
     found = []
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S):
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
         lines = block.splitlines()
         if any(line.startswith("$ ") and not line.startswith("$ EDITOR") for line in lines):
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
@@ -51,31 +51,57 @@ def here(command: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Study:
-    made = drawn(tmp_path_factory.mktemp("repository"))
-    made.repro()
-    made.commit()
+def changing(sample, tmp_path_factory) -> Study:
+    """A sample in which each section's commands find what those before have left."""
+    made = sample.copy(tmp_path_factory.mktemp("changing") / "repository")
+    made.page = None
     split = draw_split(tmp_path_factory.mktemp("flowers"), {"train": 5})
     for label, flower in {"a": "daisy", "b": "rose"}.items():
         shutil.copytree(split / "train" / label, made.folder / "data/raw/flowers" / flower)
     return made
 
 
-def test_the_commands_of_dvc_and_git_run_in_their_order(sample, tmp_path):
+def sections() -> list:
+    """Page and commands of those with some to run here, in their order; one stands for them but
+    before a release."""
+    found = []
     for page in PAGES:
-        for command in filter(here, commands(page)):
-            sample.run("bash", "-ec", command.replace("/some/folder", str(tmp_path / "remote")))
-            if command == "dvc queue start":
-                sample.run("bash", "-c", "while dvc queue status | grep Running; do sleep 1; done")
-                assert "Success" in sample.run("dvc", "queue", "status")
-    assert list((tmp_path / "remote").rglob("*.dir"))
+        for section in re.split("^#+ ", page.read_text(), flags=re.M)[1:]:
+            title, lines = section.partition("\n")[0], list(filter(here, commands(section)))
+            marks = () if title == "Try a setting" else pytest.mark.release
+            if lines:
+                name = f"{page.stem}: {title}"
+                found.append(pytest.param(page.stem, lines, id=name, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("page", "lines"), sections())
+def test_the_commands_of_dvc_and_git_run_in_their_order(changing, page, lines):
+    if page != changing.page:  # what a page leaves uncommitted is nothing to the next
+        changing.run("git", "checkout", "-q", ".")
+        changing.run("dvc", "checkout", "-q")
+        changing.page = page
+    remote = changing.folder.parents[1] / "remote"
+    for command in lines:
+        changing.run("bash", "-ec", command.replace("/some/folder", str(remote)))
+        if command == "dvc queue start":
+            changing.run("bash", "-c", "while dvc queue status | grep Running; do sleep 1; done")
+            assert "Success" in changing.run("dvc", "queue", "status")
+        if command.startswith("dvc push"):
+            assert list(remote.rglob("*.dir"))
+
+
+def test_no_command_is_outside_the_sections():
+    ran = [line for section in sections() for line in section.values[1]]
+    assert ran == [line for page in PAGES for line in commands(page.read_text()) if here(line)]
+    assert any(line.startswith("dvc push") for line in ran)
 
 
 def test_every_other_command_is_run_somewhere():
     left = {
         f"{page.name}: {command}"
         for page in PAGES
-        for command in commands(page)
+        for command in commands(page.read_text())
         if not here(command) and not command.startswith(tuple(RUN_BY))
     }
     assert left == {"experiments.md: make -C .. experiments IN=sample"}

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.study import Study, small
+from tests.study import Study
 
+pytestmark = pytest.mark.xdist_group("finished")
+release = pytest.mark.release
 RUN = "one-all-resnet18-0.001-finetuned-default-pretrained-0"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Study:
-    made = small(tmp_path_factory.mktemp("study"), ["one"])
-    made.repro()
-    made.commit()
+def study(finished, tmp_path_factory) -> Study:
+    made = finished.copy(tmp_path_factory.mktemp("faults") / "study")
     made.whole = made.metrics()
     return made
 
@@ -35,7 +35,10 @@ def cached(study: Study, stage: str, file: str) -> Path:
     return cache / md5[:2] / md5[2:]
 
 
-@pytest.mark.parametrize("harm", ["truncated", "flipped", "gone"])
+@pytest.mark.parametrize(
+    "harm",
+    [pytest.param("truncated", marks=release), "flipped", pytest.param("gone", marks=release)],
+)
 def test_a_damaged_cache_object_is_made_again(study, harm):
     path = cached(study, f"train@{RUN}", "predictions.npz")
     content = bytearray(path.read_bytes())
@@ -70,9 +73,9 @@ def test_a_clock_that_jumps_reruns_nothing(study):
     "whom,number",
     [
         ("terminal", signal.SIGINT),
-        ("dvc", signal.SIGTERM),
-        ("stage", signal.SIGINT),
-        ("stage", signal.SIGTERM),
+        pytest.param("dvc", signal.SIGTERM, marks=release),
+        pytest.param("stage", signal.SIGINT, marks=release),
+        pytest.param("stage", signal.SIGTERM, marks=release),
     ],
 )
 def test_a_signal_stops_it_and_the_next_run_recovers(study, whom, number):
@@ -106,6 +109,7 @@ def test_a_signal_stops_it_and_the_next_run_recovers(study, whom, number):
     assert study.repro() == set()
 
 
+@release
 def test_a_disk_that_is_full_or_read_only_is_said_and_recovered_from(study, tmp_path):
     """On a file system of its own, which a user namespace mounts without rights."""
     if subprocess.run("unshare -rm mount -t tmpfs none /mnt", shell=True).returncode:

@@ -1,12 +1,11 @@
 """Models to take away: they predict as their runs did, and what is wrong is one line."""
 
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from torch import nn
 
 from stages import evidence
 from tests.conftest import ROOT, draw_split
-from tests.study import save_weights
+from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
 from transfer.images import packed
 from transfer.model import exported, predict, saved
@@ -100,16 +99,7 @@ def command(study: Study | Path, main, *words) -> tuple[int, str]:
 
 
 def apart(study: Study | Path, main, *words) -> tuple[int, str, str]:
-    folder = study.folder if isinstance(study, Study) else study
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, chdir(folder):
-        patch.setattr(sys, "argv", ["", *map(str, words)])
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            cli.run(main)
-    # What the interpreter makes of a message.
-    code = ended.value.code
-    said = f"{code}\n" if isinstance(code, str) else ""
-    return (1 if said else code), out.getvalue(), err.getvalue() + said
+    return in_process(study.folder if isinstance(study, Study) else study, main, *words)
 
 
 def refused(study: Study | Path, main, *words) -> str:

@@ -1,19 +1,11 @@
 """The drawn study, made tiny: its own DVC repository beside a study that was never run."""
 
-import shutil
-
 import pytest
 
 from tests.conftest import ROOT
-from tests.study import Study, drawn, yaml
+from tests.study import Study, yaml
 
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Study:
-    made = drawn(tmp_path_factory.mktemp("repository"))
-    made.ran = made.repro()
-    made.commit()
-    return made
+pytestmark = pytest.mark.xdist_group("sample")
 
 
 def lines(study: Study, command: str, **options) -> list[str]:
@@ -55,7 +47,7 @@ def test_the_samples_pipeline_is_refused_from_the_root(sample, command):
 
 
 def test_the_review_looks_into_both_repositories(sample, tmp_path):
-    made = Study(shutil.copytree(sample.folder.parent, tmp_path / "copy", symlinks=True) / "sample")
+    made = sample.copy(tmp_path / "copy")
     made.change("train.epochs", 2)
     made.repro()
     made.commit()
@@ -87,7 +79,7 @@ def test_a_clone_without_a_remote_is_told_so(sample, tmp_path):
 
 def test_experiments_fit_120_columns(sample, tmp_path):
     """Four data sets named as the report's, and two settings that differ."""
-    made = Study(shutil.copytree(sample.folder.parent, tmp_path / "copy", symlinks=True) / "sample")
+    made = sample.copy(tmp_path / "copy")
     summary = made.json("metrics/summary.json")
     names = ("ants_bees", "cats_dogs", "glioma", "cars_bikes")
     summary["chosen"] = dict.fromkeys(names, 0.95625)
