@@ -8,8 +8,9 @@ import sys
 import termios
 
 from tests.conftest import ROOT
-from transfer.training.engine import Epoch, Outcome
+from transfer.training.engine import Outcome
 from transfer.training.progress import watched
+from transfer.training.record import Epoch
 
 OUTCOMES = [Outcome(Epoch(i, 0.1, 0.5, 0.9, None, None, 0.6, 0.8), {}) for i in range(4)]
 CODE = """

@@ -22,7 +22,8 @@ from transfer.params import Component
 from transfer.runs import Run
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
-from transfer.training.engine import Epoch, Outcome, Protocol
+from transfer.training.engine import Outcome, Protocol
+from transfer.training.record import Epoch
 from transfer.training.run import LIVE, key, shown
 
 RUN = Run("ab", "all", "resnet18", 0.001, "finetuned", "default", "scratch", 0)

@@ -15,10 +15,11 @@ from transfer.evidence import stats
 from transfer.evidence.compare import run_of
 from transfer.images import packed
 from transfer.model import exported, saved
-from transfer.runs import PREDICTIONS, RECORD, Run, known
+from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import engine, features, models, predictions
 from transfer.training import run as training
 from transfer.training.progress import watched
+from transfer.training.record import Epoch, Record
 
 CLOSE = 1e-3
 """Confidences this near are the same: twice the steps of the float16 that they are kept in."""
@@ -78,8 +79,7 @@ def check_files(output: Path, onnx: str | None) -> None:
 def load(run: Run, pack: params.Pack) -> packed.Packed:
     """The run's images. Raises UserError if they are not those that it was trained on."""
     data = training.images(run)
-    recorded = files.read_json(run.written(RECORD))
-    if recorded["data"] != data.sha256 or data.size != pack.size:
+    if Record.of(run).data != data.sha256 or data.size != pack.size:
         raise cli.UserError(
             f"{run.name}: trained on other images than data/packed/{run.dataset} and params.yaml "
             "have; `dvc repro` first"
@@ -114,7 +114,7 @@ def keep(run: Run, settings: params.Params, data: packed.Packed, output: Path) -
 
 def trained(
     run: Run, data: packed.Packed, protocol: engine.Protocol, device: torch.device, epochs: int
-) -> tuple[nn.Module, list[engine.Epoch]]:
+) -> tuple[nn.Module, list[Epoch]]:
     """The network as it stood after so many epochs, in eval(), and its curve.
 
     A kept backbone pass (run.fit) would be faster and leave the batch-norm statistics out.
@@ -140,15 +140,15 @@ def test_images(data: packed.Packed) -> torch.Tensor:
 
 
 def compare(
-    run: Run, before: predictions.Predictions, chosen: int, found: np.ndarray, record: dict
+    run: Run, before: predictions.Predictions, chosen: int, found: np.ndarray, record: Record
 ) -> None:
     """Warn of test images that the run predicted otherwise (found: float32 [m, classes])."""
     classes = before.predicted[chosen] != found.argmax(1)
     apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > CLOSE
     if not (differ := int((classes | apart).sum())):
         return
-    then = files.read_json(run.written(RECORD))
-    on = [f"{made['device']} with torch {made['versions']['torch']}" for made in (then, record)]
+    made = (Record.of(run), record)
+    on = [f"{one.device} with torch {one.versions['torch']}" for one in made]
     print(
         f"warning: {differ} of {len(found)} test images are predicted otherwise than by the run, "
         f"{int(classes.sum())} of them as another class; that was trained on {on[0]}, this on "
@@ -170,7 +170,7 @@ def describe(
     run: Run,
     settings: params.Params,
     data: packed.Packed,
-    record: dict,
+    record: Record,
     found: np.ndarray,
     needed: bool,
 ) -> saved.Card:
@@ -186,7 +186,7 @@ def describe(
         pooling=trained_by.pooling,
         run=run.name,
         seed=run.seed,
-        epoch=record["chosen"]["epoch"],
+        epoch=record.chosen.epoch,
         accuracy=accuracy,
         low=low,
         high=high,
@@ -196,8 +196,8 @@ def describe(
         start_source=public_source(run, settings),
         start_needed=needed,
         data_sha256=data.sha256,
-        versions=record["versions"],
-        device=record["device"],
+        versions=record.versions,
+        device=record.device,
         commit=commit(),
     )
 

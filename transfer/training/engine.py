@@ -15,22 +15,8 @@ from transfer.params import Component
 from transfer.training import augment, components, models
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.feed import Feed
+from transfer.training.record import Epoch
 from transfer.training.step import Adam, Forward, Loss, Optimizer, Recorded, Step, Totals
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One row of a curve. Losses are means of the protocol's loss (cross entropy in nats, if the
-    report's), accuracies fractions; None where there are no validation images."""
-
-    epoch: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    test_loss: float
-    test_accuracy: float
 
 
 class Outcome(NamedTuple):

@@ -1,7 +1,6 @@
 """One run of the grid, from its images and weights to its results in metrics/runs/<run>/."""
 
 import csv
-import math
 import platform
 import socket
 import time
@@ -9,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,9 +17,11 @@ from transfer.runs import CURVE, PREDICTIONS, RECORD, Run
 from transfer.training import engine, features, models, predictions
 from transfer.training.checkpoint import Checkpoint, fingerprint
 from transfer.training.progress import watched
+from transfer.training.record import Best, Epoch, Record, Time, finite
 
 LIVE = Path("metrics/live.csv")
 """The curve of the run that trains now or did last; `dvc plots` shows it."""
+LOSSES = ("train_loss", "validation_loss", "test_loss")
 
 
 def train(run: Run, study: params.Params, every: float) -> None:
@@ -45,7 +45,7 @@ def train(run: Run, study: params.Params, every: float) -> None:
     outcome = record(run, curve, chosen, data, device)
     with files.replacing(run.folder) as folder:
         folder.mkdir()
-        files.write_json(folder / RECORD, outcome)
+        outcome.write(folder / RECORD)
         write_curve(folder / CURVE, curve)
         predictions.save(folder / PREDICTIONS, predicted)
     write_time(run, seconds, len(curve) * size)
@@ -120,57 +120,57 @@ def predict(part, data: packed.Packed, outcomes: list[engine.Outcome]) -> predic
     return predictions.of(images.names, images.label, outputs.softmax(2).cpu().numpy())
 
 
-def record(run, curve, chosen, data, device) -> dict[str, Any]:
+def record(run, curve, chosen, data, device) -> Record:
     """What the run came to, equal for equal runs."""
     best = max(curve, key=lambda epoch: epoch.test_accuracy)
+    row = curve[chosen]
+    losses = {name: finite(getattr(row, name)) for name in LOSSES}
     counts = {
         part: dict(zip(data.classes, getattr(data, part).count(data.classes), strict=True))
         for part in packed.PARTS
     }
-    return {
+    return Record(
         **asdict(run),
-        "best": {"accuracy": best.test_accuracy, "epoch": best.epoch},
-        "chosen": {key: finite(value) for key, value in asdict(curve[chosen]).items()},
-        "chosen_by": "validation" if len(data.validation) else "last",
-        "n": {part: sum(count.values()) for part, count in counts.items()},
-        "counts": counts,
-        "data": data.sha256,
-        "device": device_name(device),
-        "arithmetic": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy")}
+        best=Best(accuracy=best.test_accuracy, epoch=best.epoch),
+        chosen=replace(row, **losses),
+        chosen_by="validation" if len(data.validation) else "last",
+        n={part: sum(count.values()) for part, count in counts.items()},
+        counts=counts,
+        data=data.sha256,
+        device=device_name(device),
+        arithmetic=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+        versions={name: version(name) for name in ("torch", "torchvision", "numpy")}
         # Patch releases would make equal runs differ.
         | {"python": ".".join(platform.python_version_tuple()[:2])},
-    }
-
-
-def finite(value: float | None) -> float | None:
-    """A diverged run's loss has no number in JSON."""
-    return value if value is None or math.isfinite(value) else None
+    )
 
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def write_curve(path: Path, curve: list[engine.Epoch]) -> None:
+def write_curve(path: Path, curve: list[Epoch]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [f.name for f in fields(engine.Epoch)], lineterminator="\n")
+        table = csv.DictWriter(file, [f.name for f in fields(Epoch)], lineterminator="\n")
         table.writeheader()
         table.writerows(asdict(epoch) for epoch in curve)
 
 
 def write_time(run: Run, seconds: float, images: int) -> None:
-    """What differs between equal runs, outside what DVC knows of and bound to this very run."""
-    spent = {"seconds": seconds, "images_per_second": images / seconds}
-    where = {"host": socket.gethostname(), "of": files.sha256(run.folder / RECORD)}
-    files.write_json(run.time, spent | where)
+    time = Time(
+        seconds=seconds,
+        images_per_second=images / seconds,
+        host=socket.gethostname(),
+        of=files.sha256(run.folder / RECORD),
+    )
+    time.write(run.time)
 
 
-def summary(outcome: dict[str, Any]) -> str:
-    best, row = outcome["best"], outcome["chosen"]
-    by = "the epoch that validation chose" if outcome["n"]["validation"] else "the last epoch"
+def summary(outcome: Record) -> str:
+    best, row = outcome.best, outcome.chosen
+    by = "the epoch that validation chose" if outcome.n["validation"] else "the last epoch"
     return (
-        f"test accuracy {row['test_accuracy']:.4f} at {by} ({row['epoch']}), "
-        f"{best['accuracy']:.4f} at the best ({best['epoch']})"
+        f"test accuracy {row.test_accuracy:.4f} at {by} ({row.epoch}), "
+        f"{best.accuracy:.4f} at the best ({best.epoch})"
     )

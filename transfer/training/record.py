@@ -1,0 +1,92 @@
+"""What a run came to: its run.json, and beside it how long it took."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from transfer.files import Stored
+from transfer.runs import RECORD, Run
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of a curve.
+
+    epoch: from 0. lr: its learning rate. Losses: means of the protocol's loss (the report's is
+    cross entropy, in nats). Accuracies: fractions. None: there are no validation images, or, in
+    run.json, the loss diverged.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float | None
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float
+
+
+def finite(loss: float | None) -> float | None:
+    """A diverged run's loss has no number in JSON."""
+    return loss if loss is None or math.isfinite(loss) else None
+
+
+class Best(Stored):
+    """accuracy: the highest on the test images, a fraction. epoch: the first that reached it."""
+
+    accuracy: float
+    epoch: int
+
+
+class Record(Stored):
+    """A run's run.json, equal for equal runs.
+
+    dataset to seed: the run's place on the axes of the grid, see transfer.params.Grid.
+    best: the best of its epochs on the test images, which flatters it.
+    chosen: the epoch that counts. chosen_by: `validation` accuracy (the latest of equal epochs),
+    or `last` where there are no validation images.
+    n: images by part (`train`, `validation`, `test`). counts: part → class → images.
+    data: sha256 of the packed pixels.
+    device: the GPU's name, or cpu. arithmetic: the CPU's instructions that PyTorch used.
+    threads: PyTorch's. versions: of torch, torchvision, numpy and Python (without its patch
+    release).
+    """
+
+    dataset: str
+    images: int | str
+    backbone: str
+    lr: float
+    freezing: str
+    recipe: str
+    start: str
+    seed: int
+    best: Best
+    chosen: Epoch
+    chosen_by: str
+    n: dict[str, int]
+    counts: dict[str, dict[str, int]]
+    data: str
+    device: str
+    arithmetic: str
+    threads: int
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """That of a trained run. Raises UserError when it was not trained."""
+        return cls.read(run.written(RECORD))
+
+
+class Time(Stored):
+    """What differs between equal runs, in a file that DVC does not track.
+
+    seconds: from the first image to the last prediction. images_per_second: those of every epoch,
+    the ones that it only predicted included. host: the machine's name. of: the sha256 of the
+    run's run.json.
+    """
+
+    seconds: float
+    images_per_second: float
+    host: str
+    of: str
