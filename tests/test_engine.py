@@ -78,7 +78,7 @@ def run(model, data, protocol, frozen, chunk=64):
     if not frozen:
         return [row for row, _ in engine.finetune(model, data, protocol, CPU)]
     head = model.fc
-    epochs = features.compute(model, data, protocol, CPU, chunk)
+    epochs = features.Pass(model, data, protocol, CPU).compute(chunk)
     curve = [row for row, _ in engine.probe(head, epochs, data, protocol)]
     model.fc = head
     return curve
@@ -157,40 +157,46 @@ def test_grouped_batchnorm_is_batch_after_batch(images):
 def frozen_curve(scratch, data, folder, key):
     model = models.build("resnet18", 2, scratch, 0)
     head = model.fc
-    kept = features.kept(folder, "run", key, model, data, PROTOCOL, CPU)
+    kept = features.Pass(model, data, PROTOCOL, CPU).kept(folder, key)
     return [row for row, _ in engine.probe(head, kept, data, PROTOCOL)]
+
+
+def fails(*_, **__):
+    yield pytest.fail("the backbone was asked again")
 
 
 def test_kept_features_give_the_same_run(scratch, data, tmp_path, monkeypatch):
     first = frozen_curve(scratch, data, tmp_path, "one")
     with monkeypatch.context() as patch:
-        patch.setattr(features, "compute", None)
+        patch.setattr(features.Pass, "compute", fails)
         assert frozen_curve(scratch, data, tmp_path, "one") == first
     frozen_curve(scratch, data, tmp_path, "two")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "run-two.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "0.pt", "1.pt"]
+    keys = {torch.load(path, weights_only=True)["key"] for path in tmp_path.glob("*.pt")}
+    assert keys == {"two"}
 
 
 def test_a_pass_cut_short_goes_on_where_it_was(scratch, data, tmp_path, monkeypatch, capsys):
     expected = frozen_curve(scratch, data, tmp_path / "whole", "one")
     model = models.build("resnet18", 2, scratch, 0)
-    cut = features.kept(tmp_path / "cut", "run", "one", model, data, PROTOCOL, CPU)
+    cut = features.Pass(model, data, PROTOCOL, CPU).kept(tmp_path / "cut", "one")
     next(cut)
     cut.close()
-    firsts, compute = [], features.compute
+    firsts, compute = [], features.Pass.compute
 
     def seen(*arguments, first):
         firsts.append(first)
         return compute(*arguments, first=first)
 
-    monkeypatch.setattr(features, "compute", seen)
+    monkeypatch.setattr(features.Pass, "compute", seen)
     shutil.copytree(tmp_path / "cut", tmp_path / "torn")
-    (tmp_path / "torn/run-one.part.pt").write_bytes(b"PK")
+    (tmp_path / "torn/0.pt").write_bytes(b"PK")
     assert frozen_curve(scratch, data, tmp_path / "cut", "one") == expected
     assert frozen_curve(scratch, data, tmp_path / "torn", "one") == expected
     assert firsts == [1, 0]
-    assert "run-one.part.pt is not whole; starting anew" in capsys.readouterr().err
+    assert "torn/0.pt is not whole; starting anew" in capsys.readouterr().err
     for folder in ("whole", "cut", "torn"):
-        assert {p.name for p in (tmp_path / folder).iterdir()} == {".run.lock", "run-one.npy"}
+        assert {p.name for p in (tmp_path / folder).iterdir()} == {".lock", "0.pt", "1.pt"}
 
 
 def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, tmp_path):

@@ -16,16 +16,17 @@ import torch
 from onnxruntime import InferenceSession
 from PIL import Image
 from ruamel.yaml import YAML
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stages import evidence, model
+from stages import evidence
 from tests.conftest import ROOT, draw_split
 from tests.study import save_weights
 from transfer import cli, files, params, runs
 from transfer.images import packed
 from transfer.model import exported, predict, saved
-from transfer.training import augment, engine, predictions
+from transfer.model import keep as model
+from transfer.training import augment, predictions
 from transfer.training import run as training
 
 FREEZINGS = ("finetuned", "frozen", "last1")
@@ -123,12 +124,11 @@ def test_the_network_is_that_of_the_very_epoch(study, freezing):
     """Of the epoch that was not chosen; the models saved are of the other."""
     run = study.runs[freezing]
     with chdir(study.folder):
-        data = packed.load("data/packed/kept")
-        protocol = engine.Protocol(lr=run.lr, seed=run.seed, **params.load().train.protocol)
+        job = training.job(run, params.load())
         parts = predictions.load(run.folder / runs.PREDICTIONS)
         before, epoch = parts["test"], 1 - predictions.chosen_epoch(parts)
-        network, _ = model.trained(run, data, protocol, torch.device("cpu"), epoch + 1)
-    found = saved.probabilities(network, model.test_images(data))
+        network, _ = model.trained(job, epoch + 1)
+    found = saved.probabilities(network, model.test_images(job.data))
     assert (found.argmax(1) == before.predicted[epoch]).all()
     assert np.abs(found.max(1) - before.confidence[epoch]).max() <= ROUNDING
 
@@ -188,13 +188,14 @@ def test_without_a_run_the_best_is_taken(study):
     assert status == 0, said
     rows = json.loads((study.folder / "metrics/evidence.json").read_text())["rows"]
     best = max(rows, key=lambda row: row["pretrained"]["validation"])["freezing"]
-    card, _ = saved.load(
-        study.folder / "models/kept.safetensors",
-        study.folder / "data/weights/resnet18-pretrained.pth",
-    )
+    file = study.folder / "models/kept.safetensors"
+    card, _ = saved.load(file, study.folder / "data/weights/resnet18-pretrained.pth")
     assert card.run == study.runs[best].name
-    # Equal models are equal files.
-    assert (study.folder / "models/kept.safetensors").read_bytes() == study.file(best).read_bytes()
+    # It is the model that was kept by the run's name.
+    assert card == saved.load(study.file(best), study.folder / card.start)[0]
+    tensors, expected = load_file(file), load_file(study.file(best))
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_go_on(study, tmp_path):

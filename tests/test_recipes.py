@@ -87,7 +87,7 @@ def test_same_weights_as_a_plain_loop(scratch, data, recipe, freezing):
     ours = protocol.build("resnet18", 2, scratch)
     if freezing == "frozen":
         head = ours.fc
-        list(engine.probe(head, features.compute(ours, data, protocol, CPU), data, protocol))
+        list(engine.probe(head, features.Pass(ours, data, protocol, CPU).compute(), data, protocol))
         ours.fc = head
     else:
         list(engine.finetune(ours, data, protocol, CPU, freezing=freezing))
@@ -128,7 +128,7 @@ def test_lpft_probes_and_then_tunes_all(scratch, data):
     probing = replace(protocol, epochs=2)
     frozen = models.build("resnet18", 2, scratch, 0)
     head = frozen.fc
-    list(engine.probe(head, features.compute(frozen, data, probing, CPU), data, probing))
+    list(engine.probe(head, features.Pass(frozen, data, probing, CPU).compute(), data, probing))
     torch.testing.assert_close(heads[1], head.weight, rtol=1e-3, atol=1e-4)
 
 
@@ -299,10 +299,12 @@ def test_other_networks_are_torchvisions_with_a_new_head(backbone, scratch, tmp_
         torch.testing.assert_close(source(images), network.eval()(images))
     if backbone == "mobilenet_v3_small":
         head = models.head(model)
-        found = list(features.compute(model, data, PROTOCOL, CPU))
+        found = list(features.Pass(model, data, PROTOCOL, CPU).compute())
         assert found[0][0].shape == (len(data.train), head.in_features)
         again = models.build(backbone, 2, tmp_path / "five.pth", seed=1)
-        for first, second in zip(found, features.compute(again, data, PROTOCOL, CPU), strict=True):
+        for first, second in zip(
+            found, features.Pass(again, data, PROTOCOL, CPU).compute(), strict=True
+        ):
             assert torch.equal(first[0], second[0])
 
 

@@ -46,6 +46,11 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
+def one_line(error: Exception) -> str:
+    """What a library's error says, or the start of it."""
+    return " ".join(str(error).split())[:200]
+
+
 def span(seconds: float) -> str:
     """A time as a person is told it."""
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"

@@ -6,6 +6,8 @@ worker would fail.
 
 import sys
 from functools import wraps
+from pathlib import Path
+from typing import Any
 
 from dvc.utils.serialize import _common
 
@@ -21,11 +23,12 @@ def main() -> None:
 
 
 def write_whole() -> None:
-    """Let DVC change its YAML files by replacing them. DVC has no setting for it."""
+    """Let DVC change its YAML files by replacing them, so that dvc.lock is whole at any instant.
+    DVC has no setting for it."""
     in_place = _common._dump_data
 
     @wraps(in_place)
-    def replaced(path, *arguments, **named) -> None:
+    def replaced(path: str | Path, *arguments: Any, **named: Any) -> None:
         with files.replacing(path) as part:
             in_place(part, *arguments, **named)
 

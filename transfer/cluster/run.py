@@ -14,27 +14,29 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from transfer import cli
-from transfer.commands import call, error_line, preceding, succeeded
+from transfer.commands import call, error_line, succeeded
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("data/logs")
 RETRIES = 3  # of a run whose worker died
 KINDS = ("train", "similarity")  # of stages that go side by side
-NODE = r'^"([^":]+)";$'  # of the folder's own pipeline, in a graph of `dvc dag`
+NEEDED = ("pack", "weights", "pretrain")  # by those; what these need, DVC makes too
 TAIL = 5  # lines of a failed run's log that are shown
+Ray = Any
+"""The module ray, an extra: it may be missing, and comes without types of what it makes."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage to run in `folder` of the repository at `root`, which is cloned from there at
-    `commit` where that is given."""
+    """A stage to run in `folder` of the repository at `root`, on so many `threads`; workers clone
+    the repository from there at `commit` where that is given."""
 
     stage: str
     root: str
@@ -45,6 +47,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
+    """How a job ended: the exit status of DVC (-1: its worker was lost), the seconds that it took,
+    the end of its log, and the host that it ran on."""
+
     stage: str
     status: int
     seconds: float
@@ -57,12 +62,8 @@ def main() -> None:
     os.environ["PATH"] = own_path()
     if not Path("dvc.yaml").is_file():
         raise cli.UserError("dvc.yaml: no such file; run from the folder of the study")
-    ray = installed()
-    with ThreadPoolExecutor() as side:
-        known = side.submit(foreseen)
-        # Here, since Ray's processes end with the thread that starts them.
-        connect(ray, args)
-    jobs = plan(args, known.result())
+    ray = connect(args)
+    jobs = plan(args)
     failed = train(ray, jobs, args) if jobs else []
     ray.shutdown()
     print(f"{len(jobs) - len(failed)} of {len(jobs)} stale stages done", flush=True)
@@ -70,24 +71,6 @@ def main() -> None:
         raise cli.UserError(f"{len(failed)} stages failed: {', '.join(d.stage for d in failed)}")
     collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
     print(f"`{collect}` makes the tables and the report")
-
-
-def foreseen() -> list[str] | None:
-    """What is stale; None where DVC looks in vain for what is not made yet."""
-    try:
-        return stale()
-    except cli.UserError:
-        return None
-
-
-def plan(args: argparse.Namespace, stages: list[str] | None) -> list[Job]:
-    """The runs to make, once what they need is made; `stages`: those foreseen."""
-    if stages is None or not all(stage.startswith(KINDS) for stage in stages):
-        prepare()
-        stages = stale()
-    root, commit = shareable() if args.clone else (str(ROOT), "")
-    folder = os.path.relpath(Path.cwd(), ROOT)
-    return [Job(stage, root, folder, args.threads, commit) for stage in stages]
 
 
 def parse() -> argparse.Namespace:
@@ -121,6 +104,67 @@ def share(text: str) -> float:
     return float(text)
 
 
+def connect(args: argparse.Namespace) -> Ray:
+    """Start Ray, or find it at the address. Raises UserError where there is none, or no room."""
+    try:
+        import ray
+    except ImportError:
+        raise cli.UserError("Ray is not installed; pip install -r requirements-ray.txt") from None
+    host, _, port = (args.address or "").rpartition(":")
+    try:
+        if port.isdigit():  # Ray itself would try for minutes.
+            host = host.removeprefix("ray://").strip("[]")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        # "local", since it would join what `ray start` has started here.
+        cpus = None if args.address else args.workers * args.threads
+        where = {"address": args.address or "local", "num_cpus": cpus}
+        ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        name = f"Ray at {args.address}" if args.address else "Ray"
+        raise cli.UserError(f"{name}: {str(error).splitlines()[0]}") from None
+    check_room(ray, args)
+    return ray
+
+
+def check_room(ray: Ray, args: argparse.Namespace) -> None:
+    """Raise UserError where no run would ever fit into the Ray of this machine; a cluster may have
+    nodes that start on demand, and is waited for."""
+    least = {"CPU": args.threads, "GPU": args.gpus_per_run}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(kind, 0) >= least[kind] for kind in least) for node in nodes):
+        return
+    what = f"{args.threads} CPUs and {args.gpus_per_run:g} GPUs for a run"
+    if not args.address:
+        raise cli.UserError(f"Ray has no node with {what}; give another --gpus-per-run")
+    print(f"Ray has no node with {what}; waiting for one", flush=True)
+
+
+def plan(args: argparse.Namespace) -> list[Job]:
+    """The runs to make, once what they need is made."""
+    try:
+        stages = stale()
+        ready = all(stage.startswith(KINDS) for stage in stages)
+    except cli.UserError:  # DVC looks in vain for what is not made yet
+        ready = False
+    if not ready:
+        prepare()
+        stages = stale()
+    root, commit = shareable() if args.clone else (str(ROOT), "")
+    folder = os.path.relpath(Path.cwd(), ROOT)
+    return [Job(stage, root, folder, args.threads, commit) for stage in stages]
+
+
+def stale() -> list[str]:
+    """What DVC would run for the runs; those that share a backbone pass are not neighbours."""
+    return sorted(re.findall(r"^Running stage '([^']+)'", dvc("repro", "--dry", *KINDS), re.M))
+
+
+def prepare() -> None:
+    """Bring up to date, in order, what the runs build on."""
+    if subprocess.run(["dvc", "repro", *NEEDED]).returncode:
+        raise cli.UserError("what the runs need could not be made; see above")
+
+
 def dvc(*arguments: str) -> str:
     """What a DVC command prints. Raises UserError with what it says when it fails."""
     done = call("dvc", *arguments)
@@ -130,19 +174,6 @@ def dvc(*arguments: str) -> str:
             line += "; if DVC was killed as it wrote it, delete it: its cache has the finished runs"
         raise cli.UserError(f"dvc {' '.join(arguments[:3])}: {line}")
     return done.stdout
-
-
-def prepare() -> None:
-    """Bring up to date, in order, what the runs build on."""
-    graph = dvc("dag", "--dot")
-    runs = {name for name in re.findall(NODE, graph, re.M) if name.startswith(KINDS)}
-    if subprocess.run(["dvc", "repro", *sorted(preceding(graph, runs))]).returncode:
-        raise cli.UserError("what the runs need could not be made; see above")
-
-
-def stale() -> list[str]:
-    """What DVC would run for the runs; those that share a backbone pass are not neighbours."""
-    return sorted(re.findall(r"^Running stage '([^']+)'", dvc("repro", "--dry", *KINDS), re.M))
 
 
 def shareable() -> tuple[str, str]:
@@ -155,8 +186,7 @@ def shareable() -> tuple[str, str]:
         raise cli.UserError("no default DVC remote to exchange results by; see `dvc remote add -d`")
     dvc("push", "--run-cache")
     origin = call("git", "remote", "get-url", "origin").stdout.strip()
-    url = origin or git("rev-parse", "--show-toplevel")
-    return url, git("rev-parse", "HEAD")
+    return origin or git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
 
 
 def git(*arguments: str) -> str:
@@ -164,7 +194,7 @@ def git(*arguments: str) -> str:
     return succeeded(call("git", *arguments)).strip()
 
 
-def train(ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
+def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
     """Run them all, saying what starts and ends where; returns those that failed by their own
     fault."""
     from ray.util.queue import Queue
@@ -184,18 +214,16 @@ def train(ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
         for stage, host in begun.get_nowait_batch(begun.qsize()):
             board.begin(stage, host)
         for one in ready:
-            board.end(outcome(ray, one, waiting.pop(one)))
+            job = waiting.pop(one)
+            try:
+                board.end(ray.get(one))
+            except ray.exceptions.RayError as error:
+                # Lost more often than it is retried, or no clone to be had.
+                why = str(error).strip().splitlines()[-1]
+                board.end(Done(job.stage, -1, 0.0, why, "its worker"))
     for done in board.failed:
         print(f"\n{done.stage}: exit status {done.status}\n{done.log}", file=sys.stderr)
     return board.failed
-
-
-def outcome(ray, one, job: Job) -> Done:
-    try:
-        return ray.get(one)
-    except ray.exceptions.RayError as error:
-        # Lost more often than it is retried, or no clone to be had.
-        return Done(job.stage, -1, 0.0, str(error).strip().splitlines()[-1], "its worker")
 
 
 class Board:
@@ -218,75 +246,42 @@ class Board:
         self.ended.add(done.stage)
         self.running.pop(done.stage, None)
         self.failed += [done] if done.status else []
-        word = "failed" if done.status else "done"
-        hosts = Counter(self.running.values()).items()
         left = self.jobs - len(self.ended)
-        passed = time.monotonic() - self.started
+        to_go = (time.monotonic() - self.started) / len(self.ended) * left
+        hosts = Counter(self.running.values()).items()
         print(
-            f"{word} {done.stage} on {done.host}, {done.seconds:.0f} s | "
-            f"{len(self.ended)}/{self.jobs}, {len(self.failed)} failed, {left} left, "
-            f"{cli.span(passed / len(self.ended) * left)} to go | running: "
+            f"{'failed' if done.status else 'done'} {done.stage} on {done.host}, "
+            f"{done.seconds:.0f} s | {len(self.ended)}/{self.jobs}, {len(self.failed)} failed, "
+            f"{left} left, {cli.span(to_go)} to go | running: "
             + (", ".join(f"{count} on {host}" for host, count in hosts) or "none"),
             flush=True,
         )
 
 
-def installed():
-    try:
-        import ray
-    except ImportError:
-        raise cli.UserError("Ray is not installed; pip install -r requirements-ray.txt") from None
-    return ray
-
-
-def connect(ray, args: argparse.Namespace) -> None:
-    """Start Ray, or find it at the address. Raises UserError where there is none."""
-    host, _, port = (args.address or "").rpartition(":")
-    try:
-        if port.isdigit():  # Ray itself would try for minutes.
-            host = host.removeprefix("ray://").strip("[]")
-            socket.create_connection((host, int(port)), timeout=10).close()
-        # "local", since it would join what `ray start` has started here.
-        cpus = None if args.address else args.workers * args.threads
-        where = {"address": args.address or "local", "num_cpus": cpus}
-        ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (OSError, RuntimeError, ValueError) as error:
-        name = f"Ray at {args.address}" if args.address else "Ray"
-        raise cli.UserError(f"{name}: {str(error).splitlines()[0]}") from None
-    check_room(ray, args)
-
-
-def check_room(ray, args: argparse.Namespace) -> None:
-    """Raise UserError where no run would ever fit into the Ray of this machine; a cluster may have
-    nodes that start on demand, and is waited for."""
-    least = {"CPU": args.threads, "GPU": args.gpus_per_run}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(kind, 0) >= least[kind] for kind in least) for node in nodes):
-        return
-    what = f"{args.threads} CPUs and {args.gpus_per_run:g} GPUs for a run"
-    if not args.address:
-        raise cli.UserError(f"Ray has no node with {what}; give another --gpus-per-run")
-    print(f"Ray has no node with {what}; waiting for one", flush=True)
-
-
-def reproduce(job: Job, begun) -> Done:
-    """Runs on a worker, which puts (stage, host) in the queue `begun`."""
-    started = time.monotonic()
-    begun.put((job.stage, socket.gethostname()))
+def reproduce(job: Job, begun: Any) -> Done:
+    """Runs on a worker, which puts (stage, host) in `begun`, a queue of Ray's."""
+    started, host = time.monotonic(), socket.gethostname()
+    begun.put((job.stage, host))
     root = clone(job) if job.commit else Path(job.root)
     folder = root / job.folder
     log = folder / LOGS / f"{job.stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     fixed = {"OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(root), "PATH": own_path()}
-    environment = {**os.environ, **fixed}
-    dvc = [sys.executable, "-m", "transfer.cluster.dvc"]
-    command = [*dvc, "--wait-for-lock", "repro", "-s", *["--pull"] * bool(job.commit), job.stage]
-    status = logged(command, folder, log, environment)
+
+    def dvc(*arguments: str) -> int:
+        command = [sys.executable, "-m", "transfer.cluster.dvc", *arguments]
+        with open(log, "a", encoding="utf-8") as file:
+            own = {**os.environ, **fixed}
+            done = subprocess.run(command, cwd=folder, env=own, stdout=file, stderr=file)
+        return done.returncode
+
+    pull = ["--pull"] if job.commit else []
+    status = dvc("--wait-for-lock", "repro", "-s", *pull, job.stage)
     if job.commit and not status:
-        status = logged([*dvc, "push", "--run-cache"], folder, log, environment)
+        status = dvc("push", "--run-cache")
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
-    return Done(job.stage, status, time.monotonic() - started, tail, socket.gethostname())
+    return Done(job.stage, status, time.monotonic() - started, tail, host)
 
 
 def own_path() -> str:
@@ -294,29 +289,17 @@ def own_path() -> str:
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
-def own_folder() -> Path:
-    """Where this worker process keeps its clone for its other runs, in the system's folder for
+def clone(job: Job) -> Path:
+    """This worker process's clone of the commit, kept for its other runs in the system's folder for
     temporary files. Those of processes that are gone are removed."""
     workers = Path(tempfile.gettempdir(), f"study-workers-{os.getuid()}")
     for left in workers.glob("*"):
         if not psutil.pid_exists(int(left.name)):
             shutil.rmtree(left, ignore_errors=True)
-    folder = workers / str(os.getpid())
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
-def clone(job: Job) -> Path:
-    """This worker process's clone of the commit."""
-    folder = own_folder() / job.commit
+    own = workers / str(os.getpid())
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = own / job.commit
     if not folder.is_dir():
         subprocess.run(["git", "clone", "-q", job.root, str(folder)], check=True)
         subprocess.run(["git", "checkout", "-q", job.commit], cwd=folder, check=True)
     return folder
-
-
-def logged(command: list[str], folder: Path, log: Path, environment: dict[str, str]) -> int:
-    """Exit status of a command, its output appended to the log."""
-    with open(log, "a", encoding="utf-8") as file:
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=file)
-    return done.returncode

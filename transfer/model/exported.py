@@ -4,13 +4,14 @@ import logging
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from transfer import files
-from transfer.cli import UserError
+from transfer.cli import UserError, one_line
 from transfer.model import saved
 from transfer.training import augment
 
@@ -60,7 +61,7 @@ def _write(network: nn.Module, card: saved.Card, images: torch.Tensor, path: Pat
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 network,
                 (augment.normalize(images),),
                 input_names=[INPUT],
@@ -73,7 +74,7 @@ def _write(network: nn.Module, card: saved.Card, images: torch.Tensor, path: Pat
         onnx.helper.set_model_props(proto, card.metadata() | SAYS)
         onnx.save(proto, path)
     except Exception as error:  # whatever the exporter makes of a network that it cannot follow
-        why = " ".join(str(error).split())[:200]
+        why = one_line(error)
         raise UserError(f"PyTorch cannot export {card.backbone} to ONNX: {why}") from None
 
 

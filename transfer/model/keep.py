@@ -16,10 +16,10 @@ from transfer.evidence.compare import run_of
 from transfer.images import packed
 from transfer.model import exported, saved
 from transfer.runs import PREDICTIONS, Run, known
-from transfer.training import engine, features, models, predictions
-from transfer.training import run as training
+from transfer.training import models, predictions
 from transfer.training.progress import watched
 from transfer.training.record import Epoch, Record
+from transfer.training.run import Job, fit, job, record, weights
 
 CLOSE = 1e-3
 """Confidences this near are the same: twice the steps of the float16 that they are kept in."""
@@ -29,15 +29,17 @@ EXPORTED = 64
 
 def main() -> None:
     given = parse()
-    settings = params.load()
-    run = choose(settings.grid, given.dataset, given.run)
-    output = Path(given.output or f"models/{run.dataset}.safetensors")
+    study = params.load()
+    run = choose(study.grid, given.dataset, given.run)
+    output = given.output or Path(f"models/{run.dataset}.safetensors")
     check_files(output, given.onnx)
-    data = load(run, settings.pack)
-    keep(run, settings, data, output)
+    if given.onnx:
+        exported.check_installed()
+    ours = load(run, study)
+    keep(ours, study, output)
     if given.onnx:
         card, model = saved.load(output)
-        exported.export(model, card, test_images(data)[:EXPORTED], given.onnx)
+        exported.export(model, card, test_images(ours.data)[:EXPORTED], given.onnx)
         print(f"{given.onnx}: the same to {exported.TOLERANCE:g}, {size(given.onnx)}")
 
 
@@ -47,9 +49,9 @@ def parse() -> argparse.Namespace:
     help = "the run to take, as in metrics/runs (default: the one recommended)"
     parser.add_argument("--run", metavar="NAME", help=help)
     help = "the file to write (default: models/DATASET.safetensors)"
-    parser.add_argument("--output", metavar="FILE", help=help)
+    parser.add_argument("--output", metavar="FILE", type=Path, help=help)
     help = "write the whole network to this ONNX file too: normalised images to probabilities"
-    parser.add_argument("--onnx", metavar="FILE", help=help)
+    parser.add_argument("--onnx", metavar="FILE", type=Path, help=help)
     return parser.parse_args()
 
 
@@ -67,43 +69,39 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
         ) from None
 
 
-def check_files(output: Path, onnx: str | None) -> None:
+def check_files(*given: Path | None) -> None:
     """Raise UserError for what could not be written, before anything is trained."""
-    for path in filter(None, (output, onnx)):
-        if Path(path).is_dir():
+    for path in given:
+        if path and path.is_dir():
             raise cli.UserError(f"{path}: a folder; give the name of a file")
-    if onnx:
-        exported.check_installed()
 
 
-def load(run: Run, pack: params.Pack) -> packed.Packed:
-    """The run's images. Raises UserError if they are not those that it was trained on."""
-    data = training.images(run)
-    if Record.of(run).data != data.sha256 or data.size != pack.size:
+def load(run: Run, study: params.Params) -> Job:
+    """Raises UserError if the run's images are not those that it was trained on."""
+    ours = job(run, study)
+    if Record.of(run).data != ours.data.sha256 or ours.data.size != study.pack.size:
         raise cli.UserError(
             f"{run.name}: trained on other images than data/packed/{run.dataset} and params.yaml "
             "have; `dvc repro` first"
         )
-    return data
+    return ours
 
 
-def keep(run: Run, settings: params.Params, data: packed.Packed, output: Path) -> None:
+def keep(ours: Job, study: params.Params, output: Path) -> None:
     """Train, compare with the run's own predictions, and write the model."""
-    trained_by = settings.trained_by(run.recipe)
-    device = training.check(trained_by, data)
-    protocol = engine.Protocol(lr=run.lr, seed=run.seed, **trained_by.protocol)
+    run = ours.run
     before = predictions.load(run.written(PREDICTIONS))
-    if len(before["test"].predicted) != protocol.epochs:
+    if len(before["test"].predicted) != ours.protocol.epochs:
         raise cli.UserError(
             f"{run.name}: trained with another train.epochs than params.yaml's; `dvc repro` first"
         )
     chosen = predictions.chosen_epoch(before)
-    model, curve = trained(run, data, protocol, device, chosen + 1)
-    record = training.record(run, curve, chosen, data, device)
-    found = saved.probabilities(model, test_images(data))
-    compare(run, before["test"], chosen, found, record)
+    model, curve = trained(ours, chosen + 1)
+    now = record(ours, curve, chosen)
+    found = saved.probabilities(model, test_images(ours.data))
+    compare(run, before["test"], chosen, found, now)
     state, needed = stored(run, model)
-    card = describe(run, settings, data, record, found, needed)
+    card = describe(ours, study, now, found, needed)
     saved.save(output, card, state)
     print(
         f"{output}: {run.name}, epoch {chosen}, accuracy {card.accuracy:.4f} "
@@ -112,25 +110,17 @@ def keep(run: Run, settings: params.Params, data: packed.Packed, output: Path) -
     )
 
 
-def trained(
-    run: Run, data: packed.Packed, protocol: engine.Protocol, device: torch.device, epochs: int
-) -> tuple[nn.Module, list[Epoch]]:
+def trained(ours: Job, epochs: int) -> tuple[nn.Module, list[Epoch]]:
     """The network as it stood after so many epochs, in eval(), and its curve.
 
     A kept backbone pass (run.fit) would be faster and leave the batch-norm statistics out.
     """
-    model = protocol.build(run.backbone, len(data.classes), training.weights(run))
+    model = ours.build()
     name, head = models.head_name(model), models.head(model)
-    if run.freezing == "frozen":
-        passes = features.compute(model, data, protocol, device)
-        outcomes = engine.probe(head.to(device), passes, data, protocol)
-    else:
-        outcomes = engine.finetune(model, data, protocol, device, freezing=run.freezing)
-    images = len(data.train) + len(data.validation) + len(data.test)
-    # Both change the network only when asked for another epoch.
-    seen = watched(run.name, epochs, images, islice(outcomes, epochs))
-    if run.freezing == "frozen":
-        model.set_submodule(name, head)
+    # The network changes only when another epoch is asked for.
+    outcomes = islice(fit(ours, model), epochs)
+    seen = watched(ours.run.name, epochs, ours.images, outcomes)
+    model.set_submodule(name, head)  # which a frozen run takes off
     return model.eval(), [outcome.epoch for outcome in seen]
 
 
@@ -140,74 +130,67 @@ def test_images(data: packed.Packed) -> torch.Tensor:
 
 
 def compare(
-    run: Run, before: predictions.Predictions, chosen: int, found: np.ndarray, record: Record
+    run: Run, before: predictions.Predictions, chosen: int, found: np.ndarray, now: Record
 ) -> None:
     """Warn of test images that the run predicted otherwise (found: float32 [m, classes])."""
     classes = before.predicted[chosen] != found.argmax(1)
     apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > CLOSE
     if not (differ := int((classes | apart).sum())):
         return
-    made = (Record.of(run), record)
-    on = [f"{one.device} with torch {one.versions['torch']}" for one in made]
+    then, here = (f"{r.device} with torch {r.versions['torch']}" for r in (Record.of(run), now))
     print(
         f"warning: {differ} of {len(found)} test images are predicted otherwise than by the run, "
-        f"{int(classes.sum())} of them as another class; that was trained on {on[0]}, this on "
-        f"{on[1]} (rounding depends on the number of threads too); the accuracy is this model's",
+        f"{int(classes.sum())} of them as another class; that was trained on {then}, this on "
+        f"{here} (rounding depends on the number of threads too); the accuracy is this model's",
         file=sys.stderr,
     )
 
 
-def stored(run: Run, model: nn.Module) -> tuple[saved.State, bool]:
+def stored(run: Run, model: nn.Module) -> tuple[models.State, bool]:
     """The tensors to keep, on the CPU, and whether they are less than the whole network."""
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     if run.freezing in ("finetuned", "lpft"):
         return state, False
-    kept = saved.differing(state, models.load_checkpoint(training.weights(run)))
+    kept = saved.differing(state, models.load_checkpoint(weights(run)))
     return kept, len(kept) < len(state)
 
 
 def describe(
-    run: Run,
-    settings: params.Params,
-    data: packed.Packed,
-    record: Record,
-    found: np.ndarray,
-    needed: bool,
+    ours: Job, study: params.Params, now: Record, found: np.ndarray, needed: bool
 ) -> saved.Card:
-    trained_by, start = settings.trained_by(run.recipe), training.weights(run)
+    """`found`: the test images' probabilities; `needed`: whether the starting checkpoint is."""
+    run, data, start = ours.run, ours.data, weights(ours.run)
     accuracy = float((found.argmax(1) == data.test.label).mean())
     low, high = stats.wilson(accuracy, len(found))
     return saved.Card(
         backbone=run.backbone,
         labels=data.classes,
-        resize=settings.pack.resize,
-        size=settings.pack.size,
-        activation=trained_by.activation,
-        pooling=trained_by.pooling,
+        resize=study.pack.resize,
+        size=study.pack.size,
+        activation=ours.protocol.activation,
+        pooling=ours.protocol.pooling,
         run=run.name,
         seed=run.seed,
-        epoch=record.chosen.epoch,
+        epoch=now.chosen.epoch,
         accuracy=accuracy,
         low=low,
         high=high,
         n=len(found),
         start=start.as_posix(),
         start_sha256=files.sha256(start),
-        start_source=public_source(run, settings),
+        start_source=public_source(run, study),
         start_needed=needed,
         data_sha256=data.sha256,
-        versions=record.versions,
-        device=record.device,
+        versions=now.versions,
+        device=now.device,
         commit=commit(),
     )
 
 
-def public_source(run: Run, settings: params.Params) -> str:
+def public_source(run: Run, study: params.Params) -> str:
     """Where all find the starting checkpoint; a local path would say nothing elsewhere."""
-    if run.start == "scratch" or not settings.weights:
-        return ""
-    weights = settings.weights[run.backbone]
-    return f"torchvision's {weights.source}" if weights.published else ""
+    found = study.weights.get(run.backbone) if run.start == "pretrained" else None
+    return f"torchvision's {found.source}" if found and found.published else ""
 
 
 def commit() -> str:
@@ -219,5 +202,5 @@ def commit() -> str:
         return ""
 
 
-def size(path: str | Path) -> str:
-    return f"{Path(path).stat().st_size / 1e6:.2f} MB"
+def size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.2f} MB"

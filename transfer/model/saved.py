@@ -16,13 +16,12 @@ from safetensors.torch import save as serialized
 from torch import nn
 
 from transfer import files
-from transfer.cli import UserError
+from transfer.cli import UserError, one_line
 from transfer.params import Backbone, Component, Named
 from transfer.training import augment, components, models
 from transfer.training.feed import CHUNK
 
 FORMAT = "1"
-State = dict[str, torch.Tensor]
 
 
 class Card(BaseModel):
@@ -94,33 +93,21 @@ def parse(metadata: dict[str, str]) -> Card:
     return card
 
 
-def differing(state: State, start: State) -> State:
+def differing(state: models.State, start: models.State) -> models.State:
     """The tensors that the checkpoint lacks, or gives otherwise once it is loaded, if by one bit: a
     checkpoint may hold halves."""
-    return {name: value for name, value in state.items() if not _same(value, start.get(name))}
+    return {
+        name: value
+        for name, value in state.items()
+        if name not in start or not torch.equal(value, start[name].to(value.dtype))
+    }
 
 
-def _same(value: torch.Tensor, other: torch.Tensor | None) -> bool:
-    return other is not None and torch.equal(value, other.to(value.dtype))
-
-
-def save(path: str | Path, card: Card, state: State) -> None:
+def save(path: str | Path, card: Card, state: models.State) -> None:
     tensors = {name: value.contiguous() for name, value in state.items()}
     with files.replacing(path) as part:
         # safetensors' own writing makes a file private, and its errors say less than the system's.
-        part.write_bytes(_ordered(serialized(tensors, card.metadata())))
-
-
-def _ordered(content: bytes) -> bytes:
-    """With the metadata by name, so that equal models are equal files. The format: the header's
-    length, the header in JSON, padded with spaces, the tensors
-    (https://huggingface.co/docs/safetensors)."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[end:]
+        part.write_bytes(serialized(tensors, card.metadata()))
 
 
 def load(path: str | Path, weights: str | Path | None = None) -> tuple[Card, nn.Module]:
@@ -136,10 +123,10 @@ def load(path: str | Path, weights: str | Path | None = None) -> tuple[Card, nn.
     try:
         return card, _network(card, state)
     except (RuntimeError, ValueError, KeyError, UserError) as error:
-        raise UserError(f"{path}: not a whole model: {_line(error)}") from None
+        raise UserError(f"{path}: not a whole model: {one_line(error)}") from None
 
 
-def _read(path: Path) -> tuple[Card, State]:
+def _read(path: Path) -> tuple[Card, models.State]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; `python -m transfer keep` makes one")
     try:
@@ -150,11 +137,11 @@ def _read(path: Path) -> tuple[Card, State]:
         first = error.errors(include_url=False)[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (SafetensorError, ValueError) as error:
-        why = _line(error)
+        why = one_line(error)
     raise UserError(f"{path}: not a model made by `python -m transfer keep`: {why}")
 
 
-def _network(card: Card, state: State) -> nn.Module:
+def _network(card: Card, state: models.State) -> nn.Module:
     models.check_backbones([card.backbone])
     # Not by models.shape(), which takes two seconds more.
     model = models.architecture(card.backbone)(num_classes=len(card.labels))
@@ -186,7 +173,3 @@ def probabilities(model: nn.Module, images: torch.Tensor) -> np.ndarray:
     with torch.inference_mode():
         outputs = [model(augment.normalize(some.to(device))) for some in images.split(CHUNK)]
         return torch.cat(outputs).float().softmax(1).cpu().numpy()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

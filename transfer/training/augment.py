@@ -6,6 +6,7 @@ transforms on PIL images: https://pytorch.org/vision/stable/transforms.html
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,22 +42,22 @@ def random_crops(
     """Crops and flips of images of these sizes, in pixels. Without RandomResizedCrop the crop is
     the test images', without RandomHorizontalFlip none is mirrored."""
     options = {component.name: component.options for component in augmentation}
-    n = len(height)
     if CROP in options:
-        crop = resized_crops(height, width, rng, **options[CROP])
+        boxes = resized_crops(height, width, rng, **options[CROP])
     else:
-        crop = center_crops(height, width)
+        boxes = center_crops(height, width)
     share = options[FLIP].get("p", 0.5) if FLIP in options else 0
-    return Crops(*crop, rng.random(n) < share, rng.integers(2**31, size=n))
+    n = len(height)
+    return Crops(*boxes, rng.random(n) < share, rng.integers(2**31, size=n))
 
 
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Top, left, height, width of n crops, int64 [n] each."""
 
 
-def center_crops(height: np.ndarray, width: np.ndarray, share: float = 224 / 256) -> Boxes:
-    """Squares of that share of the short side, in the middle: the report's test images."""
-    side = np.maximum(1, np.rint(np.minimum(height, width) * share).astype(np.int64))
+def center_crops(height: np.ndarray, width: np.ndarray) -> Boxes:
+    """Squares in the middle of 224/256 of the short side, as the report's test images are."""
+    side = np.maximum(1, np.rint(np.minimum(height, width) * (224 / 256)).astype(np.int64))
     return (height - side) // 2, (width - side) // 2, side, side
 
 
@@ -64,8 +65,8 @@ def resized_crops(
     height: np.ndarray,
     width: np.ndarray,
     rng: np.random.Generator,
-    scale: Sequence[float] = (0.08, 1.0),
-    ratio: Sequence[float] = (3 / 4, 4 / 3),
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Boxes:
     """torchvision's RandomResizedCrop.get_params for all images at once.
 
@@ -75,7 +76,8 @@ def resized_crops(
     n, tries = len(height), 10
     rows, columns = height[:, None], width[:, None]
     area = rows * columns * rng.uniform(*scale, (n, tries))
-    aspect = np.exp(rng.uniform(*np.log(ratio), (n, tries)))
+    low, high = np.log(ratio)
+    aspect = np.exp(rng.uniform(low, high, (n, tries)))
     w = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     h = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     fits = (w > 0) & (w <= columns) & (h > 0) & (h <= rows)
@@ -126,7 +128,7 @@ def crop_chunk(
 
 
 def transformed(
-    images: torch.Tensor, seeds: np.ndarray, transforms: Sequence[Callable]
+    images: torch.Tensor, seeds: np.ndarray, transforms: Sequence[Callable[..., Any]]
 ) -> torch.Tensor:
     """uint8 [n, h, w, 3], each image through all transforms (of uint8 [3, h, w]) in order, drawing
     from its own seed, whatever else is in the batch."""
@@ -149,7 +151,7 @@ def _cut(data: Packed, crops: Crops, i: int) -> torch.Tensor:
     return image[top : top + crops.height[i], left : left + crops.width[i]]
 
 
-def _triangles(lengths: np.ndarray, longest: int, size: int, device) -> torch.Tensor:
+def _triangles(lengths: np.ndarray, longest: int, size: int, device: torch.device) -> torch.Tensor:
     """[n, size, longest]: what each of `size` output pixels takes of each of `lengths` inputs, by
     the triangle filter that Pillow and torch resize with, widened when it shrinks."""
     length = torch.from_numpy(lengths).to(device)[:, None, None].float()

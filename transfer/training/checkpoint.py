@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,13 @@ class Checkpoint:
         print(f"{self.path} {why}; starting anew", file=sys.stderr, flush=True)
         return None
 
-    def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Write what `state` gives (tensors, numbers, strings, lists and dicts of these)."""
+    def save(self, state: dict[str, Any]) -> None:
+        """Write it (tensors, numbers, strings, and lists, tuples and dicts of these), unless the
+        last time is too near."""
         if time.monotonic() - self.saved < self.every:
             return
         with files.replacing(self.path) as part:
-            torch.save({"key": self.key, "state": state()}, part)
+            torch.save({"key": self.key, "state": state}, part)
         self.saved = time.monotonic()
 
     def remove(self) -> None:

@@ -3,14 +3,16 @@ names in torch and torchvision (report, section 4)."""
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
+from math import inf
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from transfer.cli import one_line
 from transfer.params import Component, Train
 from transfer.training import models
 from transfer.training.step import Adam, Loss, Optimizer, Torch
@@ -91,7 +93,7 @@ def loss(component: Component) -> Loss:
     return lambda outputs, labels: module(outputs, one_hot(labels, outputs.shape[1]).float())
 
 
-def optimizer(component: Component, parameters: list[nn.Parameter], lr: float) -> Optimizer:
+def optimizer(component: Component, parameters: Iterable[torch.Tensor], lr: float) -> Optimizer:
     """Raises ValueError for a name that is no optimiser in torch.optim that steps on gradients
     alone, and for options that it does not take."""
     if component == Component("Adam"):
@@ -140,14 +142,11 @@ def _steps(lr: float, epochs: int, step_size: int, gamma: float = 0.1) -> Iterat
 def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
     """The augmentations besides crop and flip. Raises ValueError for a name that is no transform
     of an image in torchvision.transforms.v2, and for options that it does not take."""
+    found = []
     for component in components:
         if component.name in GEOMETRY:
             _check_geometry(component)
-    rest = [component for component in components if component.name not in GEOMETRY]
-    if not rest:
-        return []
-    found = []
-    for component in rest:
+            continue
         made = _made(import_module("torchvision.transforms.v2"), component)
         image = _called(component, made, torch.zeros((3, 8, 8), dtype=torch.uint8))
         if not torch.is_tensor(image) or (image.shape, image.dtype) != ((3, 8, 8), torch.uint8):
@@ -157,22 +156,16 @@ def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
 
 
 def _check_geometry(component: Component) -> None:
-    ranges = ("p",) if component.name == FLIP else ("scale", "ratio")
+    largest = {"p": 1.0} if component.name == FLIP else {"scale": 1.0, "ratio": inf}
     for name, value in component.options.items():
-        if name not in ranges:
-            raise ValueError(f"{component.name}: {name} is no option here, only {ranges}")
-        low, high = _pair(component, (value, value) if name == "p" else value)
-        top = float("inf") if name == "ratio" else 1
-        if not (0 <= low <= high <= top) or (name != "p" and low == 0):
+        if name not in largest:
+            raise ValueError(f"{component.name}: {name} is no option here, only {(*largest,)}")
+        try:
+            low, high = map(float, (value, value) if name == "p" else value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{component.name}: {value!r} is no pair of numbers") from None
+        if not 0 <= low <= high <= largest[name] or (name != "p" and low == 0):
             raise ValueError(f"{component.name}: {name} {value} is out of range")
-
-
-def _pair(component: Component, value: Any) -> tuple[float, float]:
-    try:
-        low, high = map(float, value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{component.name}: {value!r} is no pair of numbers") from None
-    return low, high
 
 
 def _made(module: Any, component: Component, *arguments: Any, **named: Any) -> Any:
@@ -182,11 +175,13 @@ def _made(module: Any, component: Component, *arguments: Any, **named: Any) -> A
     return _called(component, found, *arguments, **named, **component.options)
 
 
-def _called(component: Component, function: Callable, *arguments: Any, **named: Any) -> Any:
+def _called(
+    component: Component, function: Callable[..., Any], *arguments: Any, **named: Any
+) -> Any:
     try:
         return function(*arguments, **named)
     except Exception as error:  # whatever the class makes of options that do not fit it
-        raise ValueError(f"{component.name}: {' '.join(str(error).split())[:150]}") from None
+        raise ValueError(f"{component.name}: {one_line(error)}") from None
 
 
 def _keeps_shape(module: nn.Module) -> bool:

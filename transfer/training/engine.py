@@ -1,10 +1,10 @@
 """Training by the report's protocol (section 3.3), or by a recipe that changes it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,11 @@ from transfer.training import augment, components, models
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.feed import Feed
 from transfer.training.record import Epoch
-from transfer.training.step import Adam, Forward, Loss, Optimizer, Recorded, Step, Totals
+from transfer.training.step import Adam, Forward, Loss, Recorded, Step, Totals
+
+Features = tuple[torch.Tensor, torch.Tensor]
+"""An epoch's backbone outputs, float32: [n, d] of the training images, in the order of its batches,
+and [v + m, d] of the validation and test images."""
 
 
 class Outcome(NamedTuple):
@@ -64,9 +68,9 @@ class Protocol:
         return model
 
     def backbone_only(self) -> "Protocol":
-        """The same for whatever a frozen backbone never sees."""
-        report = {f.name: f.default for f in fields(self) if f.name in ("optimizer", "loss")}
-        return replace(self, lr=0, schedule=Component(""), probe_epochs=1, **report)
+        """The same for all protocols that differ in what a frozen backbone never sees."""
+        unseen = Component("")
+        return replace(self, lr=0.0, schedule=unseen, optimizer=unseen, loss=unseen, probe_epochs=1)
 
     def begin(self, epoch: int) -> None:
         """Seed what a network itself draws (dropout, stochastic depth), by (seed, epoch) alone."""
@@ -95,9 +99,6 @@ class Protocol:
         return torch.channels_last if channels_last else torch.contiguous_format
 
 
-Features = tuple[torch.Tensor, torch.Tensor]
-
-
 def pick_device(name: str) -> torch.device:
     """'auto' is the GPU where there is one. Raises ValueError when 'cuda' is asked for in vain."""
     available = torch.cuda.is_available()
@@ -121,33 +122,40 @@ def finetune(
     An epoch's order and crops come from its number and the seed alone, so the model's state and the
     optimiser's are all there is to save.
     """
-    model.to(device, memory_format=protocol.layout)
-    feed, forward = protocol.feed(data, device), protocol.forward(model)
-    totals, rates, loss = Totals(device), protocol.rates(), components.loss(protocol.loss)
+    model.to(device).to(memory_format=protocol.layout)
+    feed, forward, rates = protocol.feed(data, device), protocol.forward(model), protocol.rates()
     found = checkpoint.load(device) if checkpoint else None
-    outcomes = _outcomes(found) if found else []
-    trained, step = None, None
+    outcomes = (
+        [Outcome(Epoch(**row), outputs) for row, outputs in found["outcomes"]] if found else []
+    )
     if found:
-        trained = phase(freezing, protocol.probe_epochs, len(outcomes) - 1)
-        step = _step(model, trained, forward, loss, totals, protocol, device)
         model.load_state_dict(found["model"])
-        step.optimizer.load_state_dict(found["optimizer"])
     yield from list(outcomes)
-    for epoch in range(len(outcomes), protocol.epochs):
-        if trained != (trained := phase(freezing, protocol.probe_epochs, epoch)):
-            step = _step(model, trained, forward, loss, totals, protocol, device)
-        models.train_mode(model, protocol.frozen_batchnorm == "train")
-        step.optimizer.set_rate(rates[epoch])
-        protocol.begin(epoch)
-        for images, labels in feed.train(*protocol.plan(data, epoch)):
-            step(images, labels)
-        model.eval()
-        with torch.inference_mode():
-            outputs = torch.cat([forward(images) for images in feed.prepared()])
-        outcomes.append(_outcome(epoch, rates[epoch], totals, loss, outputs, data))
-        if checkpoint:
-            checkpoint.save(partial(_progress, outcomes, model, step.optimizer))
-        yield outcomes[-1]
+    left = range(len(outcomes), protocol.epochs)
+    for trained, epochs in groupby(left, lambda e: phase(freezing, protocol.probe_epochs, e)):
+        step = _step(model, trained, protocol, device)
+        if found and found["trained"] == trained:
+            step.optimizer.load_state_dict(found["optimizer"])
+        for epoch in epochs:
+            models.train_mode(model, protocol.frozen_batchnorm == "train")
+            step.optimizer.set_rate(rates[epoch])
+            protocol.begin(epoch)
+            for images, labels in feed.train(*protocol.plan(data, epoch)):
+                step(images, labels)
+            model.eval()
+            with torch.inference_mode():
+                outputs = torch.cat([forward(images) for images in feed.prepared()])
+            outcomes.append(_outcome(epoch, rates[epoch], step, outputs, data))
+            if checkpoint:
+                checkpoint.save(
+                    {
+                        "outcomes": [(asdict(row), outputs) for row, outputs in outcomes],
+                        "model": model.state_dict(),
+                        "trained": trained,
+                        "optimizer": step.optimizer.state_dict(),
+                    }
+                )
+            yield outcomes[-1]
 
 
 def phase(freezing: str, probe_epochs: int, epoch: int) -> str:
@@ -157,38 +165,14 @@ def phase(freezing: str, probe_epochs: int, epoch: int) -> str:
     return freezing
 
 
-def _step(
-    model: nn.Module,
-    what: str,
-    forward: Forward,
-    loss: Loss,
-    totals: Totals,
-    protocol: Protocol,
-    device: torch.device,
-) -> Step | Recorded:
-    models.freeze(model, what)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = components.optimizer(protocol.optimizer, trained, protocol.lr)
-    step = Step(forward, loss, optimizer, totals)
+def _step(model: nn.Module, trained: str, protocol: Protocol, device: torch.device) -> Step:
+    models.freeze(model, trained)
+    parameters = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    optimizer = components.optimizer(protocol.optimizer, parameters, protocol.lr)
+    forward, loss = protocol.forward(model), components.loss(protocol.loss)
     if protocol.cuda_graph and device.type == "cuda" and isinstance(optimizer, Adam):
-        return Recorded(step, model.buffers())
-    return step
-
-
-def _progress(outcomes: list[Outcome], model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    return {
-        "rows": [asdict(outcome.epoch) for outcome in outcomes],
-        "outputs": [outcome.outputs for outcome in outcomes],
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-
-
-def _outcomes(found: dict[str, Any]) -> list[Outcome]:
-    return [
-        Outcome(Epoch(**row), outputs)
-        for row, outputs in zip(found["rows"], found["outputs"], strict=True)
-    ]
+        return Recorded(forward, loss, optimizer, Totals(device), list(model.buffers()))
+    return Step(forward, loss, optimizer, Totals(device))
 
 
 def probe(
@@ -196,14 +180,12 @@ def probe(
 ) -> Iterator[Outcome]:
     """Train a head alone on each epoch's backbone features.
 
-    The features of an epoch are those of the training images in the order of its batches,
-    [n, d], and of the validation and test images, [v + m, d]: a frozen backbone's output, its
-    batch-norm statistics included, does not depend on the head, so this is the frozen run itself.
+    A frozen backbone's output, its batch-norm statistics included, does not depend on the head, so
+    this is the frozen run itself.
     """
-    device = next(head.parameters()).device
-    totals, rates, loss = Totals(device), protocol.rates(), components.loss(protocol.loss)
-    optimizer = components.optimizer(protocol.optimizer, list(head.parameters()), protocol.lr)
-    step = Step(head, loss, optimizer, totals)
+    device, rates = next(head.parameters()).device, protocol.rates()
+    optimizer = components.optimizer(protocol.optimizer, head.parameters(), protocol.lr)
+    step = Step(head, components.loss(protocol.loss), optimizer, Totals(device))
     for epoch, (train_features, prepared_features) in enumerate(epochs):
         optimizer.set_rate(rates[epoch])
         order = np.concatenate(protocol.plan(data, epoch)[0])
@@ -213,19 +195,18 @@ def probe(
             step(*batch)
         with torch.inference_mode():
             outputs = head(prepared_features)
-        yield _outcome(epoch, rates[epoch], totals, loss, outputs, data)
+        yield _outcome(epoch, rates[epoch], step, outputs, data)
 
 
-def _outcome(
-    epoch: int, lr: float, totals: Totals, loss: Loss, outputs: torch.Tensor, data: Packed
-) -> Outcome:
+def _outcome(epoch: int, lr: float, step: Step, outputs: torch.Tensor, data: Packed) -> Outcome:
+    """`outputs`: of the validation and test images, [v + m, classes]."""
     validation, test = outputs.split([len(data.validation), len(data.test)])
     row = Epoch(
         epoch,
         lr,
-        *totals.take(len(data.train)),
-        *_means(validation, data.validation.label, loss),
-        *_means(test, data.test.label, loss),
+        *step.totals.take(len(data.train)),
+        *_means(validation, data.validation.label, step.loss),
+        *_means(test, data.test.label, step.loss),
     )
     return Outcome(row, {"validation": validation, "test": test})
 

@@ -3,8 +3,9 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ import torch
 from transfer.images.packed import Packed
 from transfer.training import augment
 
+T = TypeVar("T")
+U = TypeVar("U")
 CHUNK = 64  # images that go through a network at once where batches do not matter
 
 
@@ -19,10 +22,10 @@ class Feed:
     """Batches of a data set on a device.
 
     `layout` is the memory format of the batches, `transforms` further augmentations of the training
-    images (see augment.transformed). A GPU holds all pixels and cuts the crops
-    itself where half its free memory takes them; otherwise threads on the host prepare some
-    batches ahead. A CPU prepares each batch when it is asked for: threads beside those of the
-    convolutions would only stall them.
+    images (see augment.transformed). A GPU holds all pixels and cuts the crops itself where half
+    its free memory takes them; otherwise threads on the host prepare some batches ahead. A CPU
+    prepares each batch when it is asked for: threads beside those of the convolutions would only
+    stall them.
     """
 
     def __init__(
@@ -30,13 +33,14 @@ class Feed:
         data: Packed,
         device: torch.device,
         layout: torch.memory_format,
-        transforms: Sequence[Callable] = (),
+        transforms: Sequence[Callable[..., Any]] = (),
     ) -> None:
         self.device, self.layout, self.transforms = device, layout, transforms
-        self.resident = device.type == "cuda" and fits(data.pixels.nbytes, device)
+        gpu = device.type == "cuda"
+        self.resident = gpu and data.pixels.nbytes <= torch.cuda.mem_get_info(device)[0] // 2
         self.data = replace(data, pixels=data.pixels.to(device)) if self.resident else data
-        ahead = device.type == "cuda" and not transforms  # these draw from torch's one generator
-        self.threads = min(8, os.cpu_count() or 1) if ahead else 0
+        # Transforms draw from PyTorch's one generator.
+        self.threads = min(8, os.cpu_count() or 1) if gpu and not transforms else 0
 
     def train(
         self, batches: list[np.ndarray], crops: augment.Crops, group: int = 1
@@ -51,43 +55,41 @@ class Feed:
     def prepared(self) -> Iterator[torch.Tensor]:
         """The validation images and then the test images, in order, in large batches."""
         for images in self.data.prepared_images().split(CHUNK):
-            yield self._prepared(images.to(self.device))
+            yield self._normalized(images.to(self.device))
 
     def _resident(self, groups: list[np.ndarray], crops: augment.Crops) -> Iterator[torch.Tensor]:
         # Launching a kernel takes longer than cropping four images, so many are cropped at once.
         at_once = max(1, CHUNK // len(groups[0]))
         for start in range(0, len(groups), at_once):
             some = groups[start : start + at_once]
-            chosen = np.concatenate(some)
-            cut = augment.crop_chunk(self.data, chosen, crops)
-            cut = augment.transformed(cut, crops.seed[chosen], self.transforms)
-            yield from self._prepared(cut).split([len(group) for group in some])
+            images = self._cut(augment.crop_chunk, np.concatenate(some), crops)
+            yield from images.split([len(group) for group in some])
 
     def _host(self, groups: list[np.ndarray], crops: augment.Crops) -> Iterator[torch.Tensor]:
         def prepared(chosen: np.ndarray) -> torch.Tensor:
-            cut = augment.crop_batch(self.data, chosen, crops)
-            cut = augment.transformed(cut, crops.seed[chosen], self.transforms)
-            images = self._prepared(cut)
+            images = self._cut(augment.crop_batch, chosen, crops)
             return images.pin_memory() if self.device.type == "cuda" else images
 
         for images in ahead(prepared, groups, self.threads):
             yield images.to(self.device, non_blocking=True)
 
-    def _prepared(self, images: torch.Tensor) -> torch.Tensor:
+    def _cut(
+        self, cut: Callable[..., torch.Tensor], chosen: np.ndarray, crops: augment.Crops
+    ) -> torch.Tensor:
+        images = cut(self.data, chosen, crops)
+        return self._normalized(augment.transformed(images, crops.seed[chosen], self.transforms))
+
+    def _normalized(self, images: torch.Tensor) -> torch.Tensor:
         return augment.normalize(images).contiguous(memory_format=self.layout)
 
 
-def fits(size: int, device: torch.device) -> bool:
-    return size <= torch.cuda.mem_get_info(device)[0] // 2
-
-
-def ahead(function: Callable, inputs: Iterable, threads: int) -> Iterator:
+def ahead(function: Callable[[T], U], inputs: Iterable[T], threads: int) -> Iterator[U]:
     """map(function, inputs), computed by `threads` threads a few inputs ahead; by none with 0."""
     if not threads:
         yield from map(function, inputs)
         return
     with ThreadPoolExecutor(threads) as pool:
-        waiting = deque()
+        waiting: deque[Future[U]] = deque()
         for value in inputs:
             waiting.append(pool.submit(function, value))
             if len(waiting) > 2 * threads:

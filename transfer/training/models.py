@@ -17,8 +17,11 @@ import torch
 from torch import nn
 
 from transfer import files
-from transfer.cli import UserError
+from transfer.cli import UserError, one_line
 
+State = dict[str, torch.Tensor]
+"""A network's parameters and buffers by name."""
+COUNTER = "num_batches_tracked"
 LEGACY = (
     (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2"),
     (r"(encoder_layer_\d+\.mlp\.)linear_1\.", r"\g<1>0."),
@@ -82,7 +85,7 @@ def source(backbone: str, checkpoint: str | Path) -> nn.Module:
     return model
 
 
-def load_checkpoint(path: str | Path, source: str | Path = "") -> dict[str, torch.Tensor]:
+def load_checkpoint(path: str | Path, source: str | Path = "") -> State:
     """Read a state_dict; a file that holds more than tensors is refused, never run.
 
     Names are those of torchvision's networks now; auxiliary classifiers are left out. `source`
@@ -102,7 +105,7 @@ def load_checkpoint(path: str | Path, source: str | Path = "") -> dict[str, torc
     except OSError:
         raise
     except Exception as error:  # what a damaged file raises depends on where the damage is
-        raise UserError(f"{source}: not a whole checkpoint: {_line(error)}") from None
+        raise UserError(f"{source}: not a whole checkpoint: {one_line(error)}") from None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
     ):
@@ -116,11 +119,13 @@ def _named_now(name: str) -> str:
     return name
 
 
-def load_state(model: nn.Module, state: dict[str, torch.Tensor], **options: bool) -> Any:
-    """load_state_dict of names as they are now: MNASNet asks for its version."""
-    state = OrderedDict(state)
-    state._metadata = model.state_dict()._metadata
-    return model.load_state_dict(state, **options)
+def load_state(model: nn.Module, state: State, **options: bool) -> tuple[list[str], list[str]]:
+    """load_state_dict of names as they are now; returns the missing and the unexpected ones."""
+    # MNASNet asks for the version of its names, of which PyTorch's types say nothing.
+    own: Any = model.state_dict()
+    named: Any = OrderedDict(state)
+    named._metadata = own._metadata
+    return model.load_state_dict(named, **options)
 
 
 def save_empty(path: str | Path) -> None:
@@ -129,7 +134,7 @@ def save_empty(path: str | Path) -> None:
         torch.save({}, part)
 
 
-def check_fits(state: dict[str, torch.Tensor], backbone: str, source: str | Path) -> None:
+def check_fits(state: State, backbone: str, source: str | Path) -> None:
     """Raise UserError unless `state` is that backbone's, apart from the head."""
     _fill(shape(backbone), state, backbone, source, new_head=True)
 
@@ -140,7 +145,7 @@ def head_name(model: nn.Module) -> str:
 
 
 def head(model: nn.Module) -> nn.Linear:
-    return model.get_submodule(head_name(model))
+    return [part for part in model.modules() if isinstance(part, nn.Linear)][-1]
 
 
 def take_head(model: nn.Module) -> None:
@@ -232,7 +237,7 @@ def check_size(backbone: str, size: int) -> None:
     try:
         shape(backbone).eval()(torch.empty((2, 3, size, size), device="meta"))
     except (AssertionError, RuntimeError) as error:
-        raise ValueError(_line(error)) from None
+        raise ValueError(one_line(error)) from None
 
 
 def architecture(backbone: str) -> Callable[..., nn.Module]:
@@ -259,7 +264,8 @@ def _resnet() -> ModuleType:
 
 def _import_alone(package: str, inner: str, module: str) -> ModuleType:
     """Import package.inner.module without running the packages' own __init__ files."""
-    folder = find_spec(package).submodule_search_locations[0]
+    found: Any = find_spec(package)
+    folder = found.submodule_search_locations[0]
     for name, path in ((package, folder), (f"{package}.{inner}", f"{folder}/{inner}")):
         sys.modules[name] = ModuleType(name)
         sys.modules[name].__path__ = [path]
@@ -272,28 +278,19 @@ def _import_alone(package: str, inner: str, module: str) -> ModuleType:
 
 
 def _fill(
-    model: nn.Module, state: dict, backbone: str, source: str | Path, new_head: bool = False
+    model: nn.Module, state: State, backbone: str, source: str | Path, new_head: bool = False
 ) -> None:
     """Load the state, but for a new head."""
-    skipped = f"{head_name(model)}." if new_head else None
-    if new_head:
-        state = {name: value for name, value in state.items() if not name.startswith(skipped)}
+    skipped = (f"{head_name(model)}.",) if new_head else ()
+    state = {name: value for name, value in state.items() if not name.startswith(skipped)}
     meta = next(model.parameters()).is_meta
     try:
         # assign: a model on the meta device has nothing to copy into.
         missing, unexpected = load_state(model, state, strict=False, assign=meta)
     except RuntimeError as error:
-        raise UserError(f"{source}: not weights of {backbone}: {_line(error)}") from None
+        raise UserError(f"{source}: not weights of {backbone}: {one_line(error)}") from None
     # Checkpoints older than PyTorch 0.4.1 lack the counters, and nothing reads them.
-    missing = [
-        name
-        for name in missing
-        if not (new_head and name.startswith(skipped)) and not name.endswith("num_batches_tracked")
-    ]
+    missing = [n for n in missing if not n.startswith(skipped) and not n.endswith(COUNTER)]
     if wrong := missing + unexpected:
         kind = "lacks" if missing else "has the unknown"
         raise UserError(f"{source}: not weights of {backbone}: it {kind} {wrong[0]}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,8 +1,8 @@
 """What a run came to: its run.json, and beside it how long it took."""
 
-import math
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
+from typing import Any, Self
 
 from transfer.files import Stored
 from transfer.runs import RECORD, Run
@@ -26,10 +26,10 @@ class Epoch:
     test_loss: float | None
     test_accuracy: float
 
-
-def finite(loss: float | None) -> float | None:
-    """A diverged run's loss has no number in JSON."""
-    return loss if loss is None or math.isfinite(loss) else None
+    def finite(self) -> Self:
+        """The same with None for losses that diverged, which have no number in JSON."""
+        lost: dict[str, Any] = {k: None for k, v in asdict(self).items() if v and not isfinite(v)}
+        return replace(self, **lost)
 
 
 class Best(Stored):

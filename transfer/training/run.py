@@ -5,63 +5,50 @@ import platform
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from transfer import cli, files, params
+from transfer import cli, files
 from transfer.images import packed
+from transfer.params import Params
 from transfer.runs import CURVE, PREDICTIONS, RECORD, Run
-from transfer.training import engine, features, models, predictions
+from transfer.training import models, predictions
 from transfer.training.checkpoint import Checkpoint, fingerprint
+from transfer.training.engine import Outcome, Protocol, finetune, pick_device, probe
+from transfer.training.features import Pass
 from transfer.training.progress import watched
-from transfer.training.record import Best, Epoch, Record, Time, finite
+from transfer.training.record import Best, Epoch, Record, Time
 
 LIVE = Path("metrics/live.csv")
 """The curve of the run that trains now or did last; `dvc plots` shows it."""
-LOSSES = ("train_loss", "validation_loss", "test_loss")
 
 
-def train(run: Run, study: params.Params, every: float) -> None:
-    """Train it, going on from its checkpoint if there is one, and write its folder, whole.
+@dataclass(frozen=True)
+class Job:
+    """A run, and what it is trained on, how and where."""
 
-    every: least seconds between checkpoints. Raises UserError for what it could not train.
-    """
-    settings = study.trained_by(run.recipe)
-    data = images(run)
-    device = check(settings, data)
-    protocol = engine.Protocol(lr=run.lr, seed=run.seed, **settings.protocol)
-    started = time.perf_counter()
-    checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", key(run, protocol, device), every)
-    outcomes = shown(run, fit(run, settings, data, protocol, device, checkpoint))
-    size = len(data.train) + len(data.validation) + len(data.test)
-    outcomes = watched(run.name, protocol.epochs, size, outcomes)
-    seconds = time.perf_counter() - started
-    predicted = {part: predict(part, data, outcomes) for part in ("validation", "test")}
-    predicted = {part: found for part, found in predicted.items() if found.name.size}
-    curve, chosen = [epoch for epoch, _ in outcomes], predictions.chosen_epoch(predicted)
-    outcome = record(run, curve, chosen, data, device)
-    with files.replacing(run.folder) as folder:
-        folder.mkdir()
-        outcome.write(folder / RECORD)
-        write_curve(folder / CURVE, curve)
-        predictions.save(folder / PREDICTIONS, predicted)
-    write_time(run, seconds, len(curve) * size)
-    checkpoint.remove()
-    print(f"{run.name}: {summary(outcome)}, {cli.span(seconds)}")
+    run: Run
+    data: packed.Packed
+    protocol: Protocol
+    device: torch.device
+
+    @property
+    def images(self) -> int:
+        """Those of an epoch, the ones that are only predicted included."""
+        return sum(len(getattr(self.data, part)) for part in packed.PARTS)
+
+    def build(self) -> nn.Module:
+        """The network, as training starts from it."""
+        return self.protocol.build(self.run.backbone, len(self.data.classes), weights(self.run))
 
 
-def images(run: Run) -> packed.Packed:
-    data = packed.load(f"data/packed/{run.dataset}")
-    if run.images != "all":
-        data = replace(data, train=packed.fewer(data.train, run.images))
-    return data
-
-
-def check(settings: params.Train, data: packed.Packed) -> torch.device:
-    """The device to train on. Raises UserError for what would fail after a whole epoch."""
+def job(run: Run, study: Params) -> Job:
+    """Raises UserError for what would fail after a whole epoch."""
+    settings, data = study.trained_by(run.recipe), images(run)
     # The last stage of a ResNet sees size/32 pixels; batch norm needs more than one value.
     last = len(data.train) % settings.batch_size or settings.batch_size
     if data.size <= 32 and last == 1:
@@ -70,39 +57,77 @@ def check(settings: params.Train, data: packed.Packed) -> torch.device:
             f"{len(data.train)} images, too small for batch norm at pack.size {data.size}"
         )
     try:
-        return engine.pick_device(settings.device)
+        device = pick_device(settings.device)
     except ValueError as error:
         raise cli.UserError(f"params.yaml: train.device: {error}") from None
+    return Job(run, data, Protocol(lr=run.lr, seed=run.seed, **settings.protocol), device)
 
 
-def key(run: Run, protocol: engine.Protocol, device: torch.device) -> str:
-    """What the weights and features on the way depend on."""
-    bound = [Path(f"data/packed/{run.dataset}/index.json"), weights(run)]
-    depends = {"images": run.images, "backbone": run.backbone, "device": device_name(device)}
-    return fingerprint("stages.train", bound, protocol=asdict(protocol), **depends)
+def images(run: Run) -> packed.Packed:
+    data = packed.load(f"data/packed/{run.dataset}")
+    if isinstance(run.images, int):
+        data = replace(data, train=packed.fewer(data.train, run.images))
+    return data
 
 
 def weights(run: Run) -> Path:
     return Path(f"data/weights/{run.backbone}-{run.start}.pth")
 
 
-def fit(run, settings, data, protocol, device, checkpoint) -> Iterator[engine.Outcome]:
-    """The run's epochs. A frozen run's backbone pass is taken from its file, or kept there."""
-    model = protocol.build(run.backbone, len(data.classes), weights(run))
+def train(run: Run, study: Params, every: float) -> None:
+    """Train it, going on from its checkpoint if there is one, and write its folder, whole.
+
+    every: least seconds between checkpoints. Raises UserError for what it could not train.
+    """
+    ours = job(run, study)
+    started = time.perf_counter()
+    bound = key(run, ours.protocol, ours.device)
+    checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", bound, every)
+    epochs = fit(ours, ours.build(), checkpoint, study.train.keep_features)
+    outcomes = watched(run.name, ours.protocol.epochs, ours.images, shown(run, epochs))
+    seconds = time.perf_counter() - started
+    predicted = predict(ours.data, outcomes)
+    curve = [outcome.epoch for outcome in outcomes]
+    outcome = record(ours, curve, predictions.chosen_epoch(predicted))
+    with files.replacing(run.folder) as folder:
+        folder.mkdir()
+        outcome.write(folder / RECORD)
+        write_curve(folder / CURVE, curve)
+        predictions.save(folder / PREDICTIONS, predicted)
+    Time(
+        seconds=seconds,
+        images_per_second=len(curve) * ours.images / seconds,
+        host=socket.gethostname(),
+        of=files.sha256(run.folder / RECORD),
+    ).write(run.time)
+    checkpoint.remove()
+    print(f"{run.name}: {summary(outcome)}, {cli.span(seconds)}")
+
+
+def key(run: Run, protocol: Protocol, device: torch.device) -> str:
+    """What the weights and features on the way depend on."""
+    bound = [Path(f"data/packed/{run.dataset}/index.json"), weights(run)]
+    depends = {"images": run.images, "backbone": run.backbone, "device": device_name(device)}
+    return fingerprint("stages.train", bound, protocol=asdict(protocol), **depends)
+
+
+def fit(
+    job: Job, model: nn.Module, checkpoint: Checkpoint | None = None, keep_features: bool = False
+) -> Iterator[Outcome]:
+    """The run's epochs. A frozen run trains the model's head, which it takes off, on the backbone's
+    pass; that comes from its file, or is kept there, if features are to be kept."""
+    run, data, protocol, device = job.run, job.data, job.protocol, job.device
     if run.freezing != "frozen":
-        return engine.finetune(model, data, protocol, device, checkpoint, run.freezing)
-    head = models.head(model).to(device)
-    if settings.keep_features:
-        bound = key(run, protocol.backbone_only(), device)
-        name = f"{run.dataset}-{run.images}-{run.backbone}-{run.recipe}-{run.start}-{run.seed}"
-        folder = Path("data/features")
-        epochs = features.kept(folder, name, bound, model, data, protocol, device)
-    else:
-        epochs = features.compute(model, data, protocol, device)
-    return engine.probe(head, epochs, data, protocol)
+        return finetune(model, data, protocol, device, checkpoint, run.freezing)
+    head, backbone = models.head(model).to(device), Pass(model, data, protocol, device)
+    if not keep_features:
+        return probe(head, backbone.compute(), data, protocol)
+    name = f"{run.dataset}-{run.images}-{run.backbone}-{run.recipe}-{run.start}-{run.seed}"
+    bound = key(run, protocol.backbone_only(), device)
+    return probe(head, backbone.kept(Path("data/features", name), bound), data, protocol)
 
 
-def shown(run: Run, outcomes: Iterable[engine.Outcome]) -> Iterator[engine.Outcome]:
+def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
     """The outcomes, each written to LIVE as it comes."""
     lines = ["run,epoch,train_accuracy,test_accuracy"]
     for outcome in outcomes:
@@ -114,30 +139,34 @@ def shown(run: Run, outcomes: Iterable[engine.Outcome]) -> Iterator[engine.Outco
         yield outcome
 
 
-def predict(part, data: packed.Packed, outcomes: list[engine.Outcome]) -> predictions.Predictions:
-    outputs = torch.stack([outputs[part] for _, outputs in outcomes])
-    images = getattr(data, part)
-    return predictions.of(images.names, images.label, outputs.softmax(2).cpu().numpy())
+def predict(data: packed.Packed, outcomes: list[Outcome]) -> dict[str, predictions.Predictions]:
+    """Those of the validation part, if there is one, and the test part."""
+    found = {}
+    for part in ("validation", "test"):
+        if len(images := getattr(data, part)):
+            outputs = torch.stack([outcome.outputs[part] for outcome in outcomes])
+            found[part] = predictions.of(
+                images.names, images.label, outputs.softmax(2).cpu().numpy()
+            )
+    return found
 
 
-def record(run, curve, chosen, data, device) -> Record:
-    """What the run came to, equal for equal runs."""
-    best = max(curve, key=lambda epoch: epoch.test_accuracy)
-    row = curve[chosen]
-    losses = {name: finite(getattr(row, name)) for name in LOSSES}
+def record(job: Job, curve: list[Epoch], chosen: int) -> Record:
+    """What the run came to, by its epochs and the one that counts."""
+    data, best = job.data, max(curve, key=lambda epoch: epoch.test_accuracy)
     counts = {
         part: dict(zip(data.classes, getattr(data, part).count(data.classes), strict=True))
         for part in packed.PARTS
     }
     return Record(
-        **asdict(run),
+        **asdict(job.run),
         best=Best(accuracy=best.test_accuracy, epoch=best.epoch),
-        chosen=replace(row, **losses),
+        chosen=curve[chosen].finite(),
         chosen_by="validation" if len(data.validation) else "last",
         n={part: sum(count.values()) for part, count in counts.items()},
         counts=counts,
         data=data.sha256,
-        device=device_name(device),
+        device=device_name(job.device),
         arithmetic=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
         versions={name: version(name) for name in ("torch", "torchvision", "numpy")}
@@ -155,16 +184,6 @@ def write_curve(path: Path, curve: list[Epoch]) -> None:
         table = csv.DictWriter(file, [f.name for f in fields(Epoch)], lineterminator="\n")
         table.writeheader()
         table.writerows(asdict(epoch) for epoch in curve)
-
-
-def write_time(run: Run, seconds: float, images: int) -> None:
-    time = Time(
-        seconds=seconds,
-        images_per_second=images / seconds,
-        host=socket.gethostname(),
-        of=files.sha256(run.folder / RECORD),
-    )
-    time.write(run.time)
 
 
 def summary(outcome: Record) -> str:

@@ -1,28 +1,15 @@
 """One training step, and the same step recorded for a GPU."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
 from torch.optim.adam import adam
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs [n, classes], labels int64 [n]) → their mean loss."""
-
-
-class Optimizer(Protocol):
-    """What a step asks of an optimiser."""
-
-    def set_rate(self, lr: float) -> None: ...
-
-    def step(self) -> None:
-        """Update the parameters by their gradients, and drop those."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Adam:
@@ -32,7 +19,7 @@ class Adam:
     64 runs would pay.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+    def __init__(self, parameters: Iterable[torch.Tensor], lr: float) -> None:
         self.parameters = list(parameters)
         self.lr = lr
         device = self.parameters[0].device
@@ -49,9 +36,10 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
+        """Update the parameters by their gradients, which each must have, and drop those."""
         adam(
             self.parameters,
-            [p.grad for p in self.parameters],
+            [p.grad for p in self.parameters],  # type: ignore[misc]
             self.means,
             self.squares,
             [],
@@ -99,6 +87,9 @@ class Torch:
         self.optimizer.zero_grad(set_to_none=True)
 
 
+Optimizer = Adam | Torch
+
+
 class Totals:
     """Sums kept on the device: reading them every step would make a GPU wait."""
 
@@ -112,18 +103,21 @@ class Totals:
         self.correct += (outputs.argmax(1) == labels).sum()
 
     def take(self, n: int) -> tuple[float, float]:
-        """Mean loss and accuracy over n images, and start again from nothing."""
+        """Mean loss and accuracy over n images; the sums start again from zero."""
         means = self.loss.item() / n, self.correct.item() / n
         self.loss.zero_()
         self.correct.zero_()
         return means
 
 
+@dataclass
 class Step:
-    """Forward, loss, backward and update on one batch."""
+    """Forward, loss, backward and update on one batch, which is added to the totals."""
 
-    def __init__(self, forward: Forward, loss: Loss, optimizer: Optimizer, totals: Totals) -> None:
-        self.forward, self.loss, self.optimizer, self.totals = forward, loss, optimizer, totals
+    forward: Forward
+    loss: Loss
+    optimizer: Optimizer
+    totals: Totals
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         outputs = self.forward(inputs)
@@ -133,42 +127,46 @@ class Step:
         self.totals.add(outputs, labels, loss)
 
 
-class Recorded:
+@dataclass
+class Recorded(Step):
     """A step recorded as a CUDA graph at its first batch and replayed from then on.
 
     Launching the kernels of a batch of four takes longer than running them; a replay is one
     launch. A batch of another shape, the short last one, takes the plain step. `buffers` are the
-    tensors that the forward changes; the optimiser is an Adam.
+    tensors that the forward changes.
     """
 
-    def __init__(self, step: Step, buffers: Iterable[torch.Tensor]) -> None:
-        self.step, self.buffers, self.graph = step, list(buffers), None
+    optimizer: Adam
+    buffers: list[torch.Tensor]
+    graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         if self.graph is None:
-            self._record(inputs, labels)
+            self.inputs, self.labels = inputs.clone(), labels.clone()
+            self.graph = self._recorded()
         if inputs.shape != self.inputs.shape:
-            self.step(inputs, labels)
+            super().__call__(inputs, labels)
             return
         self.inputs.copy_(inputs)
         self.labels.copy_(labels)
         self.graph.replay()
 
-    def _record(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        self.inputs, self.labels = inputs.clone(), labels.clone()
-        totals = self.step.totals
-        state = [*self.buffers, *self.step.optimizer.tensors, totals.loss, totals.correct]
-        before = [tensor.clone() for tensor in state]
+    def _recorded(self) -> torch.cuda.CUDAGraph:
+        changed = [*self.buffers, *self.optimizer.tensors, self.totals.loss, self.totals.correct]
+        # With gradients, the clones would keep the parameters' autograd nodes of this stream.
+        with torch.no_grad():
+            before = [tensor.clone() for tensor in changed]
         # Libraries allocate at their first use, which must not happen while recording.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
-                self.step(self.inputs, self.labels)
+                super().__call__(self.inputs, self.labels)
         torch.cuda.current_stream().wait_stream(side)
         with torch.no_grad():
-            for tensor, value in zip(state, before, strict=True):
+            for tensor, value in zip(changed, before, strict=True):
                 tensor.copy_(value)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.step(self.inputs, self.labels)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            super().__call__(self.inputs, self.labels)
+        return graph

@@ -1,0 +1,37 @@
+"""A backbone trained on a source set of the study, to stand in for ImageNet weights."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from transfer import files
+from transfer.images import packed
+from transfer.params import Pretrain
+from transfer.training import models
+from transfer.training.checkpoint import Checkpoint, fingerprint
+from transfer.training.engine import Protocol, finetune
+from transfer.training.progress import watched
+
+
+def pretrain(backbone: str, settings: Pretrain) -> None:
+    """Write data/weights/<backbone>-pretrained.pth, and the empty checkpoint of a baseline beside
+    it; goes on from a checkpoint if there is one. Raises UserError as models.build does."""
+    folder = Path(f"data/packed/{settings.source}")
+    data, scratch = packed.load(folder), Path(f"data/weights/{backbone}-scratch.pth")
+    models.save_empty(scratch)
+    protocol = Protocol(**{name: value for name, value in settings if name != "source"})
+    depends = {"protocol": asdict(protocol), "backbone": backbone}
+    key = fingerprint("stages.pretrain", [folder / "index.json", scratch], **depends)
+    checkpoint = Checkpoint(f"data/checkpoints/pretrain-{backbone}.pt", key, every=10)
+    model = protocol.build(backbone, len(data.classes), scratch)
+    outcomes = finetune(model, data, protocol, torch.device("cpu"), checkpoint)
+    images = len(data.train) + len(data.test)
+    last = watched(f"pretrain {backbone}", protocol.epochs, images, outcomes)[-1].epoch
+    with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
+        torch.save(model.state_dict(), part)
+    checkpoint.remove()
+    print(
+        f"pretrain {backbone}: accuracy {last.test_accuracy:.3f} "
+        f"on {len(data.classes)} source classes"
+    )
