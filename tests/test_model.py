@@ -124,10 +124,10 @@ def test_the_network_is_that_of_the_very_epoch(study, freezing):
     """Of the epoch that was not chosen; the models saved are of the other."""
     run = study.runs[freezing]
     with chdir(study.folder):
-        job = training.job(run, params.load())
+        job = training.Job.of(run, params.load())
         parts = predictions.load(run.folder / runs.PREDICTIONS)
         before, epoch = parts["test"], 1 - predictions.chosen_epoch(parts)
-        network, _ = model.trained(job, epoch + 1)
+        network = model.trained(job, epoch + 1)
     found = saved.probabilities(network, model.test_images(job.data))
     assert (found.argmax(1) == before.predicted[epoch]).all()
     assert np.abs(found.max(1) - before.confidence[epoch]).max() <= ROUNDING

@@ -18,8 +18,8 @@ from transfer.model import exported, saved
 from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import models, predictions
 from transfer.training.progress import watched
-from transfer.training.record import Epoch, Record
-from transfer.training.run import Job, fit, job, record, weights
+from transfer.training.record import Record
+from transfer.training.run import Job, device_name, fit, versions, weights
 
 CLOSE = 1e-3
 """Confidences this near are the same: twice the steps of the float16 that they are kept in."""
@@ -35,11 +35,11 @@ def main() -> None:
     check_files(output, given.onnx)
     if given.onnx:
         exported.check_installed()
-    ours = load(run, study)
-    keep(ours, study, output)
+    job = load(run, study)
+    keep(job, study, output)
     if given.onnx:
         card, model = saved.load(output)
-        exported.export(model, card, test_images(ours.data)[:EXPORTED], given.onnx)
+        exported.export(model, card, test_images(job.data)[:EXPORTED], given.onnx)
         print(f"{given.onnx}: the same to {exported.TOLERANCE:g}, {size(given.onnx)}")
 
 
@@ -78,30 +78,29 @@ def check_files(*given: Path | None) -> None:
 
 def load(run: Run, study: params.Params) -> Job:
     """Raises UserError if the run's images are not those that it was trained on."""
-    ours = job(run, study)
-    if Record.of(run).data != ours.data.sha256 or ours.data.size != study.pack.size:
+    job = Job.of(run, study)
+    if Record.of(run).data != job.data.sha256 or job.data.size != study.pack.size:
         raise cli.UserError(
             f"{run.name}: trained on other images than data/packed/{run.dataset} and params.yaml "
             "have; `dvc repro` first"
         )
-    return ours
+    return job
 
 
-def keep(ours: Job, study: params.Params, output: Path) -> None:
+def keep(job: Job, study: params.Params, output: Path) -> None:
     """Train, compare with the run's own predictions, and write the model."""
-    run = ours.run
+    run = job.run
     before = predictions.load(run.written(PREDICTIONS))
-    if len(before["test"].predicted) != ours.protocol.epochs:
+    if len(before["test"].predicted) != job.protocol.epochs:
         raise cli.UserError(
             f"{run.name}: trained with another train.epochs than params.yaml's; `dvc repro` first"
         )
     chosen = predictions.chosen_epoch(before)
-    model, curve = trained(ours, chosen + 1)
-    now = record(ours, curve, chosen)
-    found = saved.probabilities(model, test_images(ours.data))
-    compare(run, before["test"], chosen, found, now)
+    model = trained(job, chosen + 1)
+    found = saved.probabilities(model, test_images(job.data))
+    compare(job, before["test"], chosen, found)
     state, needed = stored(run, model)
-    card = describe(ours, study, now, found, needed)
+    card = describe(job, study, chosen, found, needed)
     saved.save(output, card, state)
     print(
         f"{output}: {run.name}, epoch {chosen}, accuracy {card.accuracy:.4f} "
@@ -110,18 +109,17 @@ def keep(ours: Job, study: params.Params, output: Path) -> None:
     )
 
 
-def trained(ours: Job, epochs: int) -> tuple[nn.Module, list[Epoch]]:
-    """The network as it stood after so many epochs, in eval(), and its curve.
+def trained(job: Job, epochs: int) -> nn.Module:
+    """The network as it stood after so many epochs, in eval().
 
-    A kept backbone pass (run.fit) would be faster and leave the batch-norm statistics out.
+    A kept backbone pass would be faster and leave the batch-norm statistics out.
     """
-    model = ours.build()
+    model = job.build()
     name, head = models.head_name(model), models.head(model)
     # The network changes only when another epoch is asked for.
-    outcomes = islice(fit(ours, model), epochs)
-    seen = watched(ours.run.name, epochs, ours.images, outcomes)
+    watched(job.run.name, epochs, job.images, islice(fit(job, model), epochs))
     model.set_submodule(name, head)  # which a frozen run takes off
-    return model.eval(), [outcome.epoch for outcome in seen]
+    return model.eval()
 
 
 def test_images(data: packed.Packed) -> torch.Tensor:
@@ -129,19 +127,19 @@ def test_images(data: packed.Packed) -> torch.Tensor:
     return data.prepared_images()[len(data.validation) :]
 
 
-def compare(
-    run: Run, before: predictions.Predictions, chosen: int, found: np.ndarray, now: Record
-) -> None:
+def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.ndarray) -> None:
     """Warn of test images that the run predicted otherwise (found: float32 [m, classes])."""
     classes = before.predicted[chosen] != found.argmax(1)
     apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > CLOSE
     if not (differ := int((classes | apart).sum())):
         return
-    then, here = (f"{r.device} with torch {r.versions['torch']}" for r in (Record.of(run), now))
+    then = Record.of(job.run)
     print(
         f"warning: {differ} of {len(found)} test images are predicted otherwise than by the run, "
-        f"{int(classes.sum())} of them as another class; that was trained on {then}, this on "
-        f"{here} (rounding depends on the number of threads too); the accuracy is this model's",
+        f"{int(classes.sum())} of them as another class; that was trained on {then.device} with "
+        f"torch {then.versions['torch']}, this on {device_name(job.device)} with torch "
+        f"{versions()['torch']} (rounding depends on the number of threads too); the accuracy is "
+        "this model's",
         file=sys.stderr,
     )
 
@@ -156,10 +154,11 @@ def stored(run: Run, model: nn.Module) -> tuple[models.State, bool]:
 
 
 def describe(
-    ours: Job, study: params.Params, now: Record, found: np.ndarray, needed: bool
+    job: Job, study: params.Params, chosen: int, found: np.ndarray, needed: bool
 ) -> saved.Card:
-    """`found`: the test images' probabilities; `needed`: whether the starting checkpoint is."""
-    run, data, start = ours.run, ours.data, weights(ours.run)
+    """`chosen`: the epoch. `found`: the test images' probabilities. `needed`: whether the starting
+    checkpoint is."""
+    run, data, start = job.run, job.data, weights(job.run)
     accuracy = float((found.argmax(1) == data.test.label).mean())
     low, high = stats.wilson(accuracy, len(found))
     return saved.Card(
@@ -167,11 +166,11 @@ def describe(
         labels=data.classes,
         resize=study.pack.resize,
         size=study.pack.size,
-        activation=ours.protocol.activation,
-        pooling=ours.protocol.pooling,
+        activation=job.protocol.activation,
+        pooling=job.protocol.pooling,
         run=run.name,
         seed=run.seed,
-        epoch=now.chosen.epoch,
+        epoch=chosen,
         accuracy=accuracy,
         low=low,
         high=high,
@@ -181,8 +180,8 @@ def describe(
         start_source=public_source(run, study),
         start_needed=needed,
         data_sha256=data.sha256,
-        versions=now.versions,
-        device=now.device,
+        versions=versions(),
+        device=device_name(job.device),
         commit=commit(),
     )
 

@@ -38,7 +38,7 @@ class Pass:
         Starts at epoch `first`, for which the statistics have to be those after the one before.
         """
         model, protocol = self.model, self.protocol
-        models.take_head(model)
+        model.set_submodule(models.head_name(model), nn.Identity())
         model.to(self.device).to(memory_format=protocol.layout)
         feed, forward = protocol.feed(self.data, self.device), protocol.forward(model)
         group = max(1, chunk // protocol.batch_size)

@@ -4,7 +4,7 @@ import pickle
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -110,13 +110,9 @@ def load_checkpoint(path: str | Path, source: str | Path = "") -> State:
         isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
     ):
         raise UserError(f"{source}: not a state_dict (names → tensors)")
-    return {_named_now(name): state[name] for name in state if not name.startswith(AUXILIARY)}
-
-
-def _named_now(name: str) -> str:
     for pattern, now in LEGACY:
-        name = re.sub(pattern, now, name)
-    return name
+        state = {re.sub(pattern, now, name): value for name, value in state.items()}
+    return {name: value for name, value in state.items() if not name.startswith(AUXILIARY)}
 
 
 def load_state(model: nn.Module, state: State, **options: bool) -> tuple[list[str], list[str]]:
@@ -148,23 +144,16 @@ def head(model: nn.Module) -> nn.Linear:
     return [part for part in model.modules() if isinstance(part, nn.Linear)][-1]
 
 
-def take_head(model: nn.Module) -> None:
-    """Leave the features that its head saw as its output."""
-    model.set_submodule(head_name(model), nn.Identity())
-
-
-def stages(model: nn.Module) -> list[nn.Module]:
-    """The backbone's parts with parameters, from the images on: of a ResNet its stem's convolution
-    and normalisation and four stages, of others their blocks."""
-    return [part for part in _parts(model, head(model)) if any(True for _ in part.parameters())]
-
-
-def _parts(module: nn.Module, without: nn.Module) -> Iterator[nn.Module]:
+def stages(module: nn.Module) -> list[nn.Module]:
+    """The network's parts with parameters, from the images on: of a ResNet its stem's convolution
+    and normalisation and four stages, of others their blocks; and the head."""
+    found = []
     for name, child in module.named_children():
         if name in CONTAINERS:
-            yield from _parts(child, without)
-        elif child is not without:
-            yield child
+            found += stages(child)
+        elif any(True for _ in child.parameters()):
+            found.append(child)
+    return found
 
 
 def freeze(model: nn.Module, freezing: str) -> None:
@@ -173,7 +162,8 @@ def freeze(model: nn.Module, freezing: str) -> None:
     model.requires_grad_(freezing == "finetuned")
     head(model).requires_grad_(True)
     if freezing.startswith("last"):
-        count, found = int(freezing.removeprefix("last")), stages(model)
+        count = int(freezing.removeprefix("last"))
+        found = [part for part in stages(model) if part is not head(model)]
         if count > len(found):
             raise ValueError(f"{freezing}: this backbone has {len(found)} stages")
         for part in found[-count:]:
@@ -193,22 +183,16 @@ def check_backbones(names: list[str]) -> None:
     """Raise UserError for a name that is no classifier of torchvision's that ends in one linear
     layer."""
     resnets = [name for name in _resnet().__all__ if name.islower()]
-    for name in names:
-        if name in resnets:
-            continue
+    where = "params.yaml: grid.backbone"
+    for name in [name for name in names if name not in resnets]:
         from torchvision import models
 
         if name not in (known := models.list_models(module=models)):
-            close = get_close_matches(name, known) or resnets
-            raise UserError(
-                f"params.yaml: grid.backbone: torchvision has no classifier {name!r}; close to it "
-                f"are {', '.join(close)}"
-            )
+            close = ", ".join(get_close_matches(name, known) or resnets)
+            raise UserError(f"{where}: torchvision has no classifier {name!r}; close are {close}")
         if not _ends_in_one_linear(name):
-            raise UserError(
-                f"params.yaml: grid.backbone: {name} does not end in one linear layer, and so has "
-                "no head to train alone; take another"
-            )
+            lacks = "does not end in one linear layer, and so has no head to train alone"
+            raise UserError(f"{where}: {name} {lacks}; take another")
 
 
 def _ends_in_one_linear(backbone: str) -> bool:

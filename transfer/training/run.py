@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
@@ -45,29 +46,24 @@ class Job:
         """The network, as training starts from it."""
         return self.protocol.build(self.run.backbone, len(self.data.classes), weights(self.run))
 
-
-def job(run: Run, study: Params) -> Job:
-    """Raises UserError for what would fail after a whole epoch."""
-    settings, data = study.trained_by(run.recipe), images(run)
-    # The last stage of a ResNet sees size/32 pixels; batch norm needs more than one value.
-    last = len(data.train) % settings.batch_size or settings.batch_size
-    if data.size <= 32 and last == 1:
-        raise cli.UserError(
-            f"params.yaml: train.batch_size {settings.batch_size} leaves a last batch of one of "
-            f"{len(data.train)} images, too small for batch norm at pack.size {data.size}"
-        )
-    try:
-        device = pick_device(settings.device)
-    except ValueError as error:
-        raise cli.UserError(f"params.yaml: train.device: {error}") from None
-    return Job(run, data, Protocol(lr=run.lr, seed=run.seed, **settings.protocol), device)
-
-
-def images(run: Run) -> packed.Packed:
-    data = packed.load(f"data/packed/{run.dataset}")
-    if isinstance(run.images, int):
-        data = replace(data, train=packed.fewer(data.train, run.images))
-    return data
+    @classmethod
+    def of(cls, run: Run, study: Params) -> Self:
+        """Raises UserError for what would fail after a whole epoch."""
+        settings, data = study.trained_by(run.recipe), packed.load(f"data/packed/{run.dataset}")
+        if isinstance(run.images, int):
+            data = replace(data, train=packed.fewer(data.train, run.images))
+        # The last stage of a ResNet sees size/32 pixels; batch norm needs more than one value.
+        last = len(data.train) % settings.batch_size or settings.batch_size
+        if data.size <= 32 and last == 1:
+            raise cli.UserError(
+                f"params.yaml: train.batch_size {settings.batch_size} leaves a last batch of one "
+                f"of {len(data.train)} images, too small for batch norm at pack.size {data.size}"
+            )
+        try:
+            device = pick_device(settings.device)
+        except ValueError as error:
+            raise cli.UserError(f"params.yaml: train.device: {error}") from None
+        return cls(run, data, Protocol(lr=run.lr, seed=run.seed, **settings.protocol), device)
 
 
 def weights(run: Run) -> Path:
@@ -79,16 +75,16 @@ def train(run: Run, study: Params, every: float) -> None:
 
     every: least seconds between checkpoints. Raises UserError for what it could not train.
     """
-    ours = job(run, study)
+    job = Job.of(run, study)
     started = time.perf_counter()
-    bound = key(run, ours.protocol, ours.device)
+    bound = key(run, job.protocol, job.device)
     checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", bound, every)
-    epochs = fit(ours, ours.build(), checkpoint, study.train.keep_features)
-    outcomes = watched(run.name, ours.protocol.epochs, ours.images, shown(run, epochs))
+    epochs = fit(job, job.build(), checkpoint, study.train.keep_features)
+    outcomes = watched(run.name, job.protocol.epochs, job.images, shown(run, epochs))
     seconds = time.perf_counter() - started
-    predicted = predict(ours.data, outcomes)
+    predicted = predict(job.data, outcomes)
     curve = [outcome.epoch for outcome in outcomes]
-    outcome = record(ours, curve, predictions.chosen_epoch(predicted))
+    outcome = record(job, curve, predictions.chosen_epoch(predicted))
     with files.replacing(run.folder) as folder:
         folder.mkdir()
         outcome.write(folder / RECORD)
@@ -96,7 +92,7 @@ def train(run: Run, study: Params, every: float) -> None:
         predictions.save(folder / PREDICTIONS, predicted)
     Time(
         seconds=seconds,
-        images_per_second=len(curve) * ours.images / seconds,
+        images_per_second=len(curve) * job.images / seconds,
         host=socket.gethostname(),
         of=files.sha256(run.folder / RECORD),
     ).write(run.time)
@@ -169,10 +165,14 @@ def record(job: Job, curve: list[Epoch], chosen: int) -> Record:
         device=device_name(job.device),
         arithmetic=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
-        versions={name: version(name) for name in ("torch", "torchvision", "numpy")}
-        # Patch releases would make equal runs differ.
-        | {"python": ".".join(platform.python_version_tuple()[:2])},
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    # Patch releases would make equal runs differ.
+    return found | {"python": ".".join(platform.python_version_tuple()[:2])}
 
 
 def device_name(device: torch.device) -> str:
