@@ -1,7 +1,7 @@
-"""Run the stale train and similarity stages side by side on Ray; `dvc repro` then only collects.
+"""Run the stale train and similarity stages in parallel on Ray; `dvc repro` then does the rest.
 
-What the runs need is made first, one stage after another. Each run is `dvc repro -s` of its stage
-in a process of its own, so that DVC decides, records and caches as ever.
+The stages that they need run first, one after another. Each parallel stage is a `dvc repro -s` in a
+process of its own, so that DVC decides, records and caches as usual.
 """
 
 import argparse
@@ -25,18 +25,21 @@ from transfer.commands import call, error_line, succeeded
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("data/logs")
-RETRIES = 3  # of a run whose worker died
-KINDS = ("train", "similarity")  # of stages that go side by side
-NEEDED = ("pack", "weights", "pretrain")  # by those; what these need, DVC makes too
-TAIL = 5  # lines of a failed run's log that are shown
+RETRIES = 3  # of a stage whose worker died
+KINDS = ("train", "similarity")  # stages that run in parallel
+NEEDED = ("pack", "weights", "pretrain")  # stages that they depend on; DVC adds what these need
+TAIL = 5  # lines shown of a failed stage's log
 Ray = Any
-"""The module ray, an extra: it may be missing, and comes without types of what it makes."""
+"""The module ray, which is an extra and may be missing when types are checked."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage to run in `folder` of the repository at `root`, on so many `threads`; workers clone
-    the repository from there at `commit` where that is given."""
+    """A stage to run.
+
+    root: path of the repository, or, if `commit` is given, the URL to clone that commit from.
+    folder: of the pipeline, within the repository. threads: that PyTorch is to use.
+    """
 
     stage: str
     root: str
@@ -47,8 +50,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """How a job ended: the exit status of DVC (-1: its worker was lost), the seconds that it took,
-    the end of its log, and the host that it ran on."""
+    """How a job ended.
+
+    status: DVC's exit status, -1 if the worker was lost. log: its last lines. host: where it ran.
+    """
 
     stage: str
     status: int
@@ -98,7 +103,7 @@ def count(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """Of a GPU, or whole ones: what Ray takes."""
+    """A share of a GPU, or a number of GPUs, as Ray accepts them."""
     if not 0 <= float(text) <= 1 and not text.isdigit():
         raise argparse.ArgumentTypeError("give a share from 0 to 1, or a whole number")
     return float(text)
@@ -127,8 +132,8 @@ def connect(args: argparse.Namespace) -> Ray:
 
 
 def check_room(ray: Ray, args: argparse.Namespace) -> None:
-    """Raise UserError where no run would ever fit into the Ray of this machine; a cluster may have
-    nodes that start on demand, and is waited for."""
+    """Raise UserError if no run fits into this machine's Ray. A cluster may start nodes on demand,
+    so there a message says that the runs wait."""
     least = {"CPU": args.threads, "GPU": args.gpus_per_run}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(kind, 0) >= least[kind] for kind in least) for node in nodes):
@@ -140,11 +145,11 @@ def check_room(ray: Ray, args: argparse.Namespace) -> None:
 
 
 def plan(args: argparse.Namespace) -> list[Job]:
-    """The runs to make, once what they need is made."""
+    """The stale stages, after bringing what they need up to date."""
     try:
         stages = stale()
         ready = all(stage.startswith(KINDS) for stage in stages)
-    except cli.UserError:  # DVC looks in vain for what is not made yet
+    except cli.UserError:  # DVC misses files that are not made yet
         ready = False
     if not ready:
         prepare()
@@ -155,12 +160,12 @@ def plan(args: argparse.Namespace) -> list[Job]:
 
 
 def stale() -> list[str]:
-    """What DVC would run for the runs; those that share a backbone pass are not neighbours."""
+    """The stages that DVC would run. Sorted, runs that share features are not neighbours."""
     return sorted(re.findall(r"^Running stage '([^']+)'", dvc("repro", "--dry", *KINDS), re.M))
 
 
 def prepare() -> None:
-    """Bring up to date, in order, what the runs build on."""
+    """Bring up to date, in order, what the parallel stages depend on."""
     if subprocess.run(["dvc", "repro", *NEEDED]).returncode:
         raise cli.UserError("what the runs need could not be made; see above")
 
@@ -177,8 +182,8 @@ def dvc(*arguments: str) -> str:
 
 
 def shareable() -> tuple[str, str]:
-    """(git URL, commit) for workers to clone; what they need is pushed. Raises UserError for what
-    they could not see."""
+    """The git URL and commit that workers clone, after pushing what they need to the DVC remote.
+    Raises UserError if they could not see all of it."""
     if changed := git("status", "--porcelain"):
         first = changed.splitlines()[0]
         raise cli.UserError(f"{first}: not committed, so workers would not see it; commit it first")
@@ -195,8 +200,7 @@ def git(*arguments: str) -> str:
 
 
 def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
-    """Run them all, saying what starts and ends where; returns those that failed by their own
-    fault."""
+    """Run all jobs, printing where each starts and ends; returns those that failed."""
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -218,7 +222,7 @@ def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
             try:
                 board.end(ray.get(one))
             except ray.exceptions.RayError as error:
-                # Lost more often than it is retried, or no clone to be had.
+                # The worker was lost more often than it is retried, or could not clone.
                 why = str(error).strip().splitlines()[-1]
                 board.end(Done(job.stage, -1, 0.0, why, "its worker"))
     for done in board.failed:
@@ -227,7 +231,7 @@ def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
 
 
 class Board:
-    """What runs where, and how far all of it is; a line at each change."""
+    """Prints a line whenever a stage starts or ends: which runs where, and the progress of all."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs, self.started = jobs, time.monotonic()
@@ -259,7 +263,7 @@ class Board:
 
 
 def reproduce(job: Job, begun: Any) -> Done:
-    """Runs on a worker, which puts (stage, host) in `begun`, a queue of Ray's."""
+    """Runs on a worker, which announces (stage, host) in `begun`, a queue of Ray's."""
     started, host = time.monotonic(), socket.gethostname()
     begun.put((job.stage, host))
     root = clone(job) if job.commit else Path(job.root)
@@ -285,13 +289,13 @@ def reproduce(job: Job, begun: Any) -> Done:
 
 
 def own_path() -> str:
-    """PATH, on which `python` and `dvc` are those of this environment, activated or not."""
+    """PATH with this environment's `python` and `dvc` first, even if it is not activated."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def clone(job: Job) -> Path:
-    """This worker process's clone of the commit, kept for its other runs in the system's folder for
-    temporary files. Those of processes that are gone are removed."""
+    """This worker process's clone of the commit, in the system's temporary folder, where its later
+    runs find it again. Clones of processes that have ended are removed."""
     workers = Path(tempfile.gettempdir(), f"study-workers-{os.getuid()}")
     for left in workers.glob("*"):
         if not psutil.pid_exists(int(left.name)):

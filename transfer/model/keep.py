@@ -1,4 +1,4 @@
-"""Train a data set's best run once more, to the epoch chosen, and keep the network."""
+"""Train a data set's best run again, up to its chosen epoch, and keep the network."""
 
 import argparse
 import subprocess
@@ -22,9 +22,9 @@ from transfer.training.record import Record
 from transfer.training.run import Job, device_name, fit, versions, weights
 
 CLOSE = 1e-3
-"""Confidences this near are the same: twice the steps of the float16 that they are kept in."""
+"""Confidences that differ by less count as equal: two steps of the float16 they are stored in."""
 EXPORTED = 64
-"""Test images that an exported network is tried on."""
+"""Number of test images on which an exported network is compared with PyTorch's."""
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
 
 
 def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
-    """The run of that name, or the best. Raises UserError for what the grid does not have."""
+    """The run of that name, or the recommended one. Raises UserError if it is not in the grid."""
     if name or dataset not in grid.dataset:  # which known() refuses
         return known(grid, dataset, name or "")
     choices = files.read_json("metrics/evidence.json")["choices"]
@@ -70,7 +70,7 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
 
 
 def check_files(*given: Path | None) -> None:
-    """Raise UserError for what could not be written, before anything is trained."""
+    """Raise UserError for files that could not be written, before anything is trained."""
     for path in given:
         if path and path.is_dir():
             raise cli.UserError(f"{path}: a folder; give the name of a file")
@@ -110,15 +110,15 @@ def keep(job: Job, study: params.Params, output: Path) -> None:
 
 
 def trained(job: Job, epochs: int) -> nn.Module:
-    """The network as it stood after so many epochs, in eval().
+    """The network after that many epochs, in eval().
 
-    A kept backbone pass would be faster and leave the batch-norm statistics out.
+    It does not use stored features, which would leave the batch-norm statistics out.
     """
     model = job.build()
     name, head = models.head_name(model), models.head(model)
-    # The network changes only when another epoch is asked for.
+    # Both kinds of training change the network only when asked for another epoch.
     watched(job.run.name, epochs, job.images, islice(fit(job, model), epochs))
-    model.set_submodule(name, head)  # which a frozen run takes off
+    model.set_submodule(name, head)  # a frozen run removes it
     return model.eval()
 
 
@@ -128,7 +128,7 @@ def test_images(data: packed.Packed) -> torch.Tensor:
 
 
 def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.ndarray) -> None:
-    """Warn of test images that the run predicted otherwise (found: float32 [m, classes])."""
+    """Warn if the run's own predictions differ from `found`, float32 [m, classes]."""
     classes = before.predicted[chosen] != found.argmax(1)
     apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > CLOSE
     if not (differ := int((classes | apart).sum())):
@@ -145,7 +145,7 @@ def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.nd
 
 
 def stored(run: Run, model: nn.Module) -> tuple[models.State, bool]:
-    """The tensors to keep, on the CPU, and whether they are less than the whole network."""
+    """The tensors to keep, on the CPU, and whether they are only a part of the network."""
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     if run.freezing in ("finetuned", "lpft"):
         return state, False
@@ -187,13 +187,13 @@ def describe(
 
 
 def public_source(run: Run, study: params.Params) -> str:
-    """Where all find the starting checkpoint; a local path would say nothing elsewhere."""
+    """Where anyone can find the starting checkpoint; '' for a local file."""
     found = study.weights.get(run.backbone) if run.start == "pretrained" else None
     return f"torchvision's {found.source}" if found and found.published else ""
 
 
 def commit() -> str:
-    """That of the working folder, with -dirty if tracked files differ; '' without git."""
+    """The working folder's commit, with -dirty if tracked files differ; '' without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""Say what images show, with a kept network: path, class and confidence of each."""
+"""Classify images with a kept network: path, class and confidence of each."""
 
 import argparse
 import json
@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
 
 
 def listed(given: list[str]) -> list[Path]:
-    """The paths, with folders walked, by name. Raises UserError for a folder without images."""
+    """The paths; for a folder, those of its images, sorted. Raises UserError if it has none."""
     found = []
     for path in map(Path, given):
         inside = sorted(_inside(path)) if path.is_dir() else [path]
@@ -114,7 +114,7 @@ def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
 
 
 def line(path: Path, labels: list[str], probabilities: np.ndarray, as_json: bool) -> str:
-    """Tab-separated, with what is not printable in the path escaped; or JSON."""
+    """Tab-separated, with unprintable characters of the path escaped; or JSON."""
     best = int(probabilities.argmax())
     if as_json:
         values = dict(zip(labels, map(float, probabilities), strict=True))

@@ -1,7 +1,7 @@
-"""A trained network in one safetensors file, with all that predicting with it takes.
+"""A trained network in one safetensors file, with everything needed to predict with it.
 
-The file's metadata are a Card's fields as strings. Of a network whose backbone stayed frozen, in
-whole or in part, it holds what differs from the starting checkpoint, and names that.
+The file's metadata are the fields of a Card, as strings. If the backbone stayed frozen, in whole or
+in part, the file holds only the tensors that differ from the starting checkpoint, which it names.
 """
 
 import json
@@ -80,8 +80,8 @@ def _value(name: str, text: str) -> Any:
 
 
 def parse(metadata: dict[str, str]) -> Card:
-    """The opposite of Card.metadata. Raises ValueError for what is no card, or one that this code
-    cannot follow."""
+    """The inverse of Card.metadata. Raises ValueError for other metadata, and for a card that this
+    code cannot follow."""
     if metadata.get("which_transfer", FORMAT) != FORMAT:
         raise ValueError(f"its format is {metadata['which_transfer']}, and this code's {FORMAT}")
     known = {name: text for name, text in metadata.items() if name in Card.model_fields}
@@ -94,8 +94,8 @@ def parse(metadata: dict[str, str]) -> Card:
 
 
 def differing(state: models.State, start: models.State) -> models.State:
-    """The tensors that the checkpoint lacks, or gives otherwise once it is loaded, if by one bit: a
-    checkpoint may hold halves."""
+    """The tensors that the checkpoint lacks, or gives otherwise, if by one bit, once it is loaded,
+    which turns half precision into single."""
     return {
         name: value
         for name, value in state.items()

@@ -1,4 +1,4 @@
-"""A run's progress on disk, so that a killed run goes on where it was."""
+"""A run's progress on disk, so that a killed run resumes where it was."""
 
 import fcntl
 import hashlib
@@ -18,7 +18,7 @@ from transfer import code, files
 
 
 class Checkpoint:
-    """State kept in a file beside the outputs that DVC knows of.
+    """State kept in a file that DVC does not track.
 
     `key` says what the state depends on: that of another key is not loaded. Saved at most once in
     `every` seconds, since writing ResNet-50 and Adam's moments takes a good part of an epoch on a
@@ -30,10 +30,8 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The last saved state; None, and a word where a file was there, if there is no use of it.
-
-        Tensors come on `device`.
-        """
+        """The last saved state, with tensors on `device`; None if there is none. If a file is there
+        that is of no use, also None, and a line on stderr."""
         if not self.path.is_file():
             return None
         try:
@@ -48,7 +46,7 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write it (tensors, numbers, strings, and lists, tuples and dicts of these), unless the
-        last time is too near."""
+        last write was less than `every` seconds ago."""
         if time.monotonic() - self.saved < self.every:
             return
         with files.replacing(self.path) as part:

@@ -50,7 +50,7 @@ def check(train: Train, backbones: list[str]) -> None:
 
 
 def replace_activation(model: nn.Module, component: Component) -> None:
-    """Put the named activation in place of the model's own, all but its gates.
+    """Replace the model's activations, except its gates, by the named one.
 
     Raises ValueError for a name that is no activation, and for a model without such modules.
     """
@@ -67,7 +67,7 @@ def replace_activation(model: nn.Module, component: Component) -> None:
 
 
 def replace_pooling(model: nn.Module, component: Component) -> None:
-    """Put AdaptiveMaxPool2d, say, in place of the model's last average pooling.
+    """Replace the model's last average pooling, by AdaptiveMaxPool2d, for example.
 
     Raises ValueError for another name, and for a model that has none.
     """

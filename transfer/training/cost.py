@@ -1,4 +1,4 @@
-"""What a setting's runs cost, as the same number everywhere: seconds depend on the machine."""
+"""What a run of each setting costs, in operations: seconds depend on the machine."""
 
 from functools import cache, partial
 from itertools import product

@@ -24,7 +24,7 @@ from transfer.training.feed import CHUNK
 
 @dataclass(frozen=True)
 class Pass:
-    """The epochs of a frozen backbone, whose head is left out as the first is computed."""
+    """The epochs of a frozen backbone; computing the first removes the model's head."""
 
     model: nn.Module
     data: Packed
@@ -56,10 +56,10 @@ class Pass:
             yield train.clone(), prepared.clone()
 
     def kept(self, folder: Path, key: str) -> Iterator[Features]:
-        """What `compute` gives, each epoch from its file in the folder, or stored there. So a pass
-        that was cut short goes on after its last whole epoch.
+        """What `compute` gives, each epoch read from its file in the folder, or stored there. So an
+        interrupted pass resumes after its last complete epoch.
 
-        A file of another key is out of date, and is written anew. Of several processes one computes
+        A file of another key is out of date and is overwritten. Of several processes one computes
         a pass, and the others wait for it.
         """
         epochs = range(self.protocol.epochs)

@@ -56,9 +56,9 @@ def build(backbone: str, classes: int, checkpoint: str | Path, seed: int) -> nn.
 
 
 class Conv2d(nn.Conv2d):
-    """The same, but quick on a single pixel, of which only the kernel's centre sees more than
-    padding. In a ResNet's last stage at 32 px, oneDNN without AVX-512 spends a third of a step on
-    the gradient of what sees nothing."""
+    """The same, but fast on an image of one pixel, where all of the kernel but its centre sees only
+    padding. In a ResNet's last stage at 32 px, oneDNN without AVX-512 otherwise spends a third of a
+    step on gradients that are zero."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         rows, columns = self.kernel_size
@@ -86,7 +86,7 @@ def source(backbone: str, checkpoint: str | Path) -> nn.Module:
 
 
 def load_checkpoint(path: str | Path, source: str | Path = "") -> State:
-    """Read a state_dict; a file that holds more than tensors is refused, never run.
+    """Read a state_dict; a file that holds more than tensors is rejected, never executed.
 
     Names are those of torchvision's networks now; auxiliary classifiers are left out. `source`
     names the file in messages, if not its path. Raises UserError for a file that is missing, is
@@ -125,7 +125,7 @@ def load_state(model: nn.Module, state: State, **options: bool) -> tuple[list[st
 
 
 def save_empty(path: str | Path) -> None:
-    """Write a checkpoint that holds nothing: a baseline's, from which `build` draws it all."""
+    """Write an empty checkpoint: that of a baseline, whose weights `build` draws at random."""
     with files.replacing(path) as part:
         torch.save({}, part)
 
@@ -157,8 +157,9 @@ def stages(module: nn.Module) -> list[nn.Module]:
 
 
 def freeze(model: nn.Module, freezing: str) -> None:
-    """Leave gradients to what is trained: all (`finetuned`), the head alone (`frozen`), or the
-    last two stages, say, and the head (`last2`). Raises ValueError where there are not so many."""
+    """Turn gradients on for what is trained, and off for the rest: all (`finetuned`), the head
+    alone (`frozen`), or, say, the last two stages and the head (`last2`). Raises ValueError where
+    the network has fewer stages."""
     model.requires_grad_(freezing == "finetuned")
     head(model).requires_grad_(True)
     if freezing.startswith("last"):
@@ -171,8 +172,8 @@ def freeze(model: nn.Module, freezing: str) -> None:
 
 
 def train_mode(model: nn.Module, statistics_move: bool) -> None:
-    """Set it to training; batch norm whose weights are frozen uses, and changes, the running
-    statistics only if they are to move."""
+    """Set the model to training. Batch norm with frozen weights normalises by the batch, and
+    updates its running statistics, only if these are to move."""
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
@@ -205,7 +206,7 @@ def _ends_in_one_linear(backbone: str) -> bool:
 
 
 def shape(backbone: str, classes: int = 1000) -> nn.Module:
-    """The network without numbers in it."""
+    """The network on the meta device: shapes without numbers."""
     make = partial(architecture(backbone), num_classes=classes)
     try:
         with torch.device("meta"):
@@ -235,7 +236,7 @@ def architecture(backbone: str) -> Callable[..., nn.Module]:
 
 
 def _resnet() -> ModuleType:
-    """torchvision's module of ResNets, with its others left alone.
+    """torchvision's module of ResNets, imported without the others.
 
     Importing torchvision whole takes seconds, and each of 64 runs would pay them.
     """

@@ -33,7 +33,7 @@ class Predictions:
 
 
 def of(names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
-    """From class probabilities, float [epochs, n, classes]; of equal ones the first counts."""
+    """From class probabilities, float [epochs, n, classes]; of tied classes the first is taken."""
     return Predictions(
         np.asarray(names),
         labels.astype(np.int16),
@@ -43,8 +43,8 @@ def of(names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> Predi
 
 
 def chosen_epoch(parts: dict[str, Predictions]) -> int:
-    """The epoch of the best validation accuracy, the latest of equals; without validation images
-    the last."""
+    """The epoch of the best validation accuracy (of tied ones the latest); the last epoch where
+    there are no validation images."""
     if "validation" not in parts:
         return len(parts["test"].predicted) - 1
     accuracy = parts["validation"].right.mean(1)

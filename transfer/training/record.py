@@ -1,4 +1,4 @@
-"""What a run came to: its run.json, and beside it how long it took."""
+"""The results of a run, as its run.json holds them, and the time that it took."""
 
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
@@ -10,10 +10,10 @@ from transfer.runs import RECORD, Run
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a curve.
+    """One row of a training curve.
 
-    epoch: from 0. lr: its learning rate. Losses: means of the protocol's loss (the report's is
-    cross entropy, in nats). Accuracies: fractions. None: there are no validation images, or, in
+    epoch: counted from 0. lr: its learning rate. Losses: means of the protocol's loss (the report's
+    is cross entropy, in nats). Accuracies: fractions. None: there are no validation images, or, in
     run.json, the loss diverged.
     """
 
@@ -27,7 +27,7 @@ class Epoch:
     test_accuracy: float
 
     def finite(self) -> Self:
-        """The same with None for losses that diverged, which have no number in JSON."""
+        """The same, with None for losses that diverged: JSON has no number for them."""
         lost: dict[str, Any] = {k: None for k, v in asdict(self).items() if v and not isfinite(v)}
         return replace(self, **lost)
 
@@ -40,17 +40,17 @@ class Best(Stored):
 
 
 class Record(Stored):
-    """A run's run.json, equal for equal runs.
+    """A run's run.json. Identical runs give identical files.
 
-    dataset to seed: the run's place on the axes of the grid, see transfer.params.Grid.
-    best: the best of its epochs on the test images, which flatters it.
-    chosen: the epoch that counts. chosen_by: `validation` accuracy (the latest of equal epochs),
-    or `last` where there are no validation images.
-    n: images by part (`train`, `validation`, `test`). counts: part → class → images.
+    dataset to seed: the run's value on each axis of the grid, see transfer.params.Grid.
+    best: the best epoch by test accuracy, which is an optimistic estimate.
+    chosen: the epoch that is reported. chosen_by: `validation` accuracy (the latest of equal
+    epochs), or `last` where there are no validation images.
+    n: images in each part (`train`, `validation`, `test`). counts: part → class → images.
     data: sha256 of the packed pixels.
-    device: the GPU's name, or cpu. arithmetic: the CPU's instructions that PyTorch used.
-    threads: PyTorch's. versions: of torch, torchvision, numpy and Python (without its patch
-    release).
+    device: the GPU's name, or cpu. arithmetic: the CPU instruction set that PyTorch used.
+    threads: the number that PyTorch used. versions: of torch, torchvision, numpy and Python
+    (without its patch release).
     """
 
     dataset: str
@@ -74,16 +74,16 @@ class Record(Stored):
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """That of a trained run. Raises UserError when it was not trained."""
+        """Read the run's run.json. Raises UserError if the run was not trained."""
         return cls.read(run.written(RECORD))
 
 
 class Time(Stored):
-    """What differs between equal runs, in a file that DVC does not track.
+    """How long a run took, in a file that DVC does not track, since it differs between identical
+    runs.
 
-    seconds: from the first image to the last prediction. images_per_second: those of every epoch,
-    the ones that it only predicted included. host: the machine's name. of: the sha256 of the
-    run's run.json.
+    seconds: of training and prediction. images_per_second: over all epochs, including images that
+    are only predicted. host: the machine's name. of: sha256 of the run's run.json.
     """
 
     seconds: float

@@ -30,7 +30,7 @@ LIVE = Path("metrics/live.csv")
 
 @dataclass(frozen=True)
 class Job:
-    """A run, and what it is trained on, how and where."""
+    """A run with its data, its protocol, and the device that it is trained on."""
 
     run: Run
     data: packed.Packed
@@ -39,16 +39,16 @@ class Job:
 
     @property
     def images(self) -> int:
-        """Those of an epoch, the ones that are only predicted included."""
+        """How many an epoch takes, including those that are only predicted."""
         return sum(len(getattr(self.data, part)) for part in packed.PARTS)
 
     def build(self) -> nn.Module:
-        """The network, as training starts from it."""
+        """The network that training starts from."""
         return self.protocol.build(self.run.backbone, len(self.data.classes), weights(self.run))
 
     @classmethod
     def of(cls, run: Run, study: Params) -> Self:
-        """Raises UserError for what would fail after a whole epoch."""
+        """Raises UserError for settings that would fail only after a whole epoch."""
         settings, data = study.trained_by(run.recipe), packed.load(f"data/packed/{run.dataset}")
         if isinstance(run.images, int):
             data = replace(data, train=packed.fewer(data.train, run.images))
@@ -71,9 +71,9 @@ def weights(run: Run) -> Path:
 
 
 def train(run: Run, study: Params, every: float) -> None:
-    """Train it, going on from its checkpoint if there is one, and write its folder, whole.
+    """Train the run, from its checkpoint if there is one, and write its results atomically.
 
-    every: least seconds between checkpoints. Raises UserError for what it could not train.
+    every: least seconds between checkpoints. Raises UserError for settings that cannot be trained.
     """
     job = Job.of(run, study)
     started = time.perf_counter()
@@ -101,7 +101,7 @@ def train(run: Run, study: Params, every: float) -> None:
 
 
 def key(run: Run, protocol: Protocol, device: torch.device) -> str:
-    """What the weights and features on the way depend on."""
+    """A hash of what checkpoints and stored features depend on."""
     bound = [Path(f"data/packed/{run.dataset}/index.json"), weights(run)]
     depends = {"images": run.images, "backbone": run.backbone, "device": device_name(device)}
     return fingerprint("stages.train", bound, protocol=asdict(protocol), **depends)
@@ -110,8 +110,8 @@ def key(run: Run, protocol: Protocol, device: torch.device) -> str:
 def fit(
     job: Job, model: nn.Module, checkpoint: Checkpoint | None = None, keep_features: bool = False
 ) -> Iterator[Outcome]:
-    """The run's epochs. A frozen run trains the model's head, which it takes off, on the backbone's
-    pass; that comes from its file, or is kept there, if features are to be kept."""
+    """The run's epochs. A frozen run removes the model's head and trains it on the backbone's
+    features, which are read from files, or stored there, if `keep_features`."""
     run, data, protocol, device = job.run, job.data, job.protocol, job.device
     if run.freezing != "frozen":
         return finetune(model, data, protocol, device, checkpoint, run.freezing)
@@ -124,19 +124,19 @@ def fit(
 
 
 def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """The outcomes, each written to LIVE as it comes."""
+    """Pass the outcomes on, each also written to LIVE."""
     lines = ["run,epoch,train_accuracy,test_accuracy"]
     for outcome in outcomes:
         row = outcome.epoch
         lines.append(f"{run.name},{row.epoch},{row.train_accuracy:.6f},{row.test_accuracy:.6f}")
-        # In place: runs side by side share it, and would take away each other's part.
+        # In place: parallel runs share the file, and would remove each other's temporary file.
         LIVE.parent.mkdir(parents=True, exist_ok=True)
         LIVE.write_text("\n".join(lines) + "\n", encoding="utf-8")
         yield outcome
 
 
 def predict(data: packed.Packed, outcomes: list[Outcome]) -> dict[str, predictions.Predictions]:
-    """Those of the validation part, if there is one, and the test part."""
+    """Predictions for the validation part, if there is one, and the test part."""
     found = {}
     for part in ("validation", "test"):
         if len(images := getattr(data, part)):
@@ -148,7 +148,7 @@ def predict(data: packed.Packed, outcomes: list[Outcome]) -> dict[str, predictio
 
 
 def record(job: Job, curve: list[Epoch], chosen: int) -> Record:
-    """What the run came to, by its epochs and the one that counts."""
+    """The run's record, from its epochs and the index of the chosen one."""
     data, best = job.data, max(curve, key=lambda epoch: epoch.test_accuracy)
     counts = {
         part: dict(zip(data.classes, getattr(data, part).count(data.classes), strict=True))
