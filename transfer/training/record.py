@@ -4,7 +4,11 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, Self
 
+<<<<<<< HEAD
 from transfer.files import Fields, Stored
+=======
+from transfer.files import Stored
+>>>>>>> feb3c8929b41c7abf3b007c10fe365ab392ff94e
 from transfer.runs import RECORD, Run
 
 
@@ -32,7 +36,11 @@ class Epoch:
         return replace(self, **lost)
 
 
+<<<<<<< HEAD
 class Best(Fields):
+=======
+class Best(Stored):
+>>>>>>> feb3c8929b41c7abf3b007c10fe365ab392ff94e
     """accuracy: the highest on the test images, a fraction. epoch: the first that reached it."""
 
     accuracy: float
