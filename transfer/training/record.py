@@ -7,7 +7,7 @@ from typing import Any, Self
 <<<<<<< HEAD
 from transfer.files import Fields, Stored
 =======
-from transfer.files import Stored
+from transfer.files import Fields, Stored
 >>>>>>> feb3c8929b41c7abf3b007c10fe365ab392ff94e
 from transfer.runs import RECORD, Run
 
@@ -39,7 +39,7 @@ class Epoch:
 <<<<<<< HEAD
 class Best(Fields):
 =======
-class Best(Stored):
+class Best(Fields):
 >>>>>>> feb3c8929b41c7abf3b007c10fe365ab392ff94e
     """accuracy: the highest on the test images, a fraction. epoch: the first that reached it."""
 
