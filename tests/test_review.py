@@ -35,6 +35,7 @@ CELLS = {
     "r18-0.0001-frozen": {"accuracy": 0.6, "baseline": 0.5},
     "test_images": 160,
 }
+MARK = "<!-- what-this-changes -->"
 ANSWER = {
     "chosen": {"cells": 0.75},
     "setting": {"cells": "r18-0.001-frozen-pretrained"},
@@ -47,13 +48,13 @@ ANSWER = {
 def base(tmp_path_factory) -> Study:
     """Run and committed: the base of the changes."""
     study = Study(tmp_path_factory.mktemp("base"))
-    write(study, "dvc.yaml", PIPELINE)
-    write(study, "never/dvc.yaml", NEVER_RUN)
-    write(study, "params.yaml", "lr: 0.001\n")
-    write(study, "raw.txt", "raw")
-    write(study, "answer.json", json.dumps(ANSWER))
+    put(study, "dvc.yaml", PIPELINE)
+    put(study, "never/dvc.yaml", NEVER_RUN)
+    put(study, "params.yaml", "lr: 0.001\n")
+    put(study, "raw.txt", "raw")
+    put(study, "answer.json", json.dumps(ANSWER))
     for name in ("same", "moved", "gone"):
-        write(study, f"metrics/figures/{name}.png", name)
+        put(study, f"metrics/figures/{name}.png", name)
     study.run("git", "init", "-q", "-b", "main")
     study.run("git", "config", "user.email", "a@example.org")
     study.run("git", "config", "user.name", "a")
@@ -69,7 +70,7 @@ def change(base, tmp_path) -> Study:
     return Study(shutil.copytree(base.folder, tmp_path / "change"))
 
 
-def write(study: Study, path: str, text: str) -> None:
+def put(study: Study, path: str, text: str) -> None:
     (study.folder / path).parent.mkdir(parents=True, exist_ok=True)
     (study.folder / path).write_text(text)
 
@@ -93,22 +94,27 @@ def test_a_change_that_was_run(base, change, tmp_path):
     answer["chosen"]["cells"] = 0.9
     answer["setting"]["cells"] = "r18-0.001-finetuned-pretrained"
     answer["trained"]["device"] = "cpu (AVX512, 4 threads)"
-    write(change, "answer.json", json.dumps(answer))
-    write(change, "params.yaml", "lr: 0.01\n")
-    write(change, "metrics/figures/moved.png", "elsewhere")
-    write(change, "metrics/figures/new|1.png", "new")
+    put(change, "answer.json", json.dumps(answer))
+    put(change, "params.yaml", "lr: 0.01\n")
+    put(change, "metrics/figures/moved.png", "elsewhere")
+    put(change, "metrics/figures/new|1.png", "new")
     (change.folder / "metrics/figures/gone.png").unlink()
     change.repro()
     change.commit()
     server = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "o/r"}
     clone = bare(change, tmp_path / "clone")
     text = comment(clone, "HEAD~1", "--check", **server)
-    assert text.startswith(page.MARK + "\n")
+    assert text.startswith(MARK + "\n")
     assert "`dvc.yaml`: dvc.lock is in step" in text
     assert "`never/dvc.yaml`: not run yet" in text
-    assert "2 of 3 rows changed; beyond noise 1 accuracies rose and 1 fell" in text
-    trained = "**trained on `cpu (AVX2, 2 threads)` → `cpu (AVX512, 4 threads)`**"
-    assert f"1 accuracies rose and 1 fell; {trained}\n" in text
+    assert "- `metrics/summary.json`: 2 of 3 rows of accuracies changed.\n" in text
+    assert "Of those accuracies, 1 rose and 1 fell significantly.\n" in text
+    assert "recommended setting or its accuracy changed for 1 of 1 data set.\n" in text
+    assert "**The two sides were trained with different devices, threads or packages**" in text
+    assert lines(text, "device") == [
+        "| device and threads | `cpu (AVX2, 2 threads)` | `cpu (AVX512, 4 threads)` |"
+    ]
+    assert lines(text, "packages") == ["| packages | `torch 2.15.0` | `torch 2.15.0` |"]
     assert lines(text, "`cells`") == [
         "| `cells` | `r18-0.001-frozen-pretrained` 0.7500 "
         "| `r18-0.001-finetuned-pretrained` 0.9000 |",
@@ -117,7 +123,7 @@ def test_a_change_that_was_run(base, change, tmp_path):
         "| `cells` | `r18-0.001-frozen` | 0.7000 → 0.7500<br>+0.050 [-0.048, 0.146] | 0.5000 |",
     ]
     assert lines(text, "`params.yaml`") == ["| `params.yaml` | `lr` | `0.001` | `0.01` |"]
-    assert "figures: 3 changed" in text and "same.png" not in text
+    assert "- 3 figures changed.\n" in text and "same.png" not in text
     before, after = (clone.run("git", "rev-parse", c).strip() for c in ("HEAD~1", "HEAD"))
     raw = "(https://github.com/o/r/raw/{}/metrics/figures/{}.png)"
     assert re.findall(r"!\[[a-z]+\](\(.*?\))", text) == [
@@ -133,8 +139,8 @@ def lines(text: str, start: str) -> list[str]:
 
 
 def test_a_change_that_was_not_run(change, tmp_path):
-    write(change, "raw.txt", "other")
-    write(change, "params.yaml", "lr: 0.01\n")
+    put(change, "raw.txt", "other")
+    put(change, "params.yaml", "lr: 0.01\n")
     (change.folder / "metrics/summary.json").unlink()
     change.commit()
     clone = bare(change, tmp_path / "clone")
@@ -144,7 +150,7 @@ def test_a_change_that_was_not_run(change, tmp_path):
     )
     text = (clone.folder / "comment.md").read_text()
     # DVC itself stops at the first stage whose data are not here, which is `pack`.
-    assert "**dvc.lock is out of step.** `dvc repro` would run `pack`, `tables`\n" in text
+    assert "**dvc.lock is out of step.** `dvc repro` would run `pack`, `tables`.\n" in text
     assert "| `cells` | `r18-0.0001-frozen` | 0.6000 → – | 0.5000 → – |" in text
 
 
@@ -163,58 +169,73 @@ def test_an_unknown_base_is_one_line(base):
 
 
 def test_a_broken_pipeline_is_one_line(change):
-    write(change, "never/dvc.yaml", NEVER_RUN.replace("cmd", "comand"))
+    put(change, "never/dvc.yaml", NEVER_RUN.replace("cmd", "comand"))
     said = comment(change, "HEAD", status=1)
     assert re.fullmatch(r"error: '.*dvc.yaml' validation failed.*\n", said)
 
 
+def write(
+    metrics: page.Diff | None = None,
+    params: page.Diff | None = None,
+    pictures: list[page.Picture] | None = None,
+    locks: list[page.Lock] | None = None,
+    raw: str | None = None,
+) -> str:
+    """The comment on what is given."""
+    commits = page.Sides("0" * 40, "f" * 40)
+    return page.write(commits, raw, locks or [], metrics or {}, params or {}, pictures or [])
+
+
 def test_sixty_four_rows_and_figures_fit_a_comment():
     metrics = {"metrics/summary.json": summary(rows=64)}
-    url = "https://github.com/" + "o" * 39 + "/" + "r" * 50 + "/raw/" + "0" * 40 + "/"
+    raw = "https://github.com/" + "o" * 39 + "/" + "r" * 50 + "/raw"
     path = "sample/metrics/figures/disagreements-arrows_bolts-{}.png"
-    pictures = [
-        page.Picture(path.format(i), "changed", url + path.format(i), url + path.format(i))
-        for i in range(64)
-    ]
-    text = page.write("main", [page.Lock("dvc.yaml", [])], metrics, {}, pictures)
+    pictures = [page.Picture(path.format(i), "M") for i in range(64)]
+    text = write(metrics, pictures=pictures, locks=[page.Lock("dvc.yaml", [])], raw=raw)
     assert len(text) < page.LIMIT and "left out" not in text
     assert text.count("| `ants_bees` |") == text.count("<details>") == 64
-    longer = page.write("main", [], metrics, {}, pictures * 5)
+    longer = write(metrics, pictures=pictures * 5, raw=raw)
     left = int(re.search(r"\n(\d+) more figures left out", longer)[1])
     assert len(longer) <= page.LIMIT and longer.count("<details>") == 64 * 5 - left
-    params = {"params.yaml": {f"a.{i}": {"old": None, "new": "x" * 500} for i in range(2000)}}
-    full = page.write("main", [], {"metrics/summary.json": summary(rows=2000)}, params, pictures)
-    assert len(full) <= page.LIMIT
+    params = {"params.yaml": {f"a.{i}": page.Sides(None, "x" * 500) for i in range(2000)}}
+    full = write({"metrics/summary.json": summary(rows=2000)}, params, pictures * 5, raw=raw)
+    assert page.LIMIT - 1000 < len(full) <= page.LIMIT
     assert all(f"more {kind} left out" in full for kind in ("rows", "settings", "figures"))
+    # However much there is of one kind, there is room for some of each.
+    assert min(full.count(of) for of in ("| `ants_bees` |", "| `params.yaml` |", "<details>")) > 32
 
 
-def summary(rows: int) -> page.Entries:
-    """As DVC says it, every row changed."""
+def summary(rows: int) -> dict[str, page.Sides]:
+    """Every row changed."""
     values = {
-        f"rows.ants_bees.resnet50-{i}-finetuned.{metric}": {"old": 0.5, "new": 0.875, "diff": 0.375}
+        f"rows.ants_bees.resnet50-{i}-finetuned.{metric}": page.Sides(0.5, 0.875)
         for i in range(rows)
-        for metric in page.METRICS
+        for metric in ("accuracy", "baseline")
     }
-    return values | {"rows.ants_bees.test_images": {"old": 153, "new": 153, "diff": 0}}
+    return values | {"rows.ants_bees.test_images": page.Sides(153, 153)}
 
 
 def test_what_did_not_change_is_counted():
-    entries = {"rows.a.r18-0.001-frozen.accuracy": {"old": 0.5, "new": 0.5, "diff": 0}}
-    entries |= {
-        "chosen.a": {"old": 0.5, "new": 0.5, "diff": 0},
-        "chosen.b": {"old": 0.5, "new": 0.75, "diff": 0.25},
-        "chosen.c": {"old": None, "new": 0.25, "diff": None},
-        "setting.b": {"old": "r18-0.001-frozen", "new": "r18-0.001-frozen"},
-        "trained.device": {"old": "cpu", "new": "cpu"},
-        "trained.packages": {"old": "torch 2", "new": "torch 2"},
+    entries = {
+        "rows.a.r18-0.001-frozen.accuracy": page.Sides(0.5, 0.5),
+        "chosen.a": page.Sides(0.5, 0.5),
+        "chosen.b": page.Sides(0.5, 0.75),
+        "chosen.c": page.Sides(None, 0.25),
+        "setting.b": page.Sides("r18-0.001-frozen", "r18-0.001-frozen"),
+        "trained.device": page.Sides("cpu", "cpu"),
+        "trained.packages": page.Sides("torch 2", "torch 2"),
     }
-    text = page.write("main", [], {"metrics/summary.json": entries}, {}, [])
-    assert text.splitlines()[3:] == [
-        "- `metrics/summary.json`: 0 of 1 rows changed; both trained on `cpu`, with `torch 2`",
-        "- settings: none changed",
-        "- figures: none changed",
+    assert write({"metrics/summary.json": entries}).splitlines() == [
+        MARK,
+        "### What this changes, compared with `0000000000`",
         "",
-        "#### Recommended setting, `metrics/summary.json`",
+        "- `metrics/summary.json`: 0 of 1 row of accuracies changed.",
+        "  - The recommended setting or its accuracy changed for 2 of 3 data sets.",
+        "  - Before and after were both trained on `cpu`, with `torch 2`.",
+        "- 0 settings changed.",
+        "- 0 figures changed.",
+        "",
+        "#### Recommended setting and its accuracy, `metrics/summary.json`",
         "",
         "| data set | before | after |",
         "| --- | --- | --- |",
@@ -225,16 +246,39 @@ def test_what_did_not_change_is_counted():
 
 def test_without_both_numbers_of_images_a_change_has_no_interval():
     """As where the base is of before the summary had them."""
-    entries = summary(rows=1) | {"rows.ants_bees.test_images": {"old": None, "new": 153}}
-    text = page.write("main", [], {"metrics/summary.json": entries}, {}, [])
+    entries = summary(rows=1) | {"rows.ants_bees.test_images": page.Sides(None, 153)}
+    text = write({"metrics/summary.json": entries})
     assert "0.5000 → 0.8750<br>+0.375 †" in text
-    assert page.UNKNOWN in text and "beyond noise" not in text
+    assert "\n†: There is no interval, because" in text and "fell significantly" not in text
+    assert "†" not in write({"metrics/summary.json": summary(rows=1)})
 
 
 def test_values_cannot_break_the_table():
-    odd = {"old": "a|b`c\nd @someone", "new": ""}
-    text = page.write("main", [], {}, {"params.yaml": {"x": odd}}, [])
+    text = write(params={"params.yaml": {"x": page.Sides("a|b`c\nd @someone", "")}})
     assert '| `params.yaml` | `x` | `a\\|b\'c d @someone` | `""` |' in text
+
+
+@pytest.mark.parametrize("raw", [None, "https://github.com/o/r/raw"])
+def test_nothing_that_others_wrote_is_more_than_code(raw):
+    """Whichever place of the page it comes to: no mention, no HTML, no line of its own."""
+    odd = "`@someone`\n\n# <img src=x> | [x](y) ![z](w) / z"
+    sides = page.Sides(odd, odd + " ")
+    row = odd.replace("\n", " ")
+    metrics = {
+        f"rows.{row}.{row}.accuracy": page.Sides(0.5, 0.75),
+        f"chosen.{odd}": page.Sides(0.5, 0.75),
+        f"setting.{odd}": sides,
+        "trained.device": sides,
+        "trained.packages": sides,
+    }
+    alike = {f"trained.{kind}": page.Sides(odd, odd) for kind in ("device", "packages")}
+    locks = [page.Lock(odd, stale, count) for stale in (None, [], [odd]) for count in (0, 1)]
+    studies = {odd: metrics, odd + "alike": alike}
+    text = write(studies, {odd: {odd: sides}}, [page.Picture(odd, "M")], locks, raw)
+    rest = re.sub(r"`[^`\n]*`|<code>[^<\n]*</code>", "", text)
+    rest = re.sub(r"!\[\w+\]\(https://github.com/o/r/raw/\w+/[\w%/.-]*\)", "", rest)
+    assert text.count("@someone") > 20 and "@" not in rest and "<img" not in rest
+    assert "](" not in rest and "\n# " not in rest
 
 
 def test_many_stages_of_a_kind_are_counted():
@@ -262,3 +306,24 @@ def test_the_linter_of_the_hooks_is_the_pinned_one():
     config = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")
     ruff = next(repo["rev"] for repo in config["repos"] if "ruff" in repo["repo"])
     assert f"\nruff=={ruff.removeprefix('v')}\n" in (ROOT / "requirements.txt").read_text()
+
+
+def test_the_workflow_looks_for_the_mark_of_its_comment():
+    workflow = (ROOT / ".github/workflows/review.yaml").read_text()
+    assert f'startswith("{MARK}")' in workflow
+
+
+@pytest.mark.parametrize(
+    ("path", "generated"),
+    [
+        ("dvc.lock", "set"),
+        ("sample/dvc.lock", "set"),
+        ("sample/metrics/figures/gains.png", "set"),
+        ("metrics/report.md", "set"),
+        ("metrics/README.md", "unset"),
+        ("params.yaml", "unspecified"),
+    ],
+)
+def test_github_folds_what_dvc_makes(path, generated):
+    said = Study(ROOT).run("git", "check-attr", "linguist-generated", "--", path)
+    assert said == f"{path}: linguist-generated: {generated}\n"

@@ -1,6 +1,6 @@
-"""Write what a change does to the study as one markdown comment: whether dvc.lock is in step, which
-settings, accuracies and figures differ. It compares the working tree with a commit, and needs
-neither data nor a GPU."""
+"""Write what a change does to the study as one markdown comment: whether each dvc.lock is in step,
+and which recommendations, accuracies, settings and figures differ. It compares the working tree
+with a commit, and needs neither data nor a GPU."""
 
 import argparse
 import hashlib
@@ -10,15 +10,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
 from ruamel.yaml import YAML
 
 from transfer import cli, code, files
 from transfer.commands import call, error_line, following, succeeded
 from transfer.review import page
-
-WHAT = {"A": "is new", "D": "is gone", "M": "changed", "T": "changed"}
 
 
 def main() -> None:
@@ -27,37 +24,30 @@ def main() -> None:
     os.chdir(git("rev-parse", "--show-toplevel").strip())
     pipelines = git("ls-files", "dvc.yaml", "*/dvc.yaml").split()
     locks = [lock(pipeline) for pipeline in pipelines]
-    repositories = sorted({repository(pipeline) for pipeline in pipelines})
-    text = page.write(
-        base[:10],
-        locks,
-        differing(repositories, "metrics", "diff", "--all", base),
-        differing(repositories, "params", "diff", base),
-        pictures(base, head),
-    )
+    # The sample is a DVC repository of its own.
+    folders = {next(at for at in Path(p).parents if (at / ".dvc").is_dir()) for p in pipelines}
+    metrics = differing(folders, "metrics", "diff", "--all", base)
+    params = differing(folders, "params", "diff", base)
+    text = page.write(page.Sides(base, head), raw(), locks, metrics, params, pictures(base))
     if args.output:
         files.write_text(args.output, text)
     else:
         print(text, end="")
-    stale = [lock.pipeline for lock in locks if lock.stale]
+    stale = [lock for lock in locks if lock.stale]
     if args.check and stale:
-        redo = ", ".join(f"`{page.redo(pipeline)}`" for pipeline in stale)
         raise cli.UserError(
-            f"the dvc.lock of {', '.join(stale)} is out of step; "
-            f"run {redo} and commit what it makes"
+            f"the dvc.lock of {', '.join(lock.pipeline for lock in stale)} is out of step; "
+            f"run {', '.join(f'`{lock.redo}`' for lock in stale)} and commit what it makes"
         )
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer review", description=__doc__)
-    parser.add_argument("base", help="the commit to compare with, such as main")
-    help = "the commit that holds the new figures, for links to them on GitHub"
-    parser.add_argument("--head", default="HEAD", help=help)
-    parser.add_argument(
-        "--output", type=os.path.abspath, help="a file to write instead of printing"
-    )
-    help = "exit with 1 when a dvc.lock is out of step"
-    parser.add_argument("--check", action="store_true", help=help)
+    add = parser.add_argument
+    add("base", help="the commit to compare with, such as main")
+    add("--head", default="HEAD", help="the commit to link to for new figures, on GitHub")
+    add("--output", type=os.path.abspath, help="a file to write instead of printing")
+    add("--check", action="store_true", help="exit with 1 when a dvc.lock is out of step")
     return parser.parse_args()
 
 
@@ -70,17 +60,18 @@ def commit(name: str) -> str:
 
 
 def lock(pipeline: str) -> page.Lock:
-    """How a dvc.yaml's lock stands: judged by DVC, and its code by what it means. Data that are not
-    here are taken to be as the lock says. Raises UserError for a dvc.yaml that DVC cannot read."""
+    """How the dvc.lock beside a dvc.yaml stands. DVC judges all but the code, which counts as
+    changed where its meaning did. Data that are not here are taken to be as the lock says. Raises
+    UserError for a dvc.yaml that DVC cannot read."""
     folder = Path(pipeline).parent
     if not (folder / "dvc.lock").is_file():
         succeeded(dvc("stage", "list", "--name-only", folder=folder))
         return page.Lock(pipeline, None)
     if not (stale := stale_stages(folder)):
         return page.Lock(pipeline, [])
-    # What follows a stage that fails is not looked at; each by itself is.
+    # DVC skips what follows a stage that fails, so let it look at each by itself too.
     stale |= stale_stages(folder, "--single-item")
-    if "code" in stale:  # it runs after any edit, and its outputs change where meaning did
+    if "code" in stale:  # it runs after any edit, and its outputs change where the meaning did
         stale = stale - {"code"} | of_other_code(folder)
     graph = succeeded(dvc("dag", "--dot", folder=folder))
     return page.Lock(pipeline, sorted(stale), len(following(graph, stale)))
@@ -88,8 +79,7 @@ def lock(pipeline: str) -> page.Lock:
 
 def stale_stages(folder: Path, *options: str) -> set[str]:
     """Those that `dvc repro --dry` would run. Raises UserError when DVC cannot tell."""
-    options = "--dry", "--allow-missing", "--keep-going", *options
-    done = dvc("repro", *options, folder=folder)
+    done = dvc("repro", "--dry", "--allow-missing", "--keep-going", *options, folder=folder)
     # A stage that it would run, and whose data are not here, fails: DVC looks for it in its cache.
     runs = re.findall(r"^Running stage '([^']+)':", done.stdout, re.M)
     fails = re.findall(r"^ERROR: failed to reproduce (.*)", done.stderr, re.M)
@@ -107,44 +97,31 @@ def of_other_code(folder: Path) -> set[str]:
         for dep in entry.get("deps", [])
         if Path(dep["path"]).parent == Path("data/code")
     }
-    here = {
-        script: hashlib.md5(code.recorded(script, folder).encode()).hexdigest()
-        for script in {script for _, script in recorded}
-    }
+    scripts = {script for _, script in recorded}
+    here = {of: hashlib.md5(code.recorded(of, folder).encode()).hexdigest() for of in scripts}
     return {stage for (stage, script), md5 in recorded.items() if md5 != here[script]}
 
 
-def pictures(base: str, head: str) -> list[page.Picture]:
+def pictures(base: str) -> list[page.Picture]:
     """The PNGs kept by git that differ from those of the commit `base`."""
     entries = git("diff", "--name-status", "--no-renames", "-z", base, "--", "*.png").split("\0")
-    return [
-        page.Picture(
-            path,
-            WHAT[letter],
-            None if letter == "A" else address(path, base),
-            None if letter == "D" else address(path, head),
-        )
-        for letter, path in zip(entries[:-1:2], entries[1::2], strict=True)
-    ]
+    return [page.Picture(*entry) for entry in zip(entries[1::2], entries[:-1:2], strict=True)]
 
 
-def address(path: str, commit: str) -> str | None:
-    """Where GitHub shows a commit's file; None when this does not run there."""
-    server, repository = (os.environ.get(f"GITHUB_{x}") for x in ("SERVER_URL", "REPOSITORY"))
-    return f"{server}/{repository}/raw/{commit}/{quote(path)}" if server and repository else None
+def raw() -> str | None:
+    """The URL below which GitHub shows a commit's files; None when this does not run there."""
+    repository = os.environ.get("GITHUB_REPOSITORY")
+    return f"{os.environ['GITHUB_SERVER_URL']}/{repository}/raw" if repository else None
 
 
-def repository(pipeline: str) -> Path:
-    """The folder of the DVC repository that a dvc.yaml is of: the sample has one of its own."""
-    return next(folder for folder in Path(pipeline).parents if (folder / ".dvc").is_dir())
-
-
-def differing(repositories: list[Path], *command: str) -> page.Diff:
-    """What a DVC command says of each, as JSON, by file."""
+def differing(folders: set[Path], *command: str) -> page.Diff:
+    """What a DVC command says in each of the DVC repositories."""
     found = {}
-    for folder in repositories:
+    for folder in folders:
         said = json.loads(succeeded(dvc(*command, "--json", folder=folder)) or "{}")
-        found |= {str(folder / file): entries for file, entries in said.items()}
+        for file, entries in said.items():
+            sides = {key: page.Sides(of.get("old"), of.get("new")) for key, of in entries.items()}
+            found[str(folder / file)] = sides
     return found
 
 

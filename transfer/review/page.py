@@ -1,296 +1,196 @@
-"""The comment's markdown, from what DVC and git say."""
+"""What a change does to the study, as typed values. The words around them are in comment.md.j2."""
 
-import html
 import re
-from collections import defaultdict
-from dataclasses import dataclass, field
+from bisect import bisect
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from transfer.evidence.stats import Difference, newcombe
 
-MARK = "<!-- what-this-changes -->"
 LIMIT = 65536  # characters of a comment on GitHub
-WIDEST = 100  # characters of a cell
+WIDEST = 100  # characters of a name or a value
 
-METRICS = ("accuracy", "baseline")
-TRAINED = {"device": "on", "packages": "with"}
-# One line each: a comment on GitHub breaks where its source does.
-ACCURACY = (
-    "*Accuracy* is that of the best test epoch, *baseline* the same from random weights; changes "
-    "with their 95 % interval (Newcombe 1998). It covers the choice of test images, and no other "
-    "seed. It takes the two sides as independent; where they share their test images, it is wider "
-    "than a paired one. **Bold**: it excludes 0, which chance alone does for up to one in twenty.\n"
-)
-UNKNOWN = "†: no interval, as one side's summary does not say how many test images there are.\n"
 
-Entries = dict[str, dict[str, Any]]
-Diff = dict[str, Entries]
-Pair = tuple[float | None, float | None]
+@dataclass(frozen=True)
+class Sides:
+    """A value in JSON or YAML before and after the change; None on a side that does not have it."""
+
+    before: Any = None
+    after: Any = None
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after
+
+
+Diff = dict[str, dict[str, Sides]]  # file → key, nested keys joined by dots → values
 
 
 @dataclass(frozen=True)
 class Lock:
-    """How a pipeline's dvc.lock stands: `stale` are the stages that are not as it says, None where
-    there is no lock; `following` is how many others build on those."""
+    """How a pipeline's dvc.lock stands. `stale`: the stages that differ from what it says, None
+    where there is no lock. `following`: how many other stages build on those."""
 
     pipeline: str
     stale: list[str] | None
     following: int = 0
 
-
-@dataclass(frozen=True)
-class Row:
-    """A setting's accuracies (fractions) by metric, and the number of test images; each before and
-    after, None where there is none."""
-
-    dataset: str
-    setting: str
-    values: dict[str, Pair]
-    n_test: tuple[int | None, int | None]
-
     @property
-    def changed(self) -> bool:
-        return any(before != after for before, after in self.values.values())
-
-    def change(self, metric: str) -> Difference | float | None:
-        """After minus before: with an interval where it changed and both numbers of test images
-        are known, and None where there are not two values."""
-        before, after = self.values.get(metric, (None, None))
-        if before is None or after is None:
-            return None
-        n_before, n_after = self.n_test
-        if before == after or not n_before or not n_after:
-            return after - before
-        return newcombe(after, n_after, before, n_before)
+    def redo(self) -> str:
+        """The command that brings the lock into step."""
+        folder = Path(self.pipeline).parent
+        return "dvc repro" if folder == Path() else f"cd {folder} && dvc repro"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that differs, and what became of it. A URL is None for a side on which it is not,
-    and where none is known."""
+    """A figure that differs. `letter`: A for a new one, D for one that is gone, else M or T."""
 
     path: str
-    what: str
-    before: str | None = None
-    after: str | None = None
+    letter: str
 
 
 @dataclass(frozen=True)
-class Section:
-    """Words, and items that are left out where the comment gets too long."""
+class Accuracy(Sides):
+    """A test accuracy (fraction), and the difference where it changed and both numbers of test
+    images are known."""
 
-    words: str
-    items: list[str] = field(default_factory=list)
-    kind: str = ""
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting's accuracy on a data set, and that of its baseline."""
+
+    dataset: str
+    setting: str
+    accuracy: Accuracy
+    baseline: Accuracy
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The setting recommended for a data set, and its test accuracy (fraction)."""
+
+    dataset: str
+    setting: Sides
+    accuracy: Sides
+
+
+@dataclass(frozen=True)
+class Study:
+    """What changed in a summary.json, and how many rows and recommendations it has. `device`,
+    `packages`: what its runs were trained on and with, changed or not."""
+
+    file: str
+    recommended: list[Recommended]
+    n_recommended: int
+    rows: list[Row]
+    n_rows: int
+    device: Sides
+    packages: Sides
+
+    @property
+    def signs(self) -> list[int]:
+        """Of each difference: 1 or -1 where its interval excludes 0, else 0."""
+        accuracies = [value for row in self.rows for value in (row.accuracy, row.baseline)]
+        return [value.difference.sign for value in accuracies if value.difference]
 
 
 def write(
-    base: str, locks: list[Lock], metrics: Diff, params: Diff, pictures: list[Picture]
+    commits: Sides,
+    raw: str | None,
+    locks: list[Lock],
+    metrics: Diff,
+    params: Diff,
+    pictures: list[Picture],
 ) -> str:
-    """The comment. `base`: a name of what this is compared with. `metrics`, `params`: the JSON of
-    `dvc metrics diff --all` and of `dvc params diff`."""
-    found = {file: rows(entries) for file, entries in sorted(metrics.items())}
-    values = settings(params)
-    summary = [
-        *map(lock_words, locks),
-        *(f"{code(file)}: {tally(of)}{trained(metrics[file])}" for file, of in found.items()),
-        f"settings: {len(values) or 'none'} changed",
-        f"figures: {len(pictures) or 'none'} changed",
+    """The comment, in markdown. Where it would have more than LIMIT characters, each of its lists
+    ends after as many lines as fit, and says how many are left out.
+
+    commits: the two to compare. raw: the URL below which a server shows a commit's files, if any
+    does. metrics: the values of each summary.json, changed or not. params: what differs.
+    """
+    render = partial(
+        environment().get_template("comment.md.j2").render,
+        commits=commits,
+        raw=raw,
+        locks=locks,
+        studies=[study(file, entries) for file, entries in sorted(metrics.items())],
+        settings=[
+            (file, name, value)
+            for file, entries in sorted(params.items())
+            for name, value in sorted(entries.items())
+        ],
+        pictures=pictures,
+    )
+    # A line has a character at least, so LIMIT of them are more than enough.
+    return render(most=bisect(range(LIMIT), LIMIT, key=lambda most: len(render(most=most))) - 1)
+
+
+def study(file: str, entries: dict[str, Sides]) -> Study:
+    """From what a summary.json holds."""
+
+    def get(key: str) -> Sides:
+        return entries.get(key, Sides())
+
+    def accuracy(dataset: str, setting: str, metric: str) -> Accuracy:
+        value, n = get(f"rows.{dataset}.{setting}.{metric}"), get(f"rows.{dataset}.test_images")
+        numbers = value.after, n.after, value.before, n.before
+        known = value.changed and None not in numbers
+        return Accuracy(value.before, value.after, newcombe(*numbers) if known else None)
+
+    recommended = [
+        Recommended(dataset, get(f"setting.{dataset}"), get(f"chosen.{dataset}"))
+        for dataset in sorted(key[7:] for key in entries if key.startswith("chosen."))
     ]
-    tables = [accuracies(file, of) for file, of in found.items()]
-    sections = [
-        Section(f"{MARK}\n### What this changes, compared with {base}\n"),
-        Section("".join(f"- {words}\n" for words in summary)),
-        *(recommended(file, entries) for file, entries in sorted(metrics.items())),
-        *tables,
-        Section(meaning([line for table in tables for line in table.items])),
-        Section(
-            "#### Settings\n\n" + head("file", "setting", "before", "after"), values, "settings"
-        ),
-        Section("#### Figures\n", [figure(picture) for picture in pictures], "figures"),
+    # The name of a setting has a dot too, in its learning rate.
+    names = [re.fullmatch(r"rows\.([^.]+)\.(.+)\.(?:accuracy|baseline)", key) for key in entries]
+    rows = [
+        Row(dataset, setting, *(accuracy(dataset, setting, of) for of in ("accuracy", "baseline")))
+        for dataset, setting in sorted({(name[1], name[2]) for name in names if name})
     ]
-    return fit(
-        [section for section in sections if section.items or section.words and not section.kind]
+    return Study(
+        file,
+        [found for found in recommended if found.setting.changed or found.accuracy.changed],
+        len(recommended),
+        [row for row in rows if row.accuracy.changed or row.baseline.changed],
+        len(rows),
+        get("trained.device"),
+        get("trained.packages"),
     )
 
 
-def lock_words(lock: Lock) -> str:
-    start = f"{code(lock.pipeline)}: "
-    if lock.stale is None:
-        return f"{start}not run yet, there is no dvc.lock"
-    if not lock.stale:
-        return f"{start}dvc.lock is in step with code and settings"
-    what = names(lock.stale)
-    if lock.following:
-        what += f", then perhaps {lock.following} that build on their outputs"
-    again = code(redo(lock.pipeline))
-    return f"{start}**dvc.lock is out of step.** {again} would run {what}"
+def environment() -> Environment:
+    """Escapes nothing by itself, for it makes markdown: what others wrote goes through `code`."""
+    here = FileSystemLoader(Path(__file__).parent)
+    made = Environment(loader=here, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {of.__name__: of for of in (code, names, one_line)}
+    return made
 
 
-def redo(pipeline: str) -> str:
-    """The command that brings a pipeline's lock into step."""
-    folder = Path(pipeline).parent
-    return "dvc repro" if folder == Path() else f"cd {folder} && dvc repro"
+def code(value: Any) -> str:
+    """As code, in which nothing is a link, a mention or HTML, and that a table's cell takes."""
+    if value is None:
+        return "–"
+    return "`" + one_line(str(value)).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def one_line(text: str) -> str:
+    """Of at most WIDEST characters."""
+    text = " ".join(text.split()) or '""'
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
 def names(stages: list[str]) -> str:
     """Up to three of a kind; of more, how many."""
-    kinds = defaultdict(list)
-    for stage in stages:
-        kinds[stage.split("@")[0]].append(code(stage))
-    return ", ".join(
-        ", ".join(found) if len(found) <= 3 else f"{code(kind)} ({len(found)})"
-        for kind, found in kinds.items()
-    )
-
-
-def rows(entries: Entries) -> list[Row]:
-    """Of one summary file. DVC joins the keys of nested JSON by dots; a learning rate has one
-    too."""
-    values: dict[tuple[str, str], dict[str, Pair]] = defaultdict(dict)
-    for key, entry in entries.items():
-        if match := re.fullmatch(r"rows\.([^.]+)\.(.+)\.(accuracy|baseline)", key):
-            values[match[1], match[2]][match[3]] = entry["old"], entry["new"]
-    n_test = {dataset: pair(entries, f"rows.{dataset}.test_images") for dataset, _ in values}
-    return [Row(*key, found, n_test[key[0]]) for key, found in sorted(values.items())]
-
-
-def pair(entries: Entries, key: str) -> tuple[Any, Any]:
-    """Before and after; None where there is none."""
-    entry = entries.get(key, {})
-    return entry.get("old"), entry.get("new")
-
-
-def tally(found: list[Row]) -> str:
-    """How many rows changed, and how many of their intervals exclude 0."""
-    changed = [row for row in found if row.changed]
-    changes = [row.change(metric) for row in changed for metric in METRICS]
-    signs = [change.sign for change in changes if isinstance(change, Difference)]
-    words = f"{len(changed)} of {len(found)} rows changed"
-    if signs:
-        words += f"; beyond noise {signs.count(1)} accuracies rose and {signs.count(-1)} fell"
-    return words
-
-
-def trained(entries: Entries) -> str:
-    """On what, and with which packages, the runs of each side were trained."""
-    pairs = {key: pair(entries, f"trained.{key}") for key in TRAINED}
-    if not any(value for sides in pairs.values() for value in sides):
-        return ""
-    moved = [
-        f"{words} {' → '.join(map(value, pairs[key]))}"
-        for key, words in TRAINED.items()
-        if pairs[key][0] != pairs[key][1]
-    ]
-    same = [f"{words} {value(pairs[key][1])}" for key, words in TRAINED.items()]
-    return f"; **trained {', '.join(moved)}**" if moved else f"; both trained {', '.join(same)}"
-
-
-def recommended(file: str, entries: Entries) -> Section:
-    """A line for each data set whose recommended setting, or its accuracy, changed."""
-    words = f"#### Recommended setting, {code(file)}\n\n{head('data set', 'before', 'after')}"
-    datasets = sorted(key.removeprefix("chosen.") for key in entries if key.startswith("chosen."))
-    lines = []
-    for dataset in datasets:
-        chosen, setting = (pair(entries, f"{kind}.{dataset}") for kind in ("chosen", "setting"))
-        if chosen[0] != chosen[1] or setting[0] != setting[1]:
-            sides = [
-                f"{value(name)} {shown(accuracy)}"
-                for name, accuracy in zip(setting, chosen, strict=True)
-            ]
-            lines.append(line(code(dataset), *sides))
-    return Section(words, lines, "settings recommended")
-
-
-def accuracies(file: str, found: list[Row]) -> Section:
-    """A line for each row that changed."""
-    words = f"#### Accuracy, {code(file)}\n\n{head('data set', 'setting', *METRICS)}"
-    lines = [
-        line(code(row.dataset), code(row.setting), *(accuracy(row, metric) for metric in METRICS))
-        for row in found
-        if row.changed
-    ]
-    return Section(words, lines, "rows")
-
-
-def accuracy(row: Row, metric: str) -> str:
-    if metric not in row.values:
-        return ""
-    before, after = row.values[metric]
-    if before == after:
-        return shown(after)
-    change = row.change(metric)
-    words = f"{shown(before)} → {shown(after)}"
-    if isinstance(change, Difference):
-        number, interval = str(change).split(" ", 1)
-        return f"{words}<br>{f'**{number}**' if change.sign else number} {interval}"
-    return words if change is None else f"{words}<br>{change:+.3f} †"
-
-
-def shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def meaning(lines: list[str]) -> str:
-    """Of the accuracies' lines."""
-    unknown = "\n" + UNKNOWN if "†" in "".join(lines) else ""
-    return ACCURACY + unknown if lines else ""
-
-
-def settings(params: Diff) -> list[str]:
-    """A line for each setting that differs."""
-    return [
-        line(code(file), code(name), value(entry["old"]), value(entry["new"]))
-        for file, entries in sorted(params.items())
-        for name, entry in sorted(entries.items())
-    ]
-
-
-def value(setting: Any) -> str:
-    return "–" if setting is None else code(str(setting))
-
-
-def figure(picture: Picture) -> str:
-    """Folded, so that pictures are loaded when they are asked for."""
-    sides = {"before": picture.before, "after": picture.after}
-    urls = {side: url for side, url in sides.items() if url}
-    if not urls:
-        return f"- {code(picture.path)} {picture.what}\n"
-    images = line(*(f"![{side}]({url})" for side, url in urls.items()))
-    summary = f"<code>{html.escape(picture.path)}</code> {picture.what}"
-    return f"<details><summary>{summary}</summary>\n\n{head(*urls)}{images}\n</details>\n"
-
-
-def fit(sections: list[Section], limit: int = LIMIT) -> str:
-    """The sections, without the last of their items where they are more than `limit` characters."""
-    notes = [left_out(section, len(section.items)) for section in sections]
-    room = limit - sum(len(part) + 1 for part in [*notes, *(section.words for section in sections)])
-    text = []
-    for section in sections:
-        kept = 0
-        while kept < len(section.items) and len(section.items[kept]) <= room:
-            room -= len(section.items[kept])
-            kept += 1
-        note = left_out(section, len(section.items) - kept)
-        text.append(section.words + "".join(section.items[:kept]) + note)
-    return "\n".join(text)
-
-
-def left_out(section: Section, count: int) -> str:
-    return f"\n{count} more {section.kind} left out; a comment has no room.\n" if count else ""
-
-
-def head(*cells: str) -> str:
-    return line(*cells) + line(*("---" for _ in cells))
-
-
-def line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |\n"
-
-
-def code(text: str) -> str:
-    """As code, in one line that a table's cell takes; nothing in it is a link, a name or HTML."""
-    text = " ".join(text.split()) or '""'
-    text = text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+    words = []
+    for kind, group in groupby(stages, lambda stage: stage.split("@")[0]):
+        found = list(map(code, group))
+        words += found if len(found) <= 3 else [f"{code(kind)} ({len(found)})"]
+    return ", ".join(words)
