@@ -4,11 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, Self
 
-<<<<<<< HEAD
 from transfer.files import Fields, Stored
-=======
-from transfer.files import Fields, Stored
->>>>>>> feb3c8929b41c7abf3b007c10fe365ab392ff94e
 from transfer.runs import RECORD, Run
 
 
@@ -36,11 +32,7 @@ class Epoch:
         return replace(self, **lost)
 
 
-<<<<<<< HEAD
 class Best(Fields):
-=======
-class Best(Fields):
->>>>>>> feb3c8929b41c7abf3b007c10fe365ab392ff94e
     """accuracy: the highest on the test images, a fraction. epoch: the first that reached it."""
 
     accuracy: float
