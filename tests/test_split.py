@@ -22,8 +22,9 @@ from torchvision.datasets import ImageFolder, folder
 from transfer import params
 from transfer.cli import UserError
 from transfer.images import archive, audit
+from transfer.images.audit import Audit
 from transfer.images.division import divide as split
-from transfer.images.division import summary
+from transfer.images.division import summary as lines
 
 ROOT = Path(__file__).parent.parent
 OWN = {
@@ -96,7 +97,11 @@ def run(source, folders=OWN, train="all", test="all", name="ab", **rules) -> dic
         count=params.Counts(train=train, test=test),
     )
     rules = {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"} | rules
-    return split(name, dataset, params.Split(**rules))
+    return split(name, dataset, params.Split(**rules)).model_dump(mode="json")
+
+
+def summary(report: dict) -> list[str]:
+    return lines(Audit.model_validate(report))
 
 
 def written(name="ab") -> dict[str, bytes]:
