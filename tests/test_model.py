@@ -22,7 +22,7 @@ from stages import evidence
 from tests.conftest import ROOT, draw_split
 from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
-from transfer.images import packed
+from transfer.images import audit, packed
 from transfer.model import exported, predict, saved
 from transfer.model import keep as model
 from transfer.training import augment, predictions
@@ -61,7 +61,17 @@ def study(tmp_path_factory) -> Study:
     (folder / "data/weights").mkdir()
     digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", seed=0)
     write_settings(folder, digest)
-    files.write_json(folder / "metrics/data/kept.json", {"leaked": []})
+    nothing = audit.Described(
+        images={},
+        formats={},
+        modes={},
+        short_side={},
+        wrong_extension=audit.Listed.of([]),
+        duplicates=audit.duplicates([]),
+    )
+    found = {"archive": nothing, "split": nothing, "dropped": {}, "left_out": {}, "leaked": []}
+    kept = audit.Audit(dataset="kept", source="data/raw/kept", rules={}, **found)
+    kept.write(folder / "metrics/data/kept.json")
     with chdir(folder):
         sizes = params.load().pack
         packed.write(folder / "data/split/kept", folder / "data/packed/kept", **dict(sizes))
@@ -177,7 +187,7 @@ def test_without_a_run_the_best_is_taken(study):
     status, said = command(study, model.main, "kept")
     assert status == 0, said
     rows = json.loads((study.folder / "metrics/evidence.json").read_text())["rows"]
-    best = max(rows, key=lambda row: row["pretrained"]["validation"])["freezing"]
+    best = max(rows, key=lambda row: row["arms"]["pretrained"]["validation"])["freezing"]
     file = study.folder / "models/kept.safetensors"
     card, _ = saved.load(file, study.folder / "data/weights/resnet18-pretrained.pth")
     assert card.run == study.runs[best].name
