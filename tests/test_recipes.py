@@ -322,20 +322,3 @@ def test_names_of_older_checkpoints_are_understood(tmp_path):
         assert old.keys() != state.keys()
         torch.save(old, tmp_path / "old.pth")
         assert models.load_checkpoint(tmp_path / "old.pth").keys() == state.keys()
-
-
-@pytest.mark.parametrize("kernel,padding", [(1, 0), (2, 1), (3, 1), ((5, 3), (2, 1)), (3, 2)])
-@pytest.mark.parametrize("other", [{}, {"stride": 2}, {"groups": 2}, {"padding_mode": "reflect"}])
-def test_a_convolution_of_one_pixel_is_torchs(kernel, padding, other):
-    torch.manual_seed(0)
-    plain = nn.Conv2d(6, 4, kernel, padding=padding, **other)
-    ours = copy.deepcopy(plain)
-    ours.__class__ = models.Conv2d
-    images = torch.randn(5, 6, 1, 1)
-    if "padding_mode" in other and plain.padding != (0, 0):
-        images = torch.randn(5, 6, 4, 4)  # one pixel has no reflection
-    for layer in (plain, ours):
-        (layer(images) ** 2).sum().backward()
-    torch.testing.assert_close(ours(images), plain(images))
-    for name, parameter in plain.named_parameters():
-        torch.testing.assert_close(ours.get_parameter(name).grad, parameter.grad)
