@@ -335,9 +335,9 @@ class Params(Section):
     split: Split
     pack: Pack
     weights: Entries[Weights]
-    """The pretrained weights of backbones, which are called as in torchvision."""
+    """Backbones, by torchvision's names, whose weights are published or in a file; {} for none."""
     pretrain: Entries[Pretrain]
-    """Backbones to pretrain here, for want of such weights, or {} for none."""
+    """Backbones, by torchvision's names, to pretrain here instead, or {} for none."""
     train: Train
     recipes: Entries[dict[str, Any]]
     """What each recipe changes in train for its runs: any setting but device and keep_features."""
