@@ -8,8 +8,7 @@ import pytest
 from tests.conftest import ROOT, draw_split
 from tests.study import Study
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-pytestmark = pytest.mark.xdist_group("sample")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What a command starts with → the test or script that runs it, or why none does here.
 RUN_BY = {
     "make sample": ".ci/run; in miniature test_sample.py",
@@ -32,11 +31,12 @@ RUN_BY = {
 }
 
 
-def commands(text: str) -> list[str]:
-    """The lines of its blocks without a language, and what follows the prompts of transcripts."""
+def commands(page: Path) -> list[str]:
+    """The lines of its blocks without a language, and what follows the prompts of transcripts. A
+    line that ends in a backslash continues on the next."""
     found = []
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
-        lines = block.splitlines()
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S):
+        lines = block.replace("\\\n", "").splitlines()
         if any(line.startswith("$ ") and not line.startswith("$ EDITOR") for line in lines):
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         if not language:
@@ -110,6 +110,6 @@ def test_every_other_command_is_run_somewhere():
 
 
 def test_links_lead_somewhere():
-    for page in [*PAGES, *ROOT.glob("*/README.md")]:
+    for page in [*PAGES, ROOT / "CHANGELOG.md", *ROOT.glob("*/README.md")]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page}: {link}"
