@@ -10,19 +10,22 @@ from tabulate import tabulate
 from transfer.runs import capital, short
 
 
-def render(template: Path, **values: Any) -> str:
-    """The page. In a template `{% filter aligned %}` pads a table's cells, for those who read the
-    markdown itself; `cell` takes any text into one."""
-    # No HTML: what the pages quote are names of classes and of settings.
-    environment = Environment(
-        loader=FileSystemLoader(template.parent),
+def environment(folder: Path) -> Environment:
+    """For the templates there. Nothing is escaped, since they make markdown. `{% filter aligned %}`
+    pads a table's cells, for those who read the markdown itself; `cell` takes any text into one."""
+    made = Environment(
+        loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"aligned": aligned, "cell": cell, "capital": capital, "short": short}
-    text = environment.get_template(template.name).render(**values)
+    made.filters |= {"aligned": aligned, "cell": cell, "capital": capital, "short": short}
+    return made
+
+
+def render(template: Path, **values: Any) -> str:
+    text = environment(template.parent).get_template(template.name).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 

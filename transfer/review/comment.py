@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
+import yaml
 
 from transfer import cli, code, files
 from transfer.commands import call, error_line, following, succeeded
@@ -91,9 +91,10 @@ def stale_stages(folder: Path, *options: str) -> set[str]:
 
 def of_other_code(folder: Path) -> set[str]:
     """The stages whose code, by the hashes in dvc.lock, is not the code that is here."""
+    lock = yaml.load((folder / "dvc.lock").read_text(), yaml.CSafeLoader)
     recorded = {
         (stage, Path(dep["path"]).name): dep["md5"]
-        for stage, entry in YAML(typ="safe").load(folder / "dvc.lock")["stages"].items()
+        for stage, entry in lock["stages"].items()
         for dep in entry.get("deps", [])
         if Path(dep["path"]).parent == Path("data/code")
     }

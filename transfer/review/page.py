@@ -8,9 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from transfer.evidence.stats import Difference, newcombe
+from transfer.templates import environment
 
 LIMIT = 65536  # characters of a comment on GitHub
 WIDEST = 100  # characters of a name or a value
@@ -116,8 +115,12 @@ def write(
     commits: the two to compare. raw: the URL below which a server shows a commit's files, if any
     does. metrics: the values of each summary.json, changed or not. params: what differs.
     """
+    made = environment(Path(__file__).parent)
+    # What others wrote goes through `code`.
+    made.filters |= {of.__name__: of for of in (code, names, one_line)}
+    template = made.get_template("comment.md.j2")
     render = partial(
-        environment().get_template("comment.md.j2").render,
+        template.render,
         commits=commits,
         raw=raw,
         locks=locks,
@@ -164,14 +167,6 @@ def study(file: str, entries: dict[str, Sides]) -> Study:
         get("trained.device"),
         get("trained.packages"),
     )
-
-
-def environment() -> Environment:
-    """Escapes nothing by itself, for it makes markdown: what others wrote goes through `code`."""
-    here = FileSystemLoader(Path(__file__).parent)
-    made = Environment(loader=here, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {of.__name__: of for of in (code, names, one_line)}
-    return made
 
 
 def code(value: Any) -> str:
