@@ -29,7 +29,7 @@ def study(tmp_path) -> Path:
 
 
 def stage(study: Path, name: str, *arguments: str, limit: str = "") -> tuple[int, str]:
-    """In a process of its own where the shell has to say something before, in `limit`."""
+    """Its status and all it says. With a limit, which the shell sets, in a process of its own."""
     if not limit:
         status, out, err = in_process(study, import_module(f"stages.{name}").main, *arguments)
         return status, out + err
@@ -129,9 +129,10 @@ def test_a_checkpoint_that_is_no_state_dict_is_refused(study, value):
     assert "state_dict" in refused(study, "weights", "resnet18")
 
 
-def test_no_network_is_one_line(study):
-    nowhere = "export HTTPS_PROXY=http://127.0.0.1:9;"
-    line = refused(study, "weights", "resnet18", limit=nowhere)
+def test_no_network_is_one_line(study, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setattr("urllib.request._opener", None)  # which keeps the proxies it first saw
+    line = refused(study, "weights", "resnet18")
     assert "resnet18-f37072fd.pth" in line and "weights.resnet18.source" in line
 
 

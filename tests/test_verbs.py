@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from transfer.__main__ import VERBS
+from tests.study import in_process
+from transfer.__main__ import VERBS, main
 
 
 def asked(*words: str) -> subprocess.CompletedProcess:
@@ -24,5 +25,5 @@ def test_it_lists_its_verbs_and_refuses_another():
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_says_how_it_is_used(verb):
-    told = asked(verb, "--help")
-    assert told.returncode == 0 and told.stdout.startswith(f"usage: python -m transfer {verb} ")
+    status, out, _ = in_process(ROOT, main, verb, "--help")
+    assert status == 0 and out.startswith(f"usage: python -m transfer {verb} ")
