@@ -10,6 +10,7 @@ from tests.conftest import ROOT, draw_split
 from tests.study import Study
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+pytestmark = pytest.mark.xdist_group("sample")
 # What a command starts with → the test or script that runs it, or why none does here.
 RUN_BY = {
     "make sample": ".ci/run; in miniature test_sample.py",
@@ -32,11 +33,11 @@ RUN_BY = {
 }
 
 
-def commands(page: Path) -> list[str]:
+def commands(text: str) -> list[str]:
     """The lines of its blocks without a language, and what follows the prompts of transcripts. A
     line that ends in a backslash continues on the next."""
     found = []
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S):
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
         lines = block.replace("\\\n", "").splitlines()
         if any(line.startswith("$ ") and not line.startswith("$ EDITOR") for line in lines):
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
@@ -62,14 +63,16 @@ def changing(sample, tmp_path_factory) -> Study:
     return made
 
 
+WITNESSES = ("Watch a run", "Share results")  # for all sections, but before a release
+
+
 def sections() -> list:
-    """Page and commands of those with some to run here, in their order; one stands for them but
-    before a release."""
+    """Page and commands of those with some to run here, in their order."""
     found = []
     for page in PAGES:
         for section in re.split("^#+ ", page.read_text(), flags=re.M)[1:]:
             title, lines = section.partition("\n")[0], list(filter(here, commands(section)))
-            marks = () if title == "Try a setting" else pytest.mark.release
+            marks = () if title in WITNESSES else pytest.mark.release
             if lines:
                 name = f"{page.stem}: {title}"
                 found.append(pytest.param(page.stem, lines, id=name, marks=marks))
@@ -96,6 +99,7 @@ def test_no_command_is_outside_the_sections():
     ran = [line for section in sections() for line in section.values[1]]
     assert ran == [line for page in PAGES for line in commands(page.read_text()) if here(line)]
     assert any(line.startswith("dvc push") for line in ran)
+    assert len([section for section in sections() if not section.marks]) == len(WITNESSES)
 
 
 def test_every_other_command_is_run_somewhere():

@@ -23,6 +23,7 @@ from transfer.images import kaggle
 
 ROOT = Path(__file__).parents[1]
 SOURCE = params.Download(kaggle="someone/some-images", version=3)
+release = pytest.mark.release  # one or two of a kind stand for all, but before a release
 SECRET = "5ecretK3y0f0urs"
 METADATA, DOWNLOAD, STORAGE = "GetDatasetMetadata", "DownloadDataset", "storage"
 
@@ -214,9 +215,9 @@ def test_asks_for_the_version(server):
 @pytest.mark.parametrize(
     ("call", "status", "advice"),
     [
-        (METADATA, 401, "credentials"),
+        pytest.param(METADATA, 401, "credentials", marks=release),
         (METADATA, 403, "accept its terms"),
-        (METADATA, 404, "name and version in params.yaml"),
+        pytest.param(METADATA, 404, "name and version in params.yaml", marks=release),
         (DOWNLOAD, 404, "name and version in params.yaml"),
     ],
 )
@@ -229,7 +230,13 @@ def test_refusal_is_final(server, call, status, advice):
 
 
 @pytest.mark.parametrize(
-    ("call", "status"), [(METADATA, 429), (DOWNLOAD, 429), (DOWNLOAD, 500), (STORAGE, 503)]
+    ("call", "status"),
+    [
+        (METADATA, 429),
+        pytest.param(DOWNLOAD, 429, marks=release),
+        pytest.param(DOWNLOAD, 500, marks=release),
+        (STORAGE, 503),
+    ],
 )
 def test_busy_server_is_asked_again(server, call, status, capfd):
     server.answers[call] = [status, 200]
@@ -266,6 +273,7 @@ def test_cut_body_is_resumed(server):
     assert downloaded() == server.archive
 
 
+@release
 def test_body_cut_for_ever(server):
     server.answers[STORAGE] = ["cut"]
     assert "nothing came from Kaggle for 4 s" in refused(attempts=1, stall=4)
@@ -274,8 +282,8 @@ def test_body_cut_for_ever(server):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("cut_untold", "not a whole zip archive"),
-        ("page", "a web page came"),
+        pytest.param("cut_untold", "not a whole zip archive", marks=release),
+        pytest.param("page", "a web page came", marks=release),
         ("damaged", "damaged at train/ants/1.jpg"),
     ],
 )
@@ -305,9 +313,12 @@ def test_earlier_archive_outlives_a_failure(server):
 
 @pytest.mark.parametrize(
     "variables",
-    [{"KAGGLE_USERNAME": "someone", "KAGGLE_KEY": SECRET}, {"KAGGLE_API_TOKEN": SECRET}],
+    [
+        {"KAGGLE_USERNAME": "someone", "KAGGLE_KEY": SECRET},
+        pytest.param({"KAGGLE_API_TOKEN": SECRET}, marks=release),
+    ],
 )
-@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("status", [200, pytest.param(403, marks=release)])
 def test_secrets_stay_secret(server, monkeypatch, tmp_path, variables, status):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -323,7 +334,9 @@ def test_secrets_stay_secret(server, monkeypatch, tmp_path, variables, status):
         assert all(hidden.encode() not in content for content in written)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=release)]
+)
 def test_interrupt_ends_the_client_too(server, number, code):
     server.answers[STORAGE] = ["hang"]
     stage = run_stage("ants_bees")

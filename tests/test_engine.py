@@ -21,6 +21,7 @@ from transfer.params import Component
 from transfer.training import augment, engine, features, models
 from transfer.training.feed import Feed
 
+release = pytest.mark.release
 CPU = torch.device("cpu")
 PROTOCOL = engine.Protocol(
     lr=1e-3,
@@ -95,7 +96,7 @@ def run(model, data, protocol, frozen, chunk=64):
 
 
 @pytest.mark.parametrize("frozen,batchnorm", [(False, "train"), (True, "train"), (True, "eval")])
-@pytest.mark.parametrize("chunk", [4, 64])
+@pytest.mark.parametrize("chunk", [pytest.param(4, marks=release), 64])
 def test_same_weights_as_a_plain_loop(model, data, frozen, batchnorm, chunk):
     protocol = replace(PROTOCOL, frozen_batchnorm=batchnorm)
     plain = copy.deepcopy(model)
@@ -130,7 +131,7 @@ def test_finetuning_moves_every_parameter(model, data):
     assert not [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("frozen", [pytest.param(True, marks=release), False])
 def test_same_seed_same_curve(scratch, data, frozen):
     def curve(seed):
         model = models.build("resnet18", 2, scratch, seed)
@@ -263,8 +264,18 @@ def outcome(scratch, many):
     return trained
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-@pytest.mark.parametrize("setting", [{"memory_format": "channels_last"}, {"precision": "bfloat16"}])
+CHANNELS_LAST, BFLOAT16 = {"memory_format": "channels_last"}, {"precision": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    "frozen,setting",
+    [
+        (False, CHANNELS_LAST),
+        (True, BFLOAT16),
+        pytest.param(True, CHANNELS_LAST, marks=release),
+        pytest.param(False, BFLOAT16, marks=release),
+    ],
+)
 def test_faster_settings_reach_the_same_accuracy(outcome, frozen, setting):
     outputs, accuracy = outcome(frozen=frozen, **setting)
     reference, expected = outcome(frozen=frozen)

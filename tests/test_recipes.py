@@ -3,7 +3,6 @@
 import copy
 import re
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
@@ -20,6 +19,8 @@ from transfer.params import Component
 from transfer.training import augment, components, engine, features, models
 from transfer.training.check import check
 from transfer.training.checkpoint import Checkpoint
+
+release = pytest.mark.release
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,14 @@ RECIPES = {
 
 @pytest.mark.parametrize(
     "recipe,freezing",
-    [*product(["sgd", "adamw"], ["finetuned", "frozen"]), ("margin", "frozen"), ("sgd", "last1")],
+    [
+        ("sgd", "finetuned"),
+        ("adamw", "frozen"),
+        pytest.param("sgd", "frozen", marks=release),
+        pytest.param("adamw", "finetuned", marks=release),
+        ("margin", "frozen"),
+        ("sgd", "last1"),
+    ],
 )
 def test_same_weights_as_a_plain_loop(scratch, data, recipe, freezing):
     changes, make_optimizer, make_schedule, loss = RECIPES[recipe]
@@ -261,7 +269,7 @@ def test_a_backbone_that_does_not_fit_is_one_line():
     assert "has no AdaptiveAvgPool2d before its classifier" in no_pool
 
 
-@pytest.mark.parametrize("freezing", ["lpft", "finetuned"])
+@pytest.mark.parametrize("freezing", ["lpft", pytest.param("finetuned", marks=release)])
 def test_a_network_with_dropout_resumes_to_the_same_numbers(scratch, data, tmp_path, freezing):
     """Also in another's phase, with another's optimiser state."""
     changes, *_ = RECIPES["sgd"]
@@ -281,7 +289,14 @@ def test_a_network_with_dropout_resumes_to_the_same_numbers(scratch, data, tmp_p
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
 @pytest.mark.parametrize(
-    "backbone", ["mobilenet_v3_small", "swin_t", "densenet121", "mnasnet0_5", "googlenet"]
+    "backbone",
+    [
+        "mobilenet_v3_small",
+        pytest.param("swin_t", marks=release),
+        pytest.param("densenet121", marks=release),
+        pytest.param("mnasnet0_5", marks=release),
+        "googlenet",
+    ],
 )
 def test_other_networks_are_torchvisions_with_a_new_head(backbone, scratch, tmp_path, data):
     torch.manual_seed(0)

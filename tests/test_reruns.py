@@ -15,6 +15,7 @@ from tests.study import Study, initialise, save_weights, yaml
 from transfer import code
 
 pytestmark = pytest.mark.xdist_group("finished")
+release = pytest.mark.release
 REMOVED = 0.0003  # a learning rate of the finished study, which leaves the grid
 PAGES = {"tables", "evidence", "report", "recommend"}
 
@@ -64,6 +65,7 @@ def importing(study: Study, module: str) -> set[str]:
 FIRST = ("code", "params")
 
 
+@release
 def test_another_batch_size_forced_in_the_code_reruns_what_imports_it(study):
     edit(study, "transfer/params.py", "v for k, v in self if", "4 for k, v in self if")
     found = stale(study)
@@ -71,6 +73,7 @@ def test_another_batch_size_forced_in_the_code_reruns_what_imports_it(study):
     assert {s.split("@")[0] for s in found} >= {"train", "split", "tables", "report"}
 
 
+@release
 def test_another_label_reruns_what_imports_it(study):
     edit(study, "transfer/runs.py", 'f"{text} {recipe}"', 'f"{text}, {recipe}"')
     assert stale(study) == importing(study, "transfer.runs")
@@ -78,7 +81,7 @@ def test_another_label_reruns_what_imports_it(study):
 
 def test_a_comment_reruns_nothing(study):
     edit(study, "transfer/training/engine.py", "\n\n\n", "\n\n\n# How it is trained.\n\n")
-    edit(study, "transfer/stats.py", '"""', '"""Once more: ')
+    edit(study, "transfer/evidence/stats.py", '"""', '"""Once more: ')
     assert study.repro() == {"code"}
 
 
@@ -101,6 +104,7 @@ def test_a_rate_that_left_the_grid_leaves_the_lock_and_a_clone_runs_nothing(stud
     assert not [stage for stage in study.repro() if stage.startswith("train@")]
 
 
+@release
 def test_without_dvc_checkout_what_is_not_of_the_commit_is_cleared(study):
     study.change("grid.lr", [0.001])
     study.repro()
@@ -113,6 +117,7 @@ def test_without_dvc_checkout_what_is_not_of_the_commit_is_cleared(study):
     assert len(list((study.folder / "metrics/runs").iterdir())) == 2
 
 
+@release
 def test_after_an_experiment_the_results_are_those_of_the_commit(study, finished):
     study.run("dvc", "exp", "run", "-S", "train.epochs=2", "-S", f"grid.lr=[{REMOVED}]")
     page = study.folder / "metrics/recommendation.md"
@@ -140,7 +145,7 @@ def test_the_recommendation_is_the_same_again_and_times_are_of_their_run(study, 
     assert study.metrics() == finished.metrics()
 
 
-@pytest.mark.parametrize("path", ["params.yaml", "sample/params.yaml"])
+@pytest.mark.parametrize("path", [pytest.param("params.yaml", marks=release), "sample/params.yaml"])
 def test_set_param_changes_the_value_and_nothing_else(tmp_path, path):
     study = Study(tmp_path)
     shutil.copy(ROOT / path, tmp_path / "params.yaml")
@@ -156,6 +161,7 @@ def test_set_param_changes_the_value_and_nothing_else(tmp_path, path):
     assert after == first.replace("  - 0.0001\n", "  - 0.0003\n") != before
 
 
+@release
 def test_two_branches_merge_by_the_documented_command(study, tmp_path):
     """As docs/experiments.md has it; each branch was run in a clone of its own."""
     words = re.search(r"## Merge two branches.*?```\n(.*?)```", DOCS.read_text(), re.S)[1]
@@ -251,7 +257,7 @@ def drawn_edits(number: int) -> list[tuple]:
 
 
 EDITS = [
-    pytest.param(*edit, id=" ".join(map(str, edit)), marks=pytest.mark.release if late else ())
+    pytest.param(*edit, id=" ".join(map(str, edit)), marks=release if late else ())
     for late, edit in zip([False] * 12 + [True] * 38, drawn_edits(50), strict=True)
 ]
 NUMBER = count()

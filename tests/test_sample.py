@@ -46,6 +46,7 @@ def test_the_samples_pipeline_is_refused_from_the_root(sample, command):
     assert lines(root, "git status --porcelain") == []
 
 
+@pytest.mark.release
 def test_the_review_looks_into_both_repositories(sample, tmp_path):
     made = sample.copy(tmp_path / "copy")
     made.change("train.epochs", 2)
@@ -61,7 +62,7 @@ def test_the_review_looks_into_both_repositories(sample, tmp_path):
 def test_the_review_tells_an_edit_of_the_code_from_one_of_a_comment(sample, tmp_path):
     sample.run("git", "clone", "-q", "..", str(tmp_path / "clone"))
     root = Study(tmp_path / "clone")
-    with open(root.folder / "transfer/tables.py", "a") as file:
+    with open(root.folder / "transfer/pages/tables.py", "a") as file:
         file.write("\n# A comment.\n")
     text = root.run("python", "-m", "transfer", "review", "HEAD", "--check")
     assert "`sample/dvc.yaml`: dvc.lock is in step" in text
