@@ -31,11 +31,11 @@ RUN_BY = {
 }
 
 
-def commands(page: Path) -> list[str]:
+def commands(text: str) -> list[str]:
     """The lines of its blocks without a language, and what follows the prompts of transcripts. A
     line that ends in a backslash continues on the next."""
     found = []
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S):
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
         lines = block.replace("\\\n", "").splitlines()
         if any(line.startswith("$ ") and not line.startswith("$ EDITOR") for line in lines):
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
