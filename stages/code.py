@@ -1,7 +1,7 @@
 """Write to data/code/STAGE a hash of the code that each stage imports.
 
-A stage depends on that file, so an edit of the code that it runs runs it again, and an edit of a
-comment, a docstring or the layout does not.
+After an edit of code that a stage imports, that stage runs again. Comments, docstrings and layout
+do not count.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Check params.yaml before any stage starts, and write what stages depend on to data/settings.
 
-An edit of params.yaml reruns this stage and those that read what was edited, and no other: runs
-depend on their recipe's settings in data/settings, which stay the same bytes where they say the
-same, and all else on a file that never changes.
+After an edit of params.yaml, only this stage and the stages that depend on the edited settings run
+again: runs depend on their recipe's settings in data/settings, which change only if their meaning
+does, and everything else on a file that never changes.
 """
 
 from itertools import product

@@ -1,7 +1,7 @@
 """Say which setting to take for each data set, with its evidence and its cost.
 
-The page is metrics/recommendation.md. How long the runs took on this machine is printed before it,
-and kept out of all that DVC tracks, since it differs between identical runs.
+The page is metrics/recommendation.md. Before it, how long the runs took on this machine is printed.
+DVC does not track those times, because they vary between identical runs.
 """
 
 from transfer import cli, files, params

@@ -1,4 +1,4 @@
-"""Train one configuration by the report's protocol and write down how it went."""
+"""Train one run of the grid and write its results."""
 
 import argparse
 from dataclasses import fields

@@ -1,7 +1,7 @@
-"""Put a backbone's starting weights in data/weights: the checked ImageNet ones, and none.
+"""Write a backbone's two starting checkpoints to data/weights: the ImageNet weights, checked by
+hash, and an empty one.
 
-The second file is an empty checkpoint. It is what a baseline starts from, so that new weights
-rerun the transfer runs and leave the baselines alone.
+Baselines start from the empty one, so that new weights rerun the transfer runs alone.
 """
 
 import argparse

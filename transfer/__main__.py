@@ -6,11 +6,11 @@ from importlib import import_module
 from transfer import cli
 
 VERBS = {
-    "own": ("images.own", "name your own images in params.yaml; `dvc repro` then does the rest"),
+    "own": ("images.own", "enter your own images in params.yaml; `dvc repro` then does the rest"),
     "run": ("cluster.run", "train many runs at once, on this machine or a Ray cluster"),
-    "keep": ("model.keep", "keep the network of a data set's recommended run in one file"),
-    "predict": ("model.predict", "say what images show, with a network that was kept"),
-    "review": ("review.comment", "say what a change does to the study, for a pull request"),
+    "keep": ("model.keep", "save the network of a data set's recommended run in one file"),
+    "predict": ("model.predict", "classify images with a saved network"),
+    "review": ("review.comment", "summarise for a pull request how a change affects the study"),
 }
 USAGE = "\n".join(
     [

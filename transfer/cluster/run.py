@@ -81,11 +81,16 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer run", description=__doc__)
     parser.add_argument("--workers", type=count, help="runs at once on this machine (default 2)")
-    parser.add_argument("--gpus-per-run", type=share, default=0, help="such as 0.25 or 1")
-    help = "of a run, so many of Ray's CPUs (default: cores ÷ workers; with --address 1)"
+    parser.add_argument(
+        "--gpus-per-run",
+        type=share,
+        default=0,
+        help="GPUs for each run, such as 0.25 or 1 (default 0)",
+    )
+    help = "threads, and CPUs of Ray, for each run (default: cores ÷ workers; 1 with --address)"
     parser.add_argument("--threads", type=count, help=help)
-    parser.add_argument("--address", help="of a Ray cluster, such as auto; else this machine")
-    help = "workers share no disk: they clone the commit, and exchange results by the DVC remote"
+    parser.add_argument("--address", help="of a Ray cluster, such as auto (default: this machine)")
+    help = "no shared disk: workers clone the commit and exchange results through the DVC remote"
     parser.add_argument("--clone", action="store_true", help=help)
     args = parser.parse_args()
     if args.address and args.workers:

@@ -1,7 +1,8 @@
-"""Point params.yaml at a folder or zip of your own images; then `dvc repro` does the rest.
+"""Enter a folder or zip of your own images in params.yaml; `dvc repro` then does the rest.
 
-Every folder with images is a class. Folders train and test (or val) divide them; else a fifth of
-each class is drawn to test on. The other settings stay, and so do the file's comments.
+Each folder that contains images is a class. If there are folders train and test (or val), they
+divide the images; otherwise a fifth of each class is drawn for testing. All other settings and the
+file's comments are kept.
 """
 
 import argparse
@@ -15,7 +16,9 @@ from transfer.images import archive, layout
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m transfer own", description=__doc__)
-    parser.add_argument("source", type=Path, help="such as data/raw/flowers")
+    parser.add_argument(
+        "source", type=Path, help="the folder or zip of images, such as data/raw/flowers"
+    )
     source = parser.parse_args().source
     name = re.sub(r"[^a-z0-9]+", "_", source.stem.lower()).strip("_") or "own"
     with archive.opened(source) as opened:

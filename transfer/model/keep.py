@@ -1,4 +1,4 @@
-"""Train a data set's best run again, up to its chosen epoch, and keep the network."""
+"""Train a data set's recommended run again, up to its chosen epoch, and save the network."""
 
 import argparse
 import subprocess
@@ -46,12 +46,12 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer keep", description=__doc__)
-    parser.add_argument("dataset")
+    parser.add_argument("dataset", help="a value of grid.dataset in params.yaml")
     help = "the run to take, as in metrics/runs (default: the one recommended)"
     parser.add_argument("--run", metavar="NAME", help=help)
     help = "the file to write (default: models/DATASET.safetensors)"
     parser.add_argument("--output", metavar="FILE", type=Path, help=help)
-    help = "write the whole network to this ONNX file too: normalised images to probabilities"
+    help = "also write the whole network to this ONNX file: from normalised images to probabilities"
     parser.add_argument("--onnx", metavar="FILE", type=Path, help=help)
     return parser.parse_args()
 

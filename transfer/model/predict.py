@@ -1,4 +1,4 @@
-"""Classify images with a kept network: path, class and confidence of each."""
+"""Classify images with a saved network: print path, class and confidence of each."""
 
 import argparse
 import json
@@ -58,11 +58,11 @@ def tell(found: Found, images: int, labels: list[str], as_json: bool) -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer predict", description=__doc__)
     parser.add_argument("model", help="a file that `python -m transfer keep` wrote")
-    help = "an image, or a folder: all in it that are named as images"
+    help = "an image, or a folder, of which all files with an image's extension are taken"
     parser.add_argument("image", nargs="+", help=help)
     help = "the starting checkpoint, for a model that is stored without it"
     parser.add_argument("--weights", metavar="FILE", help=help)
-    help = "a line of JSON for each image, with the probability of every class"
+    help = "print one line of JSON for each image, with the probability of every class"
     parser.add_argument("--json", action="store_true", help=help)
     return parser.parse_args()
 
