@@ -152,8 +152,9 @@ def test_exp_run_set_param_and_metrics_diff(study):
     make = study.run("make", "-n", "-C", str(ROOT), "experiments")
     show = next(line for line in make.splitlines() if line.startswith("dvc --cd . exp show"))
     header = study.run("bash", "-c", f"{show} --csv").splitlines()[0].split(",")
-    assert set(header) - {"Experiment", "rev", "typ", "parent"} == {
-        *("chosen.one", "chosen.two"),
+    # chosen.two is there if its accuracy on six images happens to differ from the commit's.
+    assert set(header) - {"Experiment", "rev", "typ", "parent", "chosen.two"} == {
+        "chosen.one",
         *(f"grid.{axis}" for axis in ("lr", "dataset", "freezing", "seed")),
         *("train.epochs", "train.batch_size"),
     }
