@@ -48,7 +48,7 @@ def apart(script: str):
     return pytest.param(script, marks=[pytest.mark.release, pytest.mark.xdist_group(group)])
 
 
-@pytest.mark.parametrize("script", map(apart, RUNS))
+@pytest.mark.parametrize("script", [apart(script) for script in RUNS])
 def test_a_benchmark_runs(made, tmp_path, request, script):
     arguments, expected = RUNS[script]
     if script == "workers" and not find_spec("ray"):
