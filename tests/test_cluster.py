@@ -122,3 +122,12 @@ def test_a_lost_node_s_runs_go_on_elsewhere(tmp_path):
     assert "9 of 9 stale stages done" in "".join(lines)
     assert any(line.endswith(" again\n") for line in lines), lines
     assert study.repro() == COLLECTING
+
+
+def test_what_the_runs_do_not_need_is_not_made(tmp_path):
+    study = small(tmp_path / "study", ["one", "two"])
+    study.change("grid.dataset", ["one"])
+    prepare = "from transfer.cluster import run; run.prepare()"
+    study.run(sys.executable, "-c", prepare, PYTHONPATH=str(study.folder))
+    packed = study.folder / "data/packed"
+    assert (packed / "one").is_dir() and not (packed / "two").exists()

@@ -21,13 +21,13 @@ from typing import Any
 import psutil
 
 from transfer import cli
-from transfer.commands import call, error_line, succeeded
+from transfer.commands import call, error_line, preceding, succeeded
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("data/logs")
 RETRIES = 3  # of a stage whose worker died
 KINDS = ("train", "similarity")  # stages that run in parallel
-NEEDED = ("pack", "weights", "pretrain")  # stages that they depend on; DVC adds what these need
+NODE = r'^"([^":]+)";$'  # a stage of the folder's own pipeline, in a graph of `dvc dag`
 TAIL = 5  # lines shown of a failed stage's log
 Ray = Any
 """The module ray, which is an extra and may be missing when types are checked."""
@@ -171,7 +171,9 @@ def stale() -> list[str]:
 
 def prepare() -> None:
     """Bring up to date, in order, what the parallel stages depend on."""
-    if subprocess.run(["dvc", "repro", *NEEDED]).returncode:
+    graph = dvc("dag", "--dot")
+    runs = {name for name in re.findall(NODE, graph, re.M) if name.startswith(KINDS)}
+    if subprocess.run(["dvc", "repro", *sorted(preceding(graph, runs))]).returncode:
         raise cli.UserError("what the runs need could not be made; see above")
 
 
