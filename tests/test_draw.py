@@ -10,7 +10,8 @@ from stages import draw as stage
 from tests.conftest import ROOT
 from transfer import params
 from transfer.cli import UserError
-from transfer.images import draw, sheet
+from transfer.images import draw
+from transfer.pages import pictures
 from transfer.params import Draw
 from transfer.training.check import check
 
@@ -140,8 +141,9 @@ def test_stage_refuses_a_data_set_that_is_not_drawn(tmp_path, monkeypatch):
         stage.main()
 
 
-@pytest.mark.parametrize("names", [["things"], ["cells"], ["things", "scans"]])
-def test_contact_sheet_shows_what_there_is(names):
-    made = sheet.contact_sheet({name: Draw(images=1, size=32, seed=0) for name in names})
-    assert made.size == (sheet.WIDTH, sheet.HEIGHT)
-    assert (np.asarray(made) < 128).any()
+def test_contact_sheet_shows_every_class_of_what_is_drawn():
+    shown = pictures.drawn_images(params.load(ROOT / "sample/params.yaml"))
+    assert list(map(len, shown.values())) == [32, 8, 8, 8, 8]
+    (source, *_, cells) = shown
+    assert source == "things: 32 classes of 72 images" and cells.endswith("(large, different)")
+    assert [one.name for one in shown[cells]] == ["pale_core"] * 4 + ["dark_core"] * 4

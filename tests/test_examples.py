@@ -5,7 +5,7 @@ from PIL import Image
 from torchvision import transforms
 
 from transfer import params
-from transfer.pages import examples
+from transfer.pages import examples, figures
 from transfer.training import predictions
 
 PACK = params.Pack(resize=72, size=64, short_side=0)
@@ -34,14 +34,17 @@ def test_disagreements_show_the_images_and_what_was_said_of_them(split, data):
     every, _ = examples.disagreements(data, runs)
     assert among == len(every) == 3
     assert [e.name for e in found] == [e.name for e in every[:2]]
-    named = {f"{e.truth}/{e.name}" for e in every}
+    truths = [e.lines[0][0].removeprefix("truth: ") for e in every]
+    named = {f"{truth}/{e.name}" for truth, e in zip(truths, every, strict=True)}
     assert named == {data.test.names[i] for i in (2, 5, 9)}
-    for example in every:
-        truth = example.truth
+    for truth, example in zip(truths, every, strict=True):
         path = split / "test" / truth / example.name
         np.testing.assert_array_equal(example.image, prepared(path))
-        assert example.transfer == (truth, 0.75)
-        assert example.baseline == ({"a": "b", "b": "a"}[truth], 0.75)
+        other = {"a": "b", "b": "a"}[truth]
+        assert example.lines[1:] == [
+            (f"✓ transfer: {truth} 75 %", figures.INK),
+            (f"✗ baseline: {other} 75 %", figures.VERMILION),
+        ]
 
 
 def test_runs_that_agree_leave_nothing_to_show(data):
@@ -52,11 +55,10 @@ def test_runs_that_agree_leave_nothing_to_show(data):
 def test_twins_are_the_named_images_prepared_alike(split, data):
     leaked = [("a/000.jpg", "train/b/003.jpg"), ("b/001.jpg", "validation/a/002.jpg")]
     found = examples.twins(data, leaked, PACK)
-    assert {(pair.test_name, pair.train_name) for pair in found} == {
+    pairs = zip(found[1::2], found[::2], strict=True)
+    assert {(test.name, twin.name) for test, twin in pairs} == {
         (f"test/{test}", twin) for test, twin in leaked
     }
-    for pair in found:
-        for part in ("train", "test"):
-            path = split / getattr(pair, f"{part}_name")
-            np.testing.assert_array_equal(getattr(pair, part), prepared(path))
-    assert len(examples.twins(data, leaked, PACK, limit=1)) == 1
+    for shown in found:
+        np.testing.assert_array_equal(shown.image, prepared(split / shown.name))
+    assert len(examples.twins(data, leaked, PACK, limit=1)) == 2

@@ -7,14 +7,13 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
 from transfer.evidence.found import Accuracy, Arm, Place, Row
 from transfer.evidence.stats import Difference
 from transfer.pages import figures
-from transfer.pages.examples import Disagreement, Twin
 from transfer.runs import DEFAULT
 
 N_TRAIN = dict.fromkeys("abcd", 244)
@@ -50,24 +49,25 @@ def measured(measures=("Distance (m)", "Entropy (nats)")):
     return points
 
 
-def example(truth="bee", transfer="bee", baseline="ant"):
-    image = np.zeros((32, 48, 3), np.uint8)
-    return Disagreement(image, LONG, truth, (transfer, 0.97), (baseline, 0.614))
+def example(words="✓ transfer: bee 97 %"):
+    lines = [("truth: bee", figures.INK), (words, figures.VERMILION)]
+    return figures.Example(LONG, np.zeros((32, 48, 3), np.uint8), lines)
 
 
-def pair(height=40):
-    image = np.full((height, 30, 3), 90, np.uint8)
-    return Twin(image, image, "ants/1.jpg", LONG)
+def image(height=40):
+    return figures.Example(LONG, np.full((height, 30, 3), 90, np.uint8))
 
 
 FIGURES = {
     "gains": lambda: figures.gains(grid(), N_TRAIN, TITLES, PRINTED),
     "three without baseline": lambda: figures.gains(grid("abc", STARTS[:1]), N_TRAIN, TITLES, {}),
     "one": lambda: figures.gains(grid("b"), N_TRAIN, {"b": "many words " * 20}, {}),
-    "similarity": lambda: figures.similarity(measured(), TITLES),
-    "three measures": lambda: figures.similarity(measured(["x" * 99, "y", "z"]), TITLES),
-    "disagreements": lambda: figures.disagreements([example("пчела", LONG, LONG)] * 8, LONG),
-    "duplicates": lambda: figures.duplicates([pair(n) for n in (3, 30, 50, 300)], "In $ and $"),
+    "similarity": lambda: figures.similarity(measured()),
+    "three measures": lambda: figures.similarity(measured(["x" * 99, "y", "z"])),
+    "disagreements": lambda: figures.gallery({LONG: [example(LONG)] * 8}, 4),
+    "galleries": lambda: figures.gallery(
+        {"In $ and $": [image(n) for n in (3, 30, 50, 300)], "many words " * 20: [image()]}, 3
+    ),
 }
 
 
@@ -108,33 +108,34 @@ def test_gains_stand_where_told():
     assert [text.get_text() for text in alone.legends[0].get_texts()] == ["transfer"]
 
 
-def test_each_point_has_a_label_clear_of_all_points():
+def test_each_point_stands_at_its_similarity_in_its_data_sets_colour():
     points = measured()
     del points[3].measures["Entropy (nats)"]
-    figure = figures.similarity(points, TITLES)
-    figure.draw_without_rendering()
+    figure = figures.similarity(points)
+    signs = dict(zip("abcd", figures.COLOURS, strict=False))
     for panel in figure.axes:
         measure = panel.get_xlabel()
-        spots = [(p.measures[measure], p.gain.value) for p in points if measure in p.measures]
-        labels = panel.findobj(Annotation)
-        assert [label.xy for label in labels] == spots
-        assert sorted(marks(panel, "o") + marks(panel, "s")) == sorted(spots)
-        boxes = [Bbox([at - 5, at + 5]) for at in panel.transData.transform(spots)]
-        assert not overlap(boxes + [Text.get_window_extent(label) for label in labels])
+        there = [p for p in points if measure in p.measures]
+        found = [line for line in panel.lines if line.get_marker() in "os"]
+        spots = [(p.measures[measure], p.gain.value) for p in there]
+        assert [tuple(line.get_xydata()[0]) for line in found] == spots
+        assert [line.get_color() for line in found] == [signs[p.dataset] for p in there]
+    (legend,) = figure.legends
+    colours = [line.get_color() for line in legend.get_lines()]
+    said = dict(zip([text.get_text() for text in legend.get_texts()], colours, strict=True))
+    assert said == {**signs, "r18": figures.QUIET, "r50": figures.QUIET}
     assert figure.get_supxlabel().startswith("4 data sets")
 
 
-def test_images_are_shown_and_predictions_marked_by_sign_and_colour():
+def test_images_are_shown_under_names_and_over_lines_in_their_colours():
     for count in (1, 5, 8):
-        figure = figures.disagreements([example()] * count, "Ants")
-        assert len(figure.axes) == count and len(figure.texts) == 1 + 4 * count
-        assert len(figures.duplicates([pair()] * count, "Ants").axes) == 2 * count
-    assert figures.disagreements([], "Ants") is None and figures.duplicates([], "Ants") is None
-    texts = figures.disagreements([example(), example("ant")], "Ants").texts
-    guesses = [(t.get_text(), t.get_color()) for t in texts if "%" in t.get_text()]
-    right, wrong = figures.INK, figures.VERMILION
-    assert guesses[:2] == [("✓ transfer: bee 97 %", right), ("✗ baseline: ant 61 %", wrong)]
-    assert guesses[2:] == [("✗ transfer: bee 97 %", wrong), ("✓ baseline: ant 61 %", right)]
+        figure = figures.gallery({"Ants": [example()] * count, "Bees": [image()]}, 4)
+        assert len(figure.axes) == count + 1
+        found = [(text.get_text(), text.get_color()) for text in figure.texts]
+        assert found[0] == ("Ants", figures.INK) and found[-2] == ("Bees", figures.INK)
+        said = [("truth: bee", figures.INK), ("✓ transfer: bee 97 %", figures.VERMILION)]
+        assert len(found) == 1 + 3 * count + 2 and found[2:4] == said
+    assert figures.gallery({"Ants": []}, 4) is None and figures.gallery({}, 4) is None
 
 
 def test_templates_in_dvc(tmp_path):

@@ -127,8 +127,8 @@ def connect(args: argparse.Namespace) -> Ray:
             socket.create_connection((host, int(port)), timeout=10).close()
         # "local", since it would join what `ray start` has started here.
         cpus = None if args.address else args.workers * args.threads
-        where = {"address": args.address or "local", "num_cpus": cpus}
-        ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        ray.init(args.address or "local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         name = f"Ray at {args.address}" if args.address else "Ray"
         raise cli.UserError(f"{name}: {str(error).splitlines()[0]}") from None

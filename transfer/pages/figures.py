@@ -5,9 +5,9 @@ All are 9 inches wide, so that their 8 points are about 8 points in a README 900
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import cycle, product
+from itertools import cycle
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -18,60 +18,31 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from transfer.evidence.found import Row
 from transfer.evidence.stats import Difference
 from transfer.files import replacing
-from transfer.pages.examples import Disagreement, Twin
 from transfer.runs import DEFAULT, label, short
 
 Printed = dict[str, dict[tuple[str, float, str], tuple[float, float]]]
 
 WIDTH, DPI = 9.0, 150  # inches; pixels an inch
 SMALL, NORMAL, LARGE = 8, 9, 11  # points
-INK, QUIET, RULE, BAND = "#1f2328", "#59636e", "#d1d9e0", "#f6f8fa"
+INK, QUIET, BAND = "#1f2328", "#59636e", "#f6f8fa"
 # Okabe and Ito's colours, which the colour-blind tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, and has ✓ and ✗
-    "font.size": SMALL,
-    "text.color": INK,
-    "text.parse_math": False,  # a name may hold a $
-    "axes.titlesize": NORMAL,
-    "axes.titlelocation": "left",
-    "axes.labelsize": SMALL,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": RULE,
-    "axes.axisbelow": True,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": SMALL,
-    "figure.facecolor": "white",
-    "figure.dpi": DPI,
-}
-styled = matplotlib.rc_context(STYLE)
+styled = matplotlib.rc_context(fname=Path(__file__).with_name("figures.mplstyle"))
 
 
+@styled
 def save(figure: Figure, path: str | Path) -> None:
     """Write a PNG. Equal figures are equal bytes under the same matplotlib and Pillow."""
-    with matplotlib.rc_context(STYLE), replacing(path) as part:
-        figure.savefig(part, format="png", dpi=DPI, metadata={"Software": None})
+    with replacing(path) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:
@@ -93,26 +64,32 @@ def _wrap(words: str, width: float, size: float = SMALL) -> list[str]:
     return min(fits, key=len, default=[])
 
 
-EDGE, HEAD = 0.12, 0.58  # inches: margin, and what a title with a legend under it takes
+def _fit(words: str, width: float) -> str:
+    """The words on one line, or as much of their start and end as fits into `width` inches."""
+    words = " ".join(words.split())
+
+    def cut(left_out: int) -> str:
+        kept = len(words) - left_out
+        return words[: (kept + 1) // 2] + "…" * bool(left_out) + words[len(words) - kept // 2 :]
+
+    fewest = bisect_left(range(len(words)), True, key=lambda n: _length(cut(n)) <= width)
+    return cut(fewest)
 
 
 def _headed(height: float, title: str, handles: list[Line2D]) -> Figure:
-    """A figure with a title and a legend at its top and `height` inches left under them."""
-    layout = ConstrainedLayoutEngine(rect=(0.007, 0, 0.986, height / (HEAD + height)))
-    figure = Figure((WIDTH, HEAD + height), layout=layout)
-    x, y = EDGE / WIDTH, 1 - EDGE / (HEAD + height)
-    figure.text(x, y, title, size=LARGE, va="top")
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (x, 1 - 0.34 / (HEAD + height))}
-    figure.legend(handles=handles, ncols=len(handles), borderpad=0, borderaxespad=0, **place)
+    """A figure of that height in inches, with a title and a legend at its top."""
+    figure = Figure((WIDTH, height), layout="constrained")
+    place: dict[str, Any] = {"loc": "outside upper left", "alignment": "left"}
+    figure.legend(handles=handles, title=title, ncols=4, **place)
     return figure
 
 
 def _settle(figure: Figure) -> None:
-    """Lay out once and for all."""
+    """Lay out once and for all: the layout's last digits differ from time to time, and some pixels
+    with them."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for panel in figure.axes:
-        # The layout's last digits differ from time to time, and some pixels with them.
         panel.set_position(np.round(panel.get_position().bounds, 6))
 
 
@@ -142,7 +119,7 @@ def gains(
     lines = -(-len(datasets) // columns)
     title = "Test accuracy of every setting, with 95 % intervals"
     handles = _gain_handles(rows, any(printed.get(dataset) for dataset in datasets))
-    figure = _headed(0.25 + lines * (0.65 + 0.25 * len(settings)), title, handles)
+    figure = _headed(0.85 + lines * (0.65 + 0.25 * len(settings)), title, handles)
     figure.supxlabel("test accuracy", size=SMALL)
     labels = [label(*values) for values in settings]
     room = (WIDTH - max(map(_length, labels))) / columns - 0.25
@@ -204,11 +181,6 @@ def _gain_handles(rows: list[Row], report: bool) -> list[Line2D]:
 
 MARKERS = "os^Dvp"
 COLOURS = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK]
-LEADER: dict[str, Any] = {"arrowstyle": "-", "color": QUIET, "lw": 0.5, "shrinkA": 0, "shrinkB": 4}
-LABEL: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 2, "arrowprops": LEADER}
-# Where a label may stand: typographic points away, and in what direction, right first.
-TURNS = [0, 180, 90, 270, *range(15, 360, 15)]
-PLACES = list(product((5, 10, 16, 24, 34, 46), np.radians(TURNS)))
 
 
 @dataclass(frozen=True)
@@ -223,45 +195,37 @@ class Point:
 
 
 @styled
-def similarity(points: list[Point], titles: dict[str, str]) -> Figure:
+def similarity(points: list[Point]) -> Figure:
     """Gain from transfer against the similarity of source and target, a panel for each measure.
 
     One point for each data set and backbone. Panels come in the order of the measures.
     """
     measures = _unique(title for point in points for title in point.measures)
-    datasets = _unique(point.dataset for point in points)
+    colour = dict(zip(_unique(point.dataset for point in points), cycle(COLOURS), strict=False))
     marker = dict(zip(_unique(point.backbone for point in points), cycle(MARKERS), strict=False))
-    colour = dict(zip(datasets, cycle(COLOURS), strict=False))
-    handles = [
-        Line2D([], [], color=QUIET, marker=sign, ms=6, lw=0, label=short(backbone))
-        for backbone, sign in marker.items()
-    ]
-    figure = _headed(3.8, "Gain from transfer, by similarity of source and target", handles)
+    signs = [(name, {"color": value, "lw": 1.5}) for name, value in colour.items()]
+    signs += [(short(name), {"color": QUIET, "marker": m, "lw": 0}) for name, m in marker.items()]
+    handles = [Line2D([], [], label=_fit(name, 1.7), **style) for name, style in signs]
+    figure = _headed(4.4, "Gain from transfer, by similarity of source and target", handles)
     note = "Gain: accuracy less baseline, mean over settings, with its 95 % interval."
-    figure.supxlabel(f"{len(datasets)} data sets. {note}", size=SMALL, color=QUIET)
+    figure.supxlabel(f"{len(colour)} data sets. {note}", size=SMALL, color=QUIET)
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False).ravel()
     for panel, measure in zip(panels, measures, strict=True):
         _similarity_axes(panel)
         panel.set_xlabel("\n".join(_wrap(measure, WIDTH / len(measures) - 0.5)))
-        for point in _measured(points, measure):
-            style: dict[str, Any] = {
-                "marker": marker[point.backbone],
-                "color": colour[point.dataset],
-            }
-            _similarity_point(panel, point.measures[measure], point, style)
+        for point in points:
+            if measure in point.measures:
+                x, style = point.measures[measure], {"color": colour[point.dataset]}
+                panel.plot([x, x], [point.gain.low, point.gain.high], lw=1.5, alpha=0.5, **style)
+                style |= {"marker": marker[point.backbone], "mec": "white"}
+                panel.plot(x, point.gain.value, ms=6, mew=0.5, zorder=3, **style)
     panels[0].set_ylabel("gain, percentage points")
-    _settle(figure)  # the labels' places hold while all else stays
-    for panel, measure in zip(panels, measures, strict=True):
-        _label(panel, measure, _measured(points, measure), titles)
+    _settle(figure)
     return figure
 
 
-def _measured(points: list[Point], measure: str) -> list[Point]:
-    return [point for point in points if measure in point.measures]
-
-
 def _similarity_axes(panel: Axes) -> None:
-    panel.margins(0.3, 0.1)
+    panel.margins(0.1)
     panel.locator_params(axis="x", nbins=4)  # as many as long numbers leave room for
     panel.grid()
     panel.axhline(0, color=QUIET, lw=0.8)
@@ -272,132 +236,56 @@ def _signed(value: float) -> str:
     return f"{value:+.0f}".replace("-", "−") if round(value) else "0"
 
 
-def _similarity_point(panel: Axes, x: float, point: Point, style: dict[str, Any]) -> None:
-    panel.plot([x, x], [point.gain.low, point.gain.high], color=style["color"], lw=1.5, alpha=0.5)
-    panel.plot(x, point.gain.value, **style, ms=6, mec="white", mew=0.5, zorder=3)
-
-
-def _label(panel: Axes, measure: str, points: list[Point], titles: dict[str, str]) -> None:
-    """Each point's data set beside it, clear of the edge, points and other labels if it can be.
-
-    Of such places, one that is near and covers little of the intervals.
-    """
-    pixels = panel.figure.dpi / 72  # a point's
-    gaps, turns = (column[:, None] for column in np.transpose(PLACES))
-    solid, thin = [], []
-    for point in points:
-        x = point.measures[measure]
-        ends = [(x, y) for y in (point.gain.value, point.gain.low, point.gain.high)]
-        at, low, high = panel.transData.transform(ends)
-        solid.append((at - 4 * pixels, at + 4 * pixels))
-        thin.append((low - pixels, high + pixels))
-    for point in points:
-        at = (point.measures[measure], point.gain.value)
-        words = "\n".join(_wrap(titles[point.dataset], 1.05))
-        label = panel.annotate(words, at, (0, 0), textcoords="offset points", **LABEL)
-        half = np.array(Text.get_window_extent(label).size) / 2 / pixels
-        offsets = (gaps + half) * np.hstack([np.cos(turns), np.sin(turns)])
-        boxes = np.stack([offsets - half, offsets + half], axis=1) * pixels
-        boxes += panel.transData.transform(at)
-        bad = _common(boxes, solid) - _common(boxes, [panel.bbox.get_points()])
-        best = np.lexsort((_common(boxes, thin) + 5 * gaps[:, 0], bad.round()))[0]
-        label.set_position(offsets[best])
-        solid.append(boxes[best])
-
-
-def _common(boxes: np.ndarray, others: list) -> np.ndarray:
-    """Pixels² of each box that others cover, each counted: lower left and upper right [n, 2, 2]."""
-    low, high = np.moveaxis(np.array(others), 1, 0)
-    sides = np.minimum(boxes[:, None, 1], high) - np.maximum(boxes[:, None, 0], low)
-    return sides.clip(min=0).prod(axis=2).sum(axis=1)
-
-
 # Images. x and y are inches from the figure's upper left corner.
 
-GAP, LINE = 0.05, 0.17  # inches: gap within a pair, height of a line of small text
+EDGE, LINE = 0.12, 0.17  # inches: margin, height of a line of small text
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image, uint8 [h, w, 3], under its name and over lines of text in their colours."""
+
+    name: str
+    image: np.ndarray
+    lines: list[tuple[str, str]] = field(default_factory=list)
 
 
 @styled
-def disagreements(examples: list[Disagreement], title: str) -> Figure | None:
-    """Test images that transfer and baseline disagree on, four a row; None without any."""
-    if not examples:
+def gallery(groups: dict[str, list[Example]], columns: int) -> Figure | None:
+    """Images by the headings they stand under, that many a row; None without any."""
+    if not any(groups.values()):
         return None
-    pitch = (WIDTH - EDGE) / 4
-    side = pitch - EDGE
-    height = side + 4 * LINE + 2 * EDGE
-    figure, top = _sheet(title, -(-len(examples) // 4) * height)
-    for i, example in enumerate(examples):
-        x, y = EDGE + i % 4 * pitch, top + i // 4 * height
-        _write(figure, x, y, _fit(example.name, side), QUIET)
-        _show(figure, x, y + LINE, side, example.image, "SW")
-        y += LINE + side + 0.04
-        truth = example.truth
-        _write(figure, x, y, "truth: " + _fit(truth, side - _length("truth: ")))
-        said = {"transfer": example.transfer, "baseline": example.baseline}
-        for line, (start, prediction) in enumerate(said.items(), start=1):
-            colour, words = _verdict(start, *prediction, truth, side)
-            _write(figure, x, y + line * LINE, words, colour)
+    pitch = (WIDTH - EDGE) / columns
+    below = max(len(example.lines) for group in groups.values() for example in group)
+    height = pitch + (1 + below) * LINE + EDGE
+    headings = ["\n".join(_wrap(words, WIDTH - 2 * EDGE, LARGE)) for words in groups]
+    tops = [2 * EDGE + 0.2 * len(heading.splitlines()) for heading in headings]
+    rows = [-(-len(group) // columns) for group in groups.values()]
+    figure = Figure((WIDTH, sum(tops) + height * sum(rows)))
+    y = 0.0
+    for heading, top, group in zip(headings, tops, groups.values(), strict=True):
+        _write(figure, EDGE, y + EDGE, heading, INK, LARGE)
+        y += top
+        for start in range(0, len(group), columns):
+            for column, example in enumerate(group[start : start + columns]):
+                _show(figure, EDGE + column * pitch, y, pitch - EDGE, example)
+            y += height
     return figure
 
 
-def _verdict(
-    start: str, label: str, confidence: float, truth: str, width: float
-) -> tuple[str, str]:
-    """(colour, words) of a prediction, right or wrong."""
-    sign, colour = ("✓", INK) if label == truth else ("✗", VERMILION)
-    before, after = f"{sign} {start}: ", f" {100 * confidence:.0f} %"
-    return colour, before + _fit(label, width - _length(before + after)) + after
-
-
-@styled
-def duplicates(pairs: list[Twin], title: str) -> Figure | None:
-    """Test images beside their twins in training, three pairs a row; None without any."""
-    if not pairs:
-        return None
-    pitch = (WIDTH - EDGE) / 3
-    side = (pitch - GAP) / 2 - EDGE
-    height = side + LINE + 2 * EDGE
-    figure, top = _sheet(title, -(-len(pairs) // 3) * height)
-    for i, pair in enumerate(pairs):
-        sides = (pair.train_name, pair.train), (pair.test_name, pair.test)
-        for column, (name, image) in enumerate(sides):
-            x, y = EDGE + i % 3 * pitch + column * (side + GAP), top + i // 3 * height
-            _write(figure, x, y, _fit(name, side), QUIET)
-            _show(figure, x, y + LINE + 0.02, side, image, "NW")
-    return figure
-
-
-def _sheet(title: str, height: float) -> tuple[Figure, float]:
-    """A figure with a title over `height` inches of room, and where the room starts."""
-    lines = _wrap(title, WIDTH - 2 * EDGE, LARGE)
-    top = 2 * EDGE + 0.2 * len(lines)
-    figure = Figure((WIDTH, top + height))
-    x, y = EDGE / WIDTH, 1 - EDGE / (top + height)
-    figure.text(x, y, "\n".join(lines), size=LARGE, va="top")
-    return figure, top
-
-
-def _write(figure: Figure, x: float, y: float, words: str, colour: str = INK) -> None:
-    """A line of small text."""
-    figure.text(x / WIDTH, 1 - (y + 0.7 * LINE) / figure.get_figheight(), words, color=colour)
-
-
-def _show(figure: Figure, x: float, y: float, side: float, image: np.ndarray, corner: str) -> None:
-    """The image, whole, in that corner (a point of the compass) of a square."""
-    height = figure.get_figheight()
-    panel = figure.add_axes((x / WIDTH, 1 - (y + side) / height, side / WIDTH, side / height))
-    panel.imshow(image)
-    panel.set_anchor(corner)
+def _show(figure: Figure, x: float, y: float, side: float, example: Example) -> None:
+    _write(figure, x, y, _fit(example.name, side), QUIET)
+    height, bottom = figure.get_figheight(), y + LINE + side
+    panel = figure.add_axes((x / WIDTH, 1 - bottom / height, side / WIDTH, side / height))
+    panel.imshow(example.image)
+    panel.set_anchor("SW" if example.lines else "NW")
     panel.set_axis_off()
+    for line, (words, colour) in enumerate(example.lines):
+        _write(figure, x, bottom + 0.04 + line * LINE, _fit(words, side), colour)
 
 
-def _fit(words: str, width: float) -> str:
-    """The words on one line, or as much of their start and end as fits into `width` inches."""
-    words = " ".join(words.split())
-
-    def cut(left_out: int) -> str:
-        kept = len(words) - left_out
-        return words[: (kept + 1) // 2] + "…" * bool(left_out) + words[len(words) - kept // 2 :]
-
-    fewest = bisect_left(range(len(words)), True, key=lambda n: _length(cut(n)) <= width)
-    return cut(fewest)
+def _write(
+    figure: Figure, x: float, y: float, words: str, colour: str, size: float = SMALL
+) -> None:
+    place = x / WIDTH, 1 - y / figure.get_figheight()
+    figure.text(*place, words, color=colour, size=size, va="top")

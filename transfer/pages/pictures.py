@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from transfer.evidence.compare import best_run
@@ -11,13 +12,17 @@ from transfer.evidence.measures import MEASURES, Similarity
 from transfer.evidence.published import published
 from transfer.evidence.published import settings as printed_settings
 from transfer.files import replacing
-from transfer.images import packed, sheet
+from transfer.images import draw as drawings
+from transfer.images import packed
 from transfer.images.audit import Audit
 from transfer.pages import examples, figures
+from transfer.pages.figures import Example
 from transfer.params import Params
 from transfer.runs import PREDICTIONS, Run, label
 from transfer.training import predictions
 
+CONTACTS = 8
+"""Images in a row of the contact sheet."""
 SHOWN = ("batchnorm_frechet", "knn_accuracy", "leep")
 
 
@@ -30,6 +35,7 @@ def draw(
 ) -> list[str]:
     """Write all that there are as PNG into a new folder; returns their names."""
     found: dict[str, Figure | None] = {**overview(study, evidence, similar, audits)}
+    found["contact_sheet"] = figures.gallery(drawn_images(study), CONTACTS)
     for name, audit in audits.items():
         found |= looked_at(name, study, evidence, audit)
     drawn = {name: picture for name, picture in found.items() if picture}
@@ -37,8 +43,6 @@ def draw(
         part.mkdir(parents=True)
         for name, picture in drawn.items():
             figures.save(picture, part / f"{name}.png")
-        if study.draw:
-            sheet.contact_sheet(study.draw).save(part / "contact_sheet.png", optimize=True)
     return [path.stem for path in folder.glob("*.png")]
 
 
@@ -55,7 +59,7 @@ def overview(
     pictures = {"gains": figures.gains(rows, n_train, titles, printed)}
     points = [point(gain, similar) for gain in evidence.gains if gain.images == size]
     if len({point.dataset for point in points}) > 1:  # one alone shows no relation
-        pictures["similarity"] = figures.similarity(points, {name: name for name in titles})
+        pictures["similarity"] = figures.similarity(points)
     return pictures
 
 
@@ -65,9 +69,9 @@ def looked_at(
     """Test images on which the best transfer run and its baseline disagree, and leaked ones."""
     data, grid, title = packed.load(f"data/packed/{name}"), study.grid, study.datasets[name].title
     twins = examples.twins(data, audit.leaked, study.pack)
-    among = f"{len(twins)} of {len(audit.leaked)}, at random"
+    among = f"{len(twins) // 2} of {len(audit.leaked)}, at random, each to the right of its twin"
     words = f"Test images that also occur in training, {title}: {among}"
-    found = {f"twins-{name}": figures.duplicates(twins, words)}
+    found = {f"twins-{name}": figures.gallery({words: twins}, 6)}
     if {"pretrained", "scratch"} <= set(grid.start):
         run = best_run(grid, [row for row in evidence.rows if row.dataset == name])
         runs = {"transfer": last(run), "baseline": last(replace(run, start="scratch"))}
@@ -75,7 +79,22 @@ def looked_at(
         setting = label(run.backbone, run.lr, run.freezing, run.recipe)
         words = f"Where transfer and baseline disagree, {title}, {setting}: "
         words += f"{len(shown)} of {differ} test images, at random"
-        found[f"disagreements-{name}"] = figures.disagreements(shown, words)
+        found[f"disagreements-{name}"] = figures.gallery({words: shown}, 4)
+    return found
+
+
+def drawn_images(study: Params) -> dict[str, list[Example]]:
+    """Some images of each class that was drawn, by headings."""
+    found = {}
+    for name, settings in study.draw.items():
+        painters = drawings.painters(name)
+        part = study.datasets[name].quadrant if name in study.datasets else "none"
+        heading = f"{name}: {len(painters)} classes of {settings.images} images"
+        found[heading + ("" if part == "none" else f" ({part})")] = [
+            Example(label, np.asarray(drawings.picture(settings, name, label, index)))
+            for label in painters
+            for index in range(max(1, CONTACTS // len(painters)))
+        ]
     return found
 
 

@@ -69,17 +69,20 @@ def fingerprint(script: str, bound: list[Path], **depends: Any) -> str:
 
 
 @contextmanager
-def alone(path: str | Path, what: str) -> Iterator[None]:
-    """Hold a lock that no other process holds; wait for one that does, and say who it is.
+def alone(path: str | Path, what: str) -> Iterator[bool]:
+    """Hold a lock that no other process holds; wait for one that does, and say who it is. Yields
+    whether it waited.
 
-    It goes with the process, however that ends.
+    The lock goes with the process, however that ends.
     """
+    waited = False
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            waited = True
             file.seek(0)
             holder = file.read().strip() or "another process"
             print(f"{what}: waiting for {holder}", file=sys.stderr, flush=True)
@@ -88,4 +91,4 @@ def alone(path: str | Path, what: str) -> Iterator[None]:
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        yield waited

@@ -64,18 +64,30 @@ class Pass:
         """
         epochs = range(self.protocol.epochs)
         files = [Checkpoint(folder / f"{epoch}.pt", key, every=0) for epoch in epochs]
-        with alone(folder / ".lock", f"features of {folder.name}"):
-            done, buffers = 0, []
-            for file in files:
-                if not (found := file.load(self.device)):
-                    break
-                done, buffers = done + 1, found["buffers"]
-                yield found["features"]
-            for buffer, value in zip(self.model.buffers(), buffers, strict=False):
-                buffer.copy_(value)
-            for file, features in zip(files[done:], self.compute(first=done), strict=False):
-                file.save({"features": features, "buffers": list(self.model.buffers())})
-                yield features
+        buffers: list[torch.Tensor] = []
+        for epoch, file in enumerate(files):
+            if not (found := file.load(self.device)):
+                with alone(folder / ".lock", f"features of {folder.name}") as waited:
+                    # For whoever computes the pass, and has stored it by now.
+                    if not waited or not (found := file.load(self.device)):
+                        yield from self._stored(files[epoch:], epoch, buffers)
+                        return
+            buffers = found["buffers"]
+            yield found["features"]
+
+    def _stored(
+        self, files: list[Checkpoint], first: int, buffers: list[torch.Tensor]
+    ) -> Iterator[Features]:
+        """The epochs from `first` on, each stored as it comes. `buffers`: as the one before left
+        them."""
+        if not first:  # an older pass may have had more epochs
+            for old in files[0].path.parent.glob("[!.]*"):
+                old.unlink()
+        for buffer, value in zip(self.model.buffers(), buffers, strict=False):
+            buffer.copy_(value)
+        for file, features in zip(files, self.compute(first=first), strict=True):
+            file.save({"features": features, "buffers": list(self.model.buffers())})
+            yield features
 
 
 def per_batch(model: nn.Module, images: torch.Tensor, protocol: Protocol) -> torch.Tensor:
