@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from transfer.evidence import compare
 from transfer.evidence.stats import bootstrap
-from transfer.runs import DEFAULT, PREDICTIONS, Run
+from transfer.runs import DEFAULT, PREDICTIONS, Place
 from transfer.training import predictions
 
 DATASETS, SEEDS = ("hearts_drops", "scans"), (0, 1, 2)
@@ -81,7 +81,9 @@ def experiment(
 
 def right(folder: Path, dataset: str, backbone: str, freezing: str, recipe: str) -> np.ndarray:
     """bool [seeds, test images]"""
-    runs = [Run(dataset, "all", backbone, 0.0001, freezing, recipe, "pretrained", s) for s in SEEDS]
+    setting = {"backbone": backbone, "lr": 0.0001, "freezing": freezing, "recipe": recipe}
+    place = Place(dataset=dataset, images="all", **setting)
+    runs = [place.run("pretrained", seed) for seed in SEEDS]
     paths = [folder / run.folder / PREDICTIONS for run in runs]
     found = [compare.tested(predictions.load(path)) for path in paths]
     return np.stack([one.right[one.chosen] for one in found])

@@ -1,6 +1,5 @@
 """Fetch the Kaggle archive that params.yaml names under download.KEY to data/raw/KEY.zip."""
 
-import argparse
 from pathlib import Path
 
 from transfer import cli, params
@@ -8,9 +7,7 @@ from transfer.images import kaggle
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.download", description=__doc__)
-    parser.add_argument("key", help="a key under download in params.yaml")
-    key = parser.parse_args().key
+    (key,) = cli.arguments("download", __doc__, key="a key under download in params.yaml")
     source = params.entry("download", params.load().download, key)
     target = Path(f"data/raw/{key}.zip")
     if kaggle.fetched(source, target):

@@ -1,15 +1,11 @@
 """Draw a data set of the sample study: data/raw/<data set>/<class>/<0000>.png."""
 
-import argparse
-
 from transfer import cli, files, params
 from transfer.images import draw
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.draw", description=__doc__)
-    parser.add_argument("dataset", help="a key under draw in params.yaml")
-    dataset = parser.parse_args().dataset
+    (dataset,) = cli.arguments("draw", __doc__, dataset="a key under draw in params.yaml")
     settings = params.entry("draw", params.load().draw, dataset)
     painters = draw.painters(dataset)
     with files.replacing(f"data/raw/{dataset}") as part:

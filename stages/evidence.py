@@ -32,7 +32,6 @@ def tested(run: Run) -> compare.Tested:
 
 
 def load(run: Run) -> dict[str, predictions.Predictions]:
-    """Raises UserError for a run not trained."""
     return predictions.load(run.written(PREDICTIONS))
 
 

@@ -1,6 +1,5 @@
 """Decode a data set's images once: data/split/<dataset> → data/packed/<dataset>."""
 
-import argparse
 from pathlib import Path
 
 from transfer import cli, files, params
@@ -8,9 +7,7 @@ from transfer.images import packed
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.pack", description=__doc__)
-    parser.add_argument("dataset", help="a key under datasets in params.yaml")
-    dataset = parser.parse_args().dataset
+    (dataset,) = cli.arguments("pack", __doc__, dataset="a key under datasets in params.yaml")
     settings = params.load().pack
     with files.replacing(f"data/packed/{dataset}") as part:
         counts = packed.write(Path("data/split", dataset), part, **settings.model_dump())

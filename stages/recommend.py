@@ -5,7 +5,6 @@ DVC does not track those times, because they vary between identical runs.
 """
 
 from transfer import cli, files, params
-from transfer.evidence.compare import run_of
 from transfer.evidence.found import Evidence
 from transfer.evidence.measures import Similarity
 from transfer.pages import recommendation
@@ -19,7 +18,7 @@ def main() -> None:
     advices, times = [], []
     for name in grid.dataset:
         choices = [choice for choice in evidence.choices if choice.dataset == name]
-        runs = [run_of(choice, grid) for choice in choices]
+        runs = [choice.run(choice.start, grid.seed[0]) for choice in choices]
         operations = [recommendation.operations(run, known) for run in runs]
         costs = [cost / operations[0] for cost in operations]
         similar = [Similarity.of(name, backbone) for backbone in grid.backbone]

@@ -1,16 +1,12 @@
 """Sort a data set's images into data/split/<dataset>/<part>/<class>, and audit them. The parts are
 train, test and, if split.validation is not 0, validation."""
 
-import argparse
-
 from transfer import cli, params
 from transfer.images import division
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.split", description=__doc__)
-    parser.add_argument("dataset", help="a key of datasets in params.yaml")
-    name = parser.parse_args().dataset
+    (name,) = cli.arguments("split", __doc__, dataset="a key under datasets in params.yaml")
     study = params.load()
     dataset = params.entry("datasets", study.datasets, name)
     print("\n".join(division.summary(division.divide(name, dataset, study.split))))

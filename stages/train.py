@@ -1,14 +1,13 @@
 """Train one run of the grid and write its results."""
 
 import argparse
-from dataclasses import fields
 
 from transfer import cli, params
 from transfer.runs import Run, known
 from transfer.training import run
 from transfer.training.checkpoint import alone
 
-AXES = [field.name for field in fields(Run)]
+AXES = list(Run.model_fields)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ hash, and an empty one.
 Baselines start from the empty one, so that new weights rerun the transfer runs alone.
 """
 
-import argparse
 from pathlib import Path
 
 from transfer import cli, params
@@ -12,9 +11,7 @@ from transfer.training import models, weights
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.weights", description=__doc__)
-    parser.add_argument("backbone", help="a key under weights in params.yaml")
-    backbone = parser.parse_args().backbone
+    (backbone,) = cli.arguments("weights", __doc__, backbone="a key under weights in params.yaml")
     source = params.entry("weights", params.load().weights, backbone)
     weights.put(backbone, source, Path(f"data/weights/{backbone}-pretrained.pth"))
     models.save_empty(f"data/weights/{backbone}-scratch.pth")

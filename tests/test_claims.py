@@ -190,7 +190,7 @@ def test_half_the_runs_are_counted():
 def test_the_rule_and_its_contrary(found, verdict):
     labelled = [(str(place), difference) for place, difference in enumerate(found)]
     assert claims.judge(labelled)[0] == verdict
-    assert claims.judge_not(labelled)[0] == claims.CONTRARY[verdict]
+    assert claims.claim("3.6", "", "not: above", labelled).verdict == claims.CONTRARY[verdict]
 
 
 def test_what_contradicts_is_shown_rather_than_what_is_least():

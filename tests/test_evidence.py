@@ -147,7 +147,7 @@ def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
         return 0.5 + 0.1 * (run.lr == (0.0001 if run.start == "pretrained" else 0.001))
 
     found = made_up(validation=validation)
-    assert all(row.lr == {"pretrained": 0.0001, "scratch": 0.001} for row in found.transfer)
+    assert all((row.lr, row.baseline_lr) == (0.0001, 0.001) for row in found.transfer)
     assert {row.verdict for row in found.transfer} == {"helps"}
     assert compare.best(found.rows, "pretrained").lr == 0.0001
     assert {row.verdict for row in made_up(0.6, 0.9, validation=validation).transfer} == {"hurts"}

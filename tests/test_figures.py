@@ -11,10 +11,10 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
-from transfer.evidence.found import Accuracy, Arm, Place, Row
+from transfer.evidence.found import Accuracy, Arm, Row
 from transfer.evidence.stats import Difference
 from transfer.pages import figures
-from transfer.runs import DEFAULT
+from transfer.runs import DEFAULT, Place
 
 N_TRAIN = dict.fromkeys("abcd", 244)
 TITLES = {"a": "ant and bee", "b": "many words " * 4, "c": "Ωμέγα $ и ß_$", "d": "drum"}
@@ -30,8 +30,8 @@ def grid(datasets="abcd", starts=STARTS):
     for n, (dataset, setting) in enumerate(product(datasets, SETTINGS)):
         means = zip(starts, (0.95 - n / 100, 0.75 - n / 100), strict=False)
         arms = {start: arm(mean) for start, mean in means}
-        place = Place.of(dataset, "all", (*setting, DEFAULT)).model_dump()
-        rows.append(Row(**place, n_test=153, arms=arms, paired=None, unleaked=None))
+        axes = zip(Place.model_fields, (dataset, "all", *setting, DEFAULT), strict=True)
+        rows.append(Row(**dict(axes), n_test=153, arms=arms, paired=None, unleaked=None))
     return rows
 
 

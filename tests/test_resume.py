@@ -27,7 +27,8 @@ from transfer.training.engine import Outcome, Protocol
 from transfer.training.record import Epoch
 from transfer.training.run import LIVE, key, shown
 
-RUN = Run("ab", "all", "resnet18", 0.001, "finetuned", "default", "scratch", 0)
+PLACE = {"dataset": "ab", "images": "all", "backbone": "resnet18", "lr": 0.001}
+RUN = Run(**PLACE, freezing="finetuned", recipe="default", start="scratch", seed=0)
 yaml = YAML()
 
 

@@ -1,5 +1,6 @@
 """How a stage meets its user: one clear line for each mistake, and no traceback."""
 
+import argparse
 import errno
 import os
 import signal
@@ -46,9 +47,17 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
+def arguments(name: str, about: str | None, **words: str) -> list[str]:
+    """What a stage of that name is given on its command line: these words, each with its help."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", description=about)
+    for word, help in words.items():
+        parser.add_argument(word, help=help)
+    return list(vars(parser.parse_args()).values())
+
+
 def one_line(error: Exception) -> str:
-    """What a library's error says, or the start of it."""
-    return " ".join(str(error).split())[:200]
+    """What a library's error says, or the start of it; if that is nothing, its kind."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def span(seconds: float) -> str:

@@ -1,24 +1,24 @@
 """What a run is called, and where its files lie."""
 
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from transfer import files
 from transfer.cli import UserError
+from transfer.files import Fields, remove
 from transfer.params import Grid, Params
 
 RUNS = Path("metrics/runs")
 RECORD, CURVE, PREDICTIONS = "run.json", "curve.csv", "predictions.npz"
 """A run's files, in a folder of its own."""
+DEFAULT = "default"
+"""The recipe that goes without saying."""
+Setting = tuple[str, float, str, str]
+"""Backbone, learning rate, freezing, recipe: a row of the report's tables."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One configuration of the grid, named as DVC names its stage."""
+class Place(Fields):
+    """A data set, the training images of it per class (or all), and a setting."""
 
     dataset: str
     images: int | str
@@ -26,12 +26,34 @@ class Run:
     lr: float
     freezing: str
     recipe: str
+
+    @property
+    def setting(self) -> Setting:
+        return self.backbone, self.lr, self.freezing, self.recipe
+
+    @property
+    def label(self) -> str:
+        """The setting in a table or a picture."""
+        text = f"{short(self.backbone)} {self.lr:g} {self.freezing}"
+        return text if self.recipe == DEFAULT else f"{text} {self.recipe}"
+
+    @property
+    def place(self) -> "Place":
+        return Place(**{axis: getattr(self, axis) for axis in Place.model_fields})
+
+    def run(self, start: str, seed: int) -> "Run":
+        return Run(**dict(self.place), start=start, seed=seed)
+
+
+class Run(Place):
+    """One configuration of the grid, named as DVC names its stage."""
+
     start: str
     seed: int
 
     @property
     def name(self) -> str:
-        return "-".join(map(str, astuple(self)))
+        return "-".join(str(getattr(self, axis)) for axis in Run.model_fields)
 
     @property
     def folder(self) -> Path:
@@ -50,21 +72,24 @@ class Run:
         return path
 
 
-Setting = tuple[str, float, str, str]
-"""Backbone, learning rate, freezing, recipe: a row of the report's tables."""
-DEFAULT = "default"
-"""The recipe that goes without saying."""
+def places(grid: Grid, dataset: str) -> list[Place]:
+    """All of a data set's: size by size, in the order of the report's tables."""
+    axes = product(grid.images, grid.backbone, grid.lr, grid.freezing, grid.recipe)
+    return [
+        Place(dataset=dataset, images=n, backbone=network, lr=lr, freezing=freezing, recipe=recipe)
+        for n, network, lr, freezing, recipe in axes
+    ]
 
 
-def rows(grid: Grid) -> list[Setting]:
-    """The settings in the order of the report's tables."""
-    return list(product(grid.backbone, grid.lr, grid.freezing, grid.recipe))
+def at_first_size(grid: Grid, dataset: str) -> list[Place]:
+    """Those that the report's tables have."""
+    return [place for place in places(grid, dataset) if place.images == grid.images[0]]
 
 
 def runs(grid: Grid, dataset: str) -> list[Run]:
-    """All of a data set's, row by row."""
-    axes = product(grid.images, rows(grid), grid.start, grid.seed)
-    return [Run(dataset, images, *row, start, seed) for images, row, start, seed in axes]
+    """All of a data set's, place by place."""
+    starts = list(product(grid.start, grid.seed))
+    return [place.run(*start) for place in places(grid, dataset) for start in starts]
 
 
 def all_runs(grid: Grid) -> list[Run]:
@@ -103,19 +128,8 @@ def clear(study: Params) -> list[Path]:
         if path.name.removesuffix(".json") not in names and path.name != ".gitignore"
     ]
     for path in gone:
-        files.remove(path)
+        remove(path)
     return gone
-
-
-def setting_of(row: Mapping[str, Any]) -> Setting:
-    """That of a row of the evidence, or of anything with these keys."""
-    return row["backbone"], row["lr"], row["freezing"], row["recipe"]
-
-
-def label(backbone: str, lr: float, freezing: str, recipe: str) -> str:
-    """A setting in a table or a picture."""
-    text = f"{short(backbone)} {lr:g} {freezing}"
-    return text if recipe == DEFAULT else f"{text} {recipe}"
 
 
 def capital(title: str) -> str:

@@ -116,9 +116,10 @@ def judge(found: list[Labelled]) -> tuple[str, str]:
     return DOES_NOT if below else HOLDS if beyond == len(found) else CANNOT_TELL, numbers
 
 
-def judge_not(found: list[Labelled]) -> tuple[str, str]:
+def claim(section: str, text: str, rule: str, found: list[Labelled]) -> Claim:
+    """Judged by the differences that its rule names."""
     verdict, numbers = judge(found)
-    return CONTRARY[verdict], numbers
+    return Claim(section, text, rule, CONTRARY[verdict] if rule[:4] == "not:" else verdict, numbers)
 
 
 def quantitative(study: Study) -> list[Claim]:
@@ -129,51 +130,51 @@ def quantitative(study: Study) -> list[Claim]:
         *(Claim("3.4", f"The state of the art leads the best setting on {DATA[t]} by {SOTA[t][1]}",
                 "none: quoted without source or test images", CANNOT_TELL, _lead(study, t))
           for t in SOTA),
-        *(Claim("3.4", f"The best setting on {DATA[t]} is frozen R50 at 0.001",
-                "above each other transfer setting", *judge(_others(study, t)))
+        *(claim("3.4", f"The best setting on {DATA[t]} is frozen R50 at 0.001",
+                "above each other transfer setting", _others(study, t))
           for t in SOTA),
-        *(Claim("3.4", f"The best setting on {DATA[t]} beats its baseline (by {MARGINS[t]:.3f})",
-                "above its own baseline", *judge(_gains(study, [t], best[t])))
+        *(claim("3.4", f"The best setting on {DATA[t]} beats its baseline (by {MARGINS[t]:.3f})",
+                "above its own baseline", _gains(study, [t], best[t]))
           for t in MARGINS),
-        Claim("3.4",
+        claim("3.4",
               "The best setting gains less over its baseline than others on large, different data",
               "each other setting's gain above the best one's (gains taken as independent)",
-              *judge(_other_gains(study, 4))),
-        Claim("3.5", "Transfer classifies better (shown on one bee, R18 at 0.0001)",
+              _other_gains(study, 4)),
+        claim("3.5", "Transfer classifies better (shown on one bee, R18 at 0.0001)",
               "above its own baseline on the small, similar data, R18 at 0.0001",
-              *judge(_gains(study, [1], example))),
+              _gains(study, [1], example)),
     ]  # fmt: skip
 
 
 def figures(study: Study) -> list[Claim]:
     """Section 3.6."""
     return [
-        Claim("3.6", "Transfer beats no transfer on every data set in every setting",
+        claim("3.6", "Transfer beats no transfer on every data set in every setting",
               "above its own baseline in every row",
-              *judge(_gains(study, [1, 2, 3, 4], SETTINGS))),
-        *(Claim("3.6", f"Freezing helps on {DATA[t]}",
+              _gains(study, [1, 2, 3, 4], SETTINGS)),
+        *(claim("3.6", f"Freezing helps on {DATA[t]}",
                 "frozen above finetuned at each backbone and rate",
-                *judge(_change(study, [t], FREEZING, "frozen", "finetuned")))
+                _change(study, [t], FREEZING, "frozen", "finetuned"))
           for t in (2, 3)),
-        *(Claim("3.6", f"Freezing does not clearly help on {DATA[t]} (implied)",
+        *(claim("3.6", f"Freezing does not clearly help on {DATA[t]} (implied)",
                 "not: frozen above finetuned at each backbone and rate",
-                *judge_not(_change(study, [t], FREEZING, "frozen", "finetuned")))
+                _change(study, [t], FREEZING, "frozen", "finetuned"))
           for t in (1, 4)),
-        Claim("3.6", "Finetuned, the lower rate is the better one where the data are similar",
+        claim("3.6", "Finetuned, the lower rate is the better one where the data are similar",
               "on both similar data sets: 0.0001 above 0.001",
-              *judge(_change(study, [1, 2], LR, 0.0001, 0.001, FINETUNED))),
-        Claim("3.6", "Finetuned, the higher rate is the better one where the data differ (implied)",
+              _change(study, [1, 2], LR, 0.0001, 0.001, FINETUNED)),
+        claim("3.6", "Finetuned, the higher rate is the better one where the data differ (implied)",
               "on both different data sets: 0.001 above 0.0001",
-              *judge(_change(study, [3, 4], LR, 0.001, 0.0001, FINETUNED))),
-        Claim("3.6", "Fewer layers do not do better where the data differ, against earlier work",
+              _change(study, [3, 4], LR, 0.001, 0.0001, FINETUNED)),
+        claim("3.6", "Fewer layers do not do better where the data differ, against earlier work",
               "not: on both different data sets: R18 above R50",
-              *judge_not(_change(study, [3, 4], BACKBONE, "resnet18", "resnet50"))),
-        Claim("3.6", "Settings matter least on the large, different data",
+              _change(study, [3, 4], BACKBONE, "resnet18", "resnet50")),
+        claim("3.6", "Settings matter least on the large, different data",
               "best less worst setting: on each other data set above on this one",
-              *judge(_spreads(study, [(1, 4), (2, 4), (3, 4)]))),
-        Claim("3.6", "Settings do not matter less on the large, similar data, large as they are",
+              _spreads(study, [(1, 4), (2, 4), (3, 4)])),
+        claim("3.6", "Settings do not matter less on the large, similar data, large as they are",
               "best less worst setting: on this data set above on both small ones",
-              *judge(_spreads(study, [(2, 1), (2, 3)]))),
+              _spreads(study, [(2, 1), (2, 3)])),
         Claim("3.6", "Size and similarity are what decides", "none", CANNOT_TELL,
               "one data set for each: size and similarity vary together with all else"),
     ]  # fmt: skip
@@ -182,9 +183,9 @@ def figures(study: Study) -> list[Claim]:
 def discussion(study: Study) -> list[Claim]:
     """Section 3.7."""
     return [
-        Claim("3.7", "The large, different data's images are easier than the other data sets'",
+        claim("3.7", "The large, different data's images are easier than the other data sets'",
               "each transfer setting above itself on each other data set (independent images)",
-              *judge(_across(study, 4, [1, 2, 3]))),
+              _across(study, 4, [1, 2, 3])),
         Claim("3.7", "On the large, different data accuracies are too high to tell settings apart",
               "the interval of best less worst setting does not lie above 0",
               *_apart(study, 4)),

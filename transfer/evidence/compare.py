@@ -1,7 +1,7 @@
 """From the runs' predictions on the test images to the evidence."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
 
@@ -17,14 +17,13 @@ from transfer.evidence.found import (
     Freezing,
     Gain,
     Paired,
-    Place,
     Row,
     Transfer,
     Unleaked,
 )
 from transfer.evidence.published import STARTS, published
 from transfer.params import QUADRANTS, Dataset, Grid
-from transfer.runs import DEFAULT, Run, Setting, rows
+from transfer.runs import DEFAULT, Place, Run, at_first_size, places
 from transfer.training import predictions
 from transfer.training.record import Record
 
@@ -69,16 +68,13 @@ def tested(parts: dict[str, predictions.Predictions]) -> Tested:
 def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read) -> Evidence:
     """Everything. Runs of several seeds are taken together, paired by seed."""
     arms = _Arms(grid, read)
-    places = [
-        Place.of(dataset, images, setting)
-        for dataset, images, setting in product(grid.dataset, grid.images, rows(grid))
-    ]
-    found = _corrected([_row(place, arms, leaked.get(place.dataset, [])) for place in places])
+    there = [place for name in grid.dataset for place in places(grid, name)]
+    found = _corrected([_row(place, arms, leaked.get(place.dataset, [])) for place in there])
     sizes = claims.implied_sizes(published())
     implied = {size.table: size.implied or size.stated for size in sizes}
     return Evidence(
         rows=found,
-        frozen_finetuned=_corrected(list(_frozen_finetuned(places, arms))),
+        frozen_finetuned=_corrected(list(_frozen_finetuned(there, arms))),
         transfer=list(_transfer(found, arms)),
         choices=[choice for name in grid.dataset for choice in _choices(found, name, arms)],
         gains=list(_gains(grid, arms)),
@@ -135,13 +131,7 @@ def best_run(grid: Grid, rows: list[Row]) -> Run:
     """The first run of the best setting at the first size: transfer, if the grid has any."""
     start = "pretrained" if "pretrained" in grid.start else grid.start[0]
     row = best([row for row in rows if row.images == grid.images[0]], start)
-    return Run(row.dataset, row.images, *row.setting, start, grid.seed[0])
-
-
-def run_of(choice: Choice, grid: Grid) -> Run:
-    """The choice's run of the first seed."""
-    axes = {axis.name: getattr(choice, axis.name) for axis in fields(Run) if axis.name != "seed"}
-    return Run(**axes, seed=grid.seed[0])
+    return row.run(start, grid.seed[0])
 
 
 @dataclass(frozen=True)
@@ -151,25 +141,21 @@ class _Arms:
     grid: Grid
     read: Read
 
-    def runs(self, dataset: str, images: int | str, setting: Setting, start: str) -> list[Tested]:
-        seeds = self.grid.seed
-        return [self.read(Run(dataset, images, *setting, start, seed)) for seed in seeds]
+    def runs(self, place: Place, start: str) -> list[Tested]:
+        return [self.read(place.run(start, seed)) for seed in self.grid.seed]
 
-    def right(self, dataset: str, images: int | str, setting: Setting, start: str) -> np.ndarray:
+    def right(self, place: Place, start: str) -> np.ndarray:
         """bool [seeds, n], each at its own chosen epoch."""
-        return np.stack(
-            [run.right[run.chosen] for run in self.runs(dataset, images, setting, start)]
-        )
+        return np.stack([run.right[run.chosen] for run in self.runs(place, start)])
 
 
 def _row(place: Place, arms: _Arms, leaked: list[str]) -> Row:
     """One line of a table: each start's accuracies, and transfer against baseline."""
-    at = place.dataset, place.images, place.setting
-    runs = {start: arms.runs(*at, start) for start in arms.grid.start}
+    runs = {start: arms.runs(place, start) for start in arms.grid.start}
     name = next(iter(runs.values()))[0].name
-    rights: dict[str, np.ndarray] = {start: arms.right(*at, start) for start in runs}
+    rights: dict[str, np.ndarray] = {start: arms.right(place, start) for start in runs}
     return Row(
-        **place.model_dump(),
+        **dict(place),
         n_test=len(name),
         arms={start: _arm(found) for start, found in runs.items()},
         paired=_paired(rights["pretrained"], rights["scratch"]) if len(runs) == 2 else None,
@@ -212,39 +198,30 @@ def _recall(right: np.ndarray, labels: np.ndarray) -> float | None:
     return round(float(np.mean(shares)), 6) if shares else None
 
 
-def _frozen_finetuned(places: list[Place], arms: _Arms) -> Iterable[Freezing]:
+def _frozen_finetuned(there: list[Place], arms: _Arms) -> Iterable[Freezing]:
     if not ({"frozen", "finetuned"} <= set(arms.grid.freezing) and "pretrained" in arms.grid.start):
         return
-    for place in (place for place in places if place.freezing == "frozen"):
-        at = place.dataset, place.images
-        twin = place.backbone, place.lr, "finetuned", place.recipe
-        rights = [arms.right(*at, setting, "pretrained") for setting in (place.setting, twin)]
-        yield Freezing(**place.model_dump(exclude={"freezing"}), paired=_paired(*rights))
+    for place in there:
+        if place.freezing == "frozen":
+            twin = place.model_copy(update={"freezing": "finetuned"})
+            rights = [arms.right(one, "pretrained") for one in (place, twin)]
+            yield Freezing(**dict(place), paired=_paired(*rights))
 
 
 def _transfer(rows: list[Row], arms: _Arms) -> Iterable[Transfer]:
-    """One for each data set, size, backbone, freezing and recipe; none without validation images or
-    without both starts."""
-    groups: dict[tuple, list[Row]] = {}
+    """One for each place but for its learning rate; none without validation images or without both
+    starts."""
+    groups: dict[Place, list[Row]] = {}
     for row in rows:
-        key = row.dataset, row.images, row.backbone, row.freezing, row.recipe
-        groups.setdefault(key, []).append(row)
-    for (dataset, images, backbone, freezing, recipe), group in groups.items():
+        groups.setdefault(row.place.model_copy(update={"lr": 0.0}), []).append(row)
+    for group in groups.values():
         if len(group[0].arms) < 2 or not group[0].arms["scratch"].n_validation:
             continue
-        rates = {start: best(group, start).lr for start in BOTH}
-        first, second = (
-            arms.right(dataset, images, (backbone, rates[start], freezing, recipe), start)
-            for start in BOTH
-        )
-        difference = stats.bootstrap(first, second)
+        first, second = (best(group, start) for start in BOTH)
+        difference = stats.bootstrap(arms.right(first, BOTH[0]), arms.right(second, BOTH[1]))
         yield Transfer(
-            dataset=dataset,
-            images=images,
-            backbone=backbone,
-            freezing=freezing,
-            recipe=recipe,
-            lr=rates,
+            **dict(first.place),
+            baseline_lr=second.lr,
             difference=difference,
             verdict=VERDICTS[difference.sign],
         )
@@ -256,10 +233,10 @@ def _choices(rows: list[Row], dataset: str, arms: _Arms) -> list[Choice]:
     size = arms.grid.images[0]
     own = [row for row in rows if (row.dataset, row.images) == (dataset, size)]
     order = sorted(product(arms.grid.start, own), key=lambda pair: -pair[1].arms[pair[0]].score)
-    rights = [arms.right(dataset, size, row.setting, start) for start, row in order]
+    rights = [arms.right(row, start) for start, row in order]
     return [
         Choice(
-            **row.model_dump(include=set(Place.model_fields)),
+            **dict(row.place),
             **row.arms[start].model_dump(include={"validation", "n_validation", "chosen"}),
             start=start,
             n_test=row.n_test,
@@ -273,11 +250,8 @@ def _gains(grid: Grid, arms: _Arms) -> Iterable[Gain]:
     if not set(BOTH) <= set(grid.start):
         return
     for dataset, images, backbone in product(grid.dataset, grid.images, grid.backbone):
-        settings = [setting for setting in rows(grid) if setting[0] == backbone]
-        first, second = (
-            np.mean([arms.right(dataset, images, one, start) for one in settings], axis=0)
-            for start in BOTH
-        )
+        own = [p for p in places(grid, dataset) if (p.images, p.backbone) == (images, backbone)]
+        first, second = (np.mean([arms.right(p, start) for p in own], axis=0) for start in BOTH)
         yield Gain(
             dataset=dataset,
             images=images,
@@ -313,11 +287,11 @@ def _study(grid: Grid, datasets: dict[str, Dataset], arms: _Arms) -> claims.Stud
         for name in reversed(grid.dataset)
         if datasets[name].quadrant in QUADRANTS
     }
-    keys: list[claims.Key] = list(product(grid.backbone, grid.lr, grid.freezing, grid.start))
-    right = {
+    right: dict[int, dict[claims.Key, np.ndarray]] = {
         table: {
-            key: arms.right(name, grid.images[0], (*key[:3], grid.recipe[0]), key[3])
-            for key in keys
+            (place.backbone, place.lr, place.freezing, start): arms.right(place, start)
+            for place, start in product(at_first_size(grid, name), grid.start)
+            if place.recipe == grid.recipe[0]
         }
         for table, name in names.items()
     }

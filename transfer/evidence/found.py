@@ -6,32 +6,7 @@ Accuracies and their differences are fractions, on test images; intervals are at
 from transfer.evidence.claims import Claim, Size
 from transfer.evidence.stats import Difference, Discordant
 from transfer.files import Fields, Stored
-from transfer.runs import Setting, label
-
-
-class Place(Fields):
-    """A data set, the training images of it per class (or all), and a setting."""
-
-    dataset: str
-    images: int | str
-    backbone: str
-    lr: float
-    freezing: str
-    recipe: str
-
-    @classmethod
-    def of(cls, dataset: str, images: int | str, setting: Setting) -> "Place":
-        axes = zip(Place.model_fields, (dataset, images, *setting), strict=True)
-        return Place.model_validate(dict(axes))
-
-    @property
-    def setting(self) -> Setting:
-        return self.backbone, self.lr, self.freezing, self.recipe
-
-    @property
-    def label(self) -> str:
-        """The setting in a table or a picture."""
-        return label(*self.setting)
+from transfer.runs import Place
 
 
 class Accuracy(Fields):
@@ -92,27 +67,18 @@ class Row(Place):
     unleaked: Unleaked | None
 
 
-class Freezing(Fields):
-    """Frozen against finetuned, both from pretrained weights."""
+class Freezing(Place):
+    """Frozen (as the place says) against finetuned, both from pretrained weights."""
 
-    dataset: str
-    images: int | str
-    backbone: str
-    lr: float
-    recipe: str
     paired: Paired
 
 
-class Transfer(Fields):
-    """Transfer against baseline, each at the learning rate (`lr`, by start) that its validation
-    accuracy chose. `verdict`: helps, hurts (negative transfer) or cannot tell, by the interval."""
+class Transfer(Place):
+    """Transfer against baseline, each at the learning rate (the place's, and `baseline_lr`) that
+    its validation accuracy chose. `verdict`: helps, hurts (negative transfer) or cannot tell, by
+    the interval."""
 
-    dataset: str
-    images: int | str
-    backbone: str
-    freezing: str
-    recipe: str
-    lr: dict[str, float]
+    baseline_lr: float
     difference: Difference
     verdict: str
 

@@ -9,7 +9,7 @@ import numpy as np
 from transfer.evidence.compare import Read, best_run
 from transfer.evidence.found import Row
 from transfer.params import Grid
-from transfer.runs import Run, rows
+from transfer.runs import Run, at_first_size
 from transfer.training.predictions import Predictions, chosen_epoch
 
 CURVE = ("backbone", "lr", "freezing", "recipe", "start", "epoch", "test_accuracy")
@@ -27,12 +27,12 @@ def write(folder: Path, grid: Grid, found: list[Row], tested: Read, load: Load) 
 
 def curves(grid: Grid, dataset: str, tested: Read) -> Iterable[tuple]:
     """Of the first size, mean over the seeds."""
-    for setting in rows(grid):
+    for place in at_first_size(grid, dataset):
         for start in grid.start:
-            runs = [Run(dataset, grid.images[0], *setting, start, seed) for seed in grid.seed]
-            accuracies = np.mean([tested(run).right.mean(1) for run in runs], axis=0)
+            runs = [tested(place.run(start, seed)) for seed in grid.seed]
+            accuracies = np.mean([run.right.mean(1) for run in runs], axis=0)
             for epoch, accuracy in enumerate(accuracies):
-                yield *setting, start, epoch, round(float(accuracy), 6)
+                yield *place.setting, start, epoch, round(float(accuracy), 6)
 
 
 def confusion(parts: dict[str, Predictions]) -> Iterable[tuple]:

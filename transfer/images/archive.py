@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from transfer.cli import UserError
+from transfer.cli import UserError, one_line
 
 MAX_TOTAL = 100 * 2**30
 MAX_MEMBER = 2**30
@@ -93,7 +93,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     except _BROKEN as error:
         if start[:2] == b"PK":
             raise UserError(
-                f"{path}: cut short or damaged ({_line(error)}); fetch it again"
+                f"{path}: cut short or damaged ({one_line(error)}); fetch it again"
             ) from None
         raise UserError(
             f"{path}: not a zip archive; fetch it again, or unpack it and give the folder as source"
@@ -161,14 +161,10 @@ def _read_member(file: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], nam
         with file.open(info) as member:
             data = member.read(info.file_size + 1)
     except _BROKEN as error:
-        raise Unreadable(f"damaged in the archive ({_line(error)})") from None
+        raise Unreadable(f"damaged in the archive ({one_line(error)})") from None
     if len(data) != info.file_size:
         raise Unreadable(f"{len(data)} bytes where the archive claims {info.file_size}")
     return data
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def quoted(name: str) -> str:

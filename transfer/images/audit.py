@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from PIL import Image, UnidentifiedImageError
 
-from transfer.cli import UserError
+from transfer.cli import UserError, one_line
 from transfer.files import Fields, Stored
 from transfer.images.archive import Source, Unreadable, quoted
 
@@ -245,8 +245,7 @@ def _inspect(source: Source, path: str) -> Content:
         why = "not an image that ImageFolder reads" if data else "empty"
         raise _Rejected("unreadable", why) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise _Rejected("unreadable", why) from None
+        raise _Rejected("unreadable", one_line(error)) from None
 
 
 def decode(data: bytes) -> Content:

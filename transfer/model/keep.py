@@ -12,7 +12,6 @@ from torch import nn
 
 from transfer import cli, files, params
 from transfer.evidence import stats
-from transfer.evidence.compare import run_of
 from transfer.evidence.found import Evidence
 from transfer.images import packed
 from transfer.model import exported, saved
@@ -63,7 +62,7 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
     evidence = Evidence.read("metrics/evidence.json")
     try:
         first = next(choice for choice in evidence.choices if choice.dataset == dataset)
-        return known(grid, dataset, run_of(first, grid).name)
+        return known(grid, dataset, first.run(first.start, grid.seed[0]).name)
     except (cli.UserError, StopIteration):
         raise cli.UserError(
             "metrics/evidence.json: of another grid than params.yaml's; run `dvc repro evidence`"

@@ -110,7 +110,7 @@ def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
     except UnidentifiedImageError:
         return f"not an image of these kinds: {', '.join(audit.FORMATS)}"
     except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
-        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return getattr(error, "strerror", None) or cli.one_line(error)
 
 
 def line(path: Path, labels: list[str], probabilities: np.ndarray, as_json: bool) -> str:

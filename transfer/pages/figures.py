@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from transfer.evidence.found import Row
 from transfer.evidence.stats import Difference
 from transfer.files import replacing
-from transfer.runs import DEFAULT, label, short
+from transfer.runs import DEFAULT, short
 
 Printed = dict[str, dict[tuple[str, float, str], tuple[float, float]]]
 
@@ -114,14 +114,14 @@ def gains(
     rows.
     """
     datasets = _unique(row.dataset for row in rows)
-    settings = _unique(row.setting for row in rows)
+    settings = {row.setting: row.label for row in rows}
     columns = min(2, len(datasets))
     lines = -(-len(datasets) // columns)
     title = "Test accuracy of every setting, with 95 % intervals"
     handles = _gain_handles(rows, any(printed.get(dataset) for dataset in datasets))
     figure = _headed(0.85 + lines * (0.65 + 0.25 * len(settings)), title, handles)
     figure.supxlabel("test accuracy", size=SMALL)
-    labels = [label(*values) for values in settings]
+    labels = list(settings.values())
     room = (WIDTH - max(map(_length, labels))) / columns - 0.25
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, dataset in zip(panels, datasets, strict=False):
@@ -129,7 +129,7 @@ def gains(
         own = [row for row in rows if row.dataset == dataset]
         for row in own:
             theirs = report.get(row.setting[:3]) if row.recipe == DEFAULT else None
-            _gain(panel, settings.index(row.setting), row, theirs)
+            _gain(panel, list(settings).index(row.setting), row, theirs)
         amount = f"{n_train[dataset]} training and {own[0].n_test} test images"
         panel.set_title("\n".join([*_wrap(titles[dataset], room, NORMAL), amount]))
     _gain_axes(panels, labels)

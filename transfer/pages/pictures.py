@@ -1,6 +1,5 @@
 """Which pictures a study has, and what is on them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from transfer.images.audit import Audit
 from transfer.pages import examples, figures
 from transfer.pages.figures import Example
 from transfer.params import Params
-from transfer.runs import PREDICTIONS, Run, label
+from transfer.runs import PREDICTIONS, Run
 from transfer.training import predictions
 
 CONTACTS = 8
@@ -74,10 +73,9 @@ def looked_at(
     found = {f"twins-{name}": figures.gallery({words: twins}, 6)}
     if {"pretrained", "scratch"} <= set(grid.start):
         run = best_run(grid, [row for row in evidence.rows if row.dataset == name])
-        runs = {"transfer": last(run), "baseline": last(replace(run, start="scratch"))}
+        runs = {"transfer": last(run), "baseline": last(run.run("scratch", run.seed))}
         shown, differ = examples.disagreements(data, runs)
-        setting = label(run.backbone, run.lr, run.freezing, run.recipe)
-        words = f"Where transfer and baseline disagree, {title}, {setting}: "
+        words = f"Where transfer and baseline disagree, {title}, {run.label}: "
         words += f"{len(shown)} of {differ} test images, at random"
         found[f"disagreements-{name}"] = figures.gallery({words: shown}, 4)
     return found

@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from transfer.evidence.published import STARTS, Published, published
 from transfer.params import Dataset, Grid
-from transfer.runs import Run, Setting, rows, short
+from transfer.runs import Run, Setting, at_first_size, short
 from transfer.training.record import Record
 
 Results = dict[Setting, dict[str, float]]
@@ -17,12 +17,12 @@ FREEZING = {"frozen": "Y", "finetuned": "N"}
 def collect(grid: Grid, dataset: str, read: Callable[[Run], Record]) -> Results:
     """Best test accuracy of a data set's runs, by setting and start: those of the grid's first size
     and seed."""
-
-    def best(row: Setting, start: str) -> float:
-        run = Run(dataset, grid.images[0], *row, start, grid.seed[0])
-        return read(run).best.accuracy
-
-    return {row: {start: best(row, start) for start in grid.start} for row in rows(grid)}
+    return {
+        place.setting: {
+            start: read(place.run(start, grid.seed[0])).best.accuracy for start in grid.start
+        }
+        for place in at_first_size(grid, dataset)
+    }
 
 
 def table(results: Results, printed: Published | None) -> str:

@@ -39,10 +39,9 @@ class Best(Fields):
     epoch: int
 
 
-class Record(Stored):
+class Record(Run, Stored):
     """A run's run.json. Identical runs give identical files.
 
-    dataset to seed: the run's value on each axis of the grid, see transfer.params.Grid.
     best: the best epoch by test accuracy, which is an optimistic estimate.
     chosen: the epoch that is reported. chosen_by: `validation` accuracy (the latest of equal
     epochs), or `last` where there are no validation images.
@@ -53,14 +52,6 @@ class Record(Stored):
     (without its patch release).
     """
 
-    dataset: str
-    images: int | str
-    backbone: str
-    lr: float
-    freezing: str
-    recipe: str
-    start: str
-    seed: int
     best: Best
     chosen: Epoch
     chosen_by: str

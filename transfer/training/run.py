@@ -155,7 +155,7 @@ def record(job: Job, curve: list[Epoch], chosen: int) -> Record:
         for part in packed.PARTS
     }
     return Record(
-        **asdict(job.run),
+        **dict(job.run),
         best=Best(accuracy=best.test_accuracy, epoch=best.epoch),
         chosen=curve[chosen].finite(),
         chosen_by="validation" if len(data.validation) else "last",
