@@ -80,7 +80,7 @@ def _headed(height: float, title: str, handles: list[Line2D]) -> Figure:
     """A figure of that height in inches, with a title and a legend at its top."""
     figure = Figure((WIDTH, height), layout="constrained")
     place: dict[str, Any] = {"loc": "outside upper left", "alignment": "left"}
-    figure.legend(handles=handles, title=title, ncols=4, **place)
+    figure.legend(handles=handles, title=title, ncols=5, **place)
     return figure
 
 
@@ -205,7 +205,7 @@ def similarity(points: list[Point]) -> Figure:
     marker = dict(zip(_unique(point.backbone for point in points), cycle(MARKERS), strict=False))
     signs = [(name, {"color": value, "lw": 1.5}) for name, value in colour.items()]
     signs += [(short(name), {"color": QUIET, "marker": m, "lw": 0}) for name, m in marker.items()]
-    handles = [Line2D([], [], label=_fit(name, 1.7), **style) for name, style in signs]
+    handles = [Line2D([], [], label=_fit(name, 1.2), **style) for name, style in signs]
     figure = _headed(4.4, "Gain from transfer, by similarity of source and target", handles)
     note = "Gain: accuracy less baseline, mean over settings, with its 95 % interval."
     figure.supxlabel(f"{len(colour)} data sets. {note}", size=SMALL, color=QUIET)
