@@ -1,6 +1,9 @@
 """What the tests share: small drawn data sets, packed, and small studies that have been run."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Tests run side by side, and threads that wait for a busy core stall. Before torch is imported.
@@ -10,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transfer.files import read_json, write_json
 from transfer.images import packed
+from transfer.training.checkpoint import alone
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,31 +51,42 @@ def data(split, tmp_path_factory) -> packed.Packed:
 def finished(tmp_path_factory):
     """A small study of four runs: run, committed, and pushed to a DVC remote beside it. Tests
     change copies of it."""
-    from tests.study import small  # which imports from here
+    from tests.study import Study, small  # which imports from here
 
-    folder = tmp_path_factory.mktemp("finished")
-    made = small(folder / "study", ["one"], freezing=["finetuned"])
-    made.change("grid.lr", [0.001, 0.0003])
-    made.repro()
-    made.run("dvc", "remote", "add", "-q", "-d", "shared", str(folder / "remote"))
-    made.commit()
-    made.run("dvc", "push", "-q", "--run-cache")
-    return made
+    with made_once(tmp_path_factory, "finished") as (folder, new):
+        if new:
+            made = small(folder / "study", ["one"], freezing=["finetuned"])
+            made.change("grid.lr", [0.001, 0.0003])
+            made.repro()
+            made.run("dvc", "remote", "add", "-q", "-d", "shared", str(folder / "remote"))
+            made.commit()
+            made.run("dvc", "push", "-q", "--run-cache")
+    return Study(folder / "study").copy(tmp_path_factory.mktemp("finished") / "study")
 
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
     """The drawn study, made tiny; run and committed. Tests change copies of its repository."""
-    from tests.study import drawn
+    from tests.study import Study, drawn
 
-    made = drawn(tmp_path_factory.mktemp("repository"))
-    made.ran = made.repro()
-    made.commit()
+    with made_once(tmp_path_factory, "sample") as (folder, new):
+        if new:
+            made = drawn(folder / "repository")
+            write_json(folder / "ran.json", sorted(made.repro()))
+            made.commit()
+    made = Study(folder / "repository/sample").copy(tmp_path_factory.mktemp("repository") / "own")
+    made.ran = read_json(folder / "ran.json")
     return made
 
 
-def pytest_collection_modifyitems(items) -> None:
-    """Keep a file's tests together, and those of the files that name one group."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@contextmanager
+def made_once(tmp_path_factory, name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder that the processes of a test run share, and whether the caller is to fill it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    with alone(f"{folder}.lock", f"the tests' {name}"):
+        if new := not folder.with_suffix(".done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        yield folder, new
+        folder.with_suffix(".done").touch()

@@ -42,13 +42,8 @@ def test_every_script_is_here():
     assert set(RUNS) == SCRIPTS
 
 
-def apart(script: str):
-    """Side by side with the others; where the finished sample is made, if it starts from that."""
-    group = "sample" if "CLONE" in RUNS[script][0] else f"benchmark {script}"
-    return pytest.param(script, marks=[pytest.mark.release, pytest.mark.xdist_group(group)])
-
-
-@pytest.mark.parametrize("script", [apart(script) for script in RUNS])
+@pytest.mark.release
+@pytest.mark.parametrize("script", RUNS)
 def test_a_benchmark_runs(made, tmp_path, request, script):
     arguments, expected = RUNS[script]
     if script == "workers" and not find_spec("ray"):

@@ -9,7 +9,6 @@ from tests.conftest import ROOT, draw_split
 from tests.study import Study
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-pytestmark = pytest.mark.xdist_group("sample")
 # What a command starts with → the test or script that runs it, or why none does here.
 RUN_BY = {
     "make sample": ".ci/run; in miniature test_sample.py",

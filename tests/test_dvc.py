@@ -161,6 +161,7 @@ def test_exp_run_set_param_and_metrics_diff(study):
     study.run("git", "checkout", "-q", ".")
 
 
+@pytest.mark.release
 def test_exp_run_takes_recipes(study):
     study.run(
         *("dvc", "exp", "run", "-S", "+recipes.gelu={activation:GELU,schedule:CosineAnnealingLR}"),

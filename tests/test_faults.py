@@ -13,7 +13,6 @@ from ruamel.yaml import YAML
 
 from tests.study import Study
 
-pytestmark = pytest.mark.xdist_group("finished")
 release = pytest.mark.release
 RUN = "one-all-resnet18-0.001-finetuned-default-pretrained-0"
 

@@ -14,7 +14,6 @@ from tests.conftest import ROOT, draw_split
 from tests.study import Study, initialise, save_weights, yaml
 from transfer import code
 
-pytestmark = pytest.mark.xdist_group("finished")
 release = pytest.mark.release
 REMOVED = 0.0003  # a learning rate of the finished study, which leaves the grid
 PAGES = {"tables", "evidence", "report", "recommend"}
@@ -85,6 +84,7 @@ def test_a_comment_reruns_nothing(study):
     assert study.repro() == {"code"}
 
 
+@pytest.mark.release
 def test_a_rate_that_left_the_grid_leaves_the_lock_and_a_clone_runs_nothing(study, tmp_path):
     study.change("grid.lr", [0.001])
     ran = study.repro()

@@ -32,6 +32,10 @@ RUN = Run(**PLACE, freezing="finetuned", recipe="default", start="scratch", seed
 yaml = YAML()
 
 
+def varied(**axes) -> Run:
+    return RUN.model_copy(update=axes)
+
+
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory) -> Path:
     """What the train stage needs, settings of four epochs, and RUN as it comes out undisturbed."""
@@ -88,7 +92,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
     "freezing", ["finetuned", pytest.param("frozen", marks=pytest.mark.release)]
 )
 def test_killed_and_started_again_it_comes_out_the_same(study, freezing):
-    run = replace(RUN, freezing=freezing)
+    run = varied(freezing=freezing)
     if run != RUN:
         finish(start(study, run))
     expected = written(study, run)
@@ -141,7 +145,7 @@ def test_a_checkpoint_is_bound_to_all_it_depends_on(study, monkeypatch):
         return key(run, replace(protocol, **changed), cpu)
 
     same = bound()
-    assert bound(replace(RUN, lr=0.5, freezing="frozen")) == same  # the protocol has the rate
+    assert bound(varied(lr=0.5, freezing="frozen")) == same  # the protocol has the rate
     different = [
         bound(seed=9),
         bound(lr=1.0),
@@ -149,7 +153,7 @@ def test_a_checkpoint_is_bound_to_all_it_depends_on(study, monkeypatch):
         bound(batch_size=2),
         bound(frozen_batchnorm="eval"),
         bound(optimizer=Component("SGD")),
-        bound(replace(RUN, images=2)),
+        bound(varied(images=2)),
     ]
     for path in ("data/weights/resnet18-scratch.pth", "data/packed/ab/index.json"):
         Path(path).write_bytes(Path(path).read_bytes() + b" ")

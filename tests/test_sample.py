@@ -5,8 +5,6 @@ import pytest
 from tests.conftest import ROOT
 from tests.study import Study, yaml
 
-pytestmark = pytest.mark.xdist_group("sample")
-
 
 def lines(study: Study, command: str, **options) -> list[str]:
     return [line for line in study.run("bash", "-c", command, **options).splitlines() if line]
