@@ -90,7 +90,7 @@ class Study:
         subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"},
             check=True,
             stdout=subprocess.DEVNULL,
         )

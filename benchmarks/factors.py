@@ -21,7 +21,7 @@ from transfer.runs import DEFAULT, PREDICTIONS, Place
 from transfer.training import predictions
 
 DATASETS, SEEDS = ("hearts_drops", "scans"), (0, 1, 2)
-REPORT = {"backbone": "resnet18", "freezing": "finetuned", "recipe": DEFAULT}
+REPORT = {"backbone": "miniresnet10", "freezing": "finetuned", "recipe": DEFAULT}
 RECIPES = {
     "gelu": "{activation: GELU}",
     "maxpool": "{pooling: AdaptiveMaxPool2d}",

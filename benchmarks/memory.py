@@ -105,7 +105,7 @@ def peak(study: Study, freezing: str, epochs: int) -> int:
             *f"train ab all resnet18 0.001 {freezing} default scratch 0".split(),
         ],
         cwd=study.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"},
         check=True,
         capture_output=True,
         text=True,

@@ -80,7 +80,7 @@ def prepare(folder: Path, sizes: dict, args) -> None:
 
 def train(folder: Path, grid: params.Grid, at_once: int) -> float:
     """Seconds of all runs as processes; a frozen pass is done before the runs that share it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"}
 
     def run(arguments: tuple) -> None:
         command = [sys.executable, "-m", "stages.train", *map(str, arguments)]

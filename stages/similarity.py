@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from transfer import cli, params
+from transfer import arithmetic, cli, params
 from transfer.evidence import similarity
 from transfer.evidence.measures import Similarity
 from transfer.images import packed
@@ -12,10 +12,12 @@ from transfer.training import engine, models
 def main() -> None:
     words = {"dataset": "a key under datasets", "backbone": "one that has weights"}
     dataset, backbone = cli.arguments("similarity", __doc__, **words)
+    study = params.load()
+    arithmetic.apply(study.train.arithmetic)
     data = packed.load(f"data/packed/{dataset}")
     model = models.source(backbone, f"data/weights/{backbone}-pretrained.pth")
     name, count = f"{dataset}, {backbone}", -(-len(data.train) // similarity.BATCH)
-    images = similarity.batches(data, params.load().pack)
+    images = similarity.batches(data, study.pack)
     shown = tqdm(images, name, count, unit=" batches", disable=None)
     observed = similarity.collect(model, shown, engine.pick_device("auto"))
     print(f"{name}: {len(data.train)} images seen; measuring", flush=True)

@@ -1,11 +1,12 @@
-"""Train one run of the grid and write its results."""
+"""Take the results of one run of the grid, or train it: with the others of its group that are not
+made yet, unless ALONE is in the environment."""
 
 import argparse
+import os
 
-from transfer import cli, params
+from transfer import cli, files, params
 from transfer.runs import Run, known
-from transfer.training import run
-from transfer.training.checkpoint import alone
+from transfer.training import outcomes
 
 AXES = list(Run.model_fields)
 
@@ -19,8 +20,14 @@ def main() -> None:
     given = parser.parse_args()
     study = params.load()
     one = known(study.grid, given.dataset, "-".join(getattr(given, axis) for axis in AXES))
-    with alone(f"data/checkpoints/.{one.name}.lock", one.name):
-        run.train(one, study, given.checkpoint_every)
+    key = outcomes.key(one, study)
+    with files.alone(f"data/checkpoints/.{one.group}.lock", one.name):
+        if not outcomes.take(one, key):
+            from transfer.training import run  # and with it PyTorch, which takes seconds
+
+            others = [] if "ALONE" in os.environ else outcomes.companions(one, study)
+            run.train_group([one, *others], study, given.checkpoint_every)
+            outcomes.take(one, key)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.files import read_json, write_json
+from transfer.files import alone, read_json, write_json
 from transfer.images import packed
-from transfer.training.checkpoint import alone
 
 ROOT = Path(__file__).parents[1]
 

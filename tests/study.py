@@ -158,8 +158,10 @@ def drawn(folder: Path) -> Study:
         settings["datasets"][name]["count"] = dict(zip(("train", "test"), count, strict=True))
     for name in ("arrows_bolts", "scans", "cells"):
         del settings["draw"][name], settings["datasets"][name]
-    settings["pretrain"]["resnet18"]["epochs"] = 1
-    settings["grid"].update(dataset=["hearts_drops"], lr=[0.001], freezing=["frozen"])
+    settings["pretrain"] = {"miniresnet10": settings["pretrain"]["miniresnet10"] | {"epochs": 1}}
+    settings["grid"].update(
+        dataset=["hearts_drops"], backbone=["miniresnet10"], lr=[0.001], freezing=["frozen"]
+    )
     settings["train"].update(epochs=1)
     yaml.dump(settings, folder / "sample/params.yaml")
     (folder / ".venv").mkdir()

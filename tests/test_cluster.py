@@ -29,7 +29,9 @@ def cluster(study: Study, *arguments: str, status: int = 0, **environment: str) 
 
 def test_two_workers_leave_the_collecting_alone_and_give_the_same_runs(study):
     output = cluster(study, "--workers", "2")
-    assert "5 stages to run, 2 at once" in output and "5 of 5 stale stages done" in output
+    assert (
+        "5 stages to run, 2 at once, in 2 groups" in output and "5 of 5 stale stages done" in output
+    )
     assert study.repro() == COLLECTING
     pictures = {path.stem for path in (study.folder / "metrics/figures").iterdir()}
     assert "gains" in pictures and "similarity" not in pictures  # of one data set
@@ -88,7 +90,7 @@ def test_workers_that_share_a_remote_alone(study, tmp_path):
     output = cluster(study, "--clone", "--workers", "2", TMPDIR=str(clones), RAY_TMPDIR="/tmp")
     assert list(gone.parent.iterdir()) and not gone.exists()
     assert "5 of 5 stale stages done" in output
-    assert output.count("started ") == 5 and "running: 1 on " in output
+    assert output.count("started ") == 2 and "running: 1 on " in output
     assert not (study.folder / "metrics/runs").exists()
     ran = study.repro("--pull", "--allow-missing")
     assert ran == COLLECTING
@@ -97,7 +99,7 @@ def test_workers_that_share_a_remote_alone(study, tmp_path):
 def test_a_lost_node_s_runs_go_on_elsewhere(tmp_path):
     from ray.cluster_utils import Cluster
 
-    study = small(tmp_path, ["one"], seed=[0, 1])
+    study = small(tmp_path, ["one"], seed=[0, 1, 2])
     study.run("dvc", "repro", "pack", "weights")
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     workers = [nodes.add_node(num_cpus=1) for _ in range(4)]
@@ -119,7 +121,7 @@ def test_a_lost_node_s_runs_go_on_elsewhere(tmp_path):
     finally:
         nodes.shutdown()
     assert process.wait() == 0, lines
-    assert "9 of 9 stale stages done" in "".join(lines)
+    assert "13 of 13 stale stages done" in "".join(lines)
     assert any(line.endswith(" again\n") for line in lines), lines
     assert study.repro() == COLLECTING
 

@@ -49,7 +49,7 @@ def test_seed_class_and_index_each_change_the_image():
 
 
 def test_classes():
-    assert len(draw.painters("things")) == 32
+    assert len(draw.painters("things")) == 16
     assert {len(draw.painters(dataset)) for dataset in TARGETS} == {2}
     assert not draw.SHAPES.keys() & draw.UNSEEN.keys()
 
@@ -143,7 +143,7 @@ def test_stage_refuses_a_data_set_that_is_not_drawn(tmp_path, monkeypatch):
 
 def test_contact_sheet_shows_every_class_of_what_is_drawn():
     shown = pictures.drawn_images(params.load(ROOT / "sample/params.yaml"))
-    assert list(map(len, shown.values())) == [32, 8, 8, 8, 8]
+    assert list(map(len, shown.values())) == [16, 8, 8, 8, 8]
     (source, *_, cells) = shown
-    assert source == "things: 32 classes of 72 images" and cells.endswith("(large, different)")
+    assert source == "things: 16 classes of 72 images" and cells.endswith("(large, different)")
     assert [one.name for one in shown[cells]] == ["pale_core"] * 4 + ["dark_core"] * 4

@@ -2,8 +2,6 @@
 
 import copy
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 
@@ -14,7 +12,7 @@ import torchvision
 from torch import nn
 from torchvision.models import list_models
 
-from tests.conftest import ROOT, draw_split
+from tests.conftest import draw_split
 from transfer.cli import UserError
 from transfer.images import packed
 from transfer.params import Component
@@ -224,21 +222,6 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, many, outcome
 
     assert outcome(frozen=False)[1] > 0.8
     assert 0.3 < accuracy(replace(many, **parts)) < 0.7
-
-
-def test_a_run_imports_neither_torchvision_nor_dynamo(scratch):
-    """They cost seconds, in each of 64 processes; and torchvision stays importable."""
-    code = f"""
-import sys
-from transfer.training import engine, models
-model = models.build("resnet50", 3, {str(scratch)!r}, seed=0)
-assert not {{"torchvision", "torch._dynamo"}} & set(sys.modules)
-import torch, torchvision
-torch.manual_seed(0)
-theirs = torchvision.models.resnet50(num_classes=3).state_dict()
-assert all(torch.equal(value, theirs[name]) for name, value in model.state_dict().items())
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_the_backbones_are_torchvisions():

@@ -15,6 +15,7 @@ from tests.study import Study
 
 release = pytest.mark.release
 RUN = "one-all-resnet18-0.001-finetuned-default-pretrained-0"
+GROUP = "one-all-resnet18-default-0"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_a_signal_stops_it_and_the_next_run_recovers(study, whom, number):
         # A background job ignores SIGINT, and hands that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    lock = study.folder / f"data/checkpoints/.{RUN}.lock"
+    lock = study.folder / f"data/checkpoints/.{GROUP}.lock"
     while not (lock.exists() and lock.read_text()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""DVC as workers run it writes whole files."""
+"""DVC as workers run it writes whole files, and the text that DVC itself would."""
 
 import os
 import random
@@ -7,15 +7,17 @@ import sys
 import time
 
 import pytest
+from dvc.utils.serialize import dumps_yaml, parse_yaml
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
+from transfer.cluster.dvc import with_stage
 
 WRITES = """
 from dvc.utils.serialize import modify_yaml
-from transfer.cluster.dvc import write_whole
+from transfer.cluster.dvc import patch
 
-write_whole()
+patch()
 while True:
     with modify_yaml("dvc.lock") as lock:
         lock["stages"] = {f"stage {i}": {"cmd": "x"} for i in range(300)}
@@ -35,3 +37,26 @@ def test_a_dvc_lock_is_whole_when_its_writer_is_killed(tmp_path, kills):
             time.sleep(rng.uniform(0, 0.1))
             writer.kill()
         assert len(YAML(typ="safe").load(lock)["stages"]) == 300
+
+
+def test_a_stage_is_replaced_or_added_as_dvc_would():
+    text = (ROOT / "sample/dvc.lock").read_text()
+    lock = parse_yaml(text, "dvc.lock")
+    assert dumps_yaml(lock) == text
+    long = {"cmd": "python -m " + "very " * 40 + "long", "deps": [{"path": "a: b", "size": 1}]}
+    for name in [*list(lock["stages"])[::9], "new", "train@x-1e-05", "null", "'quoted'"]:
+        changed = {**lock, "stages": lock["stages"] | {name: long}}
+        assert with_stage(text, name, {name: long}) == dumps_yaml(changed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "stages:\n  a:\n    cmd: x\n",
+        "schema: '2.0'\ndatasets: []\nstages:\n",
+        "schema: '2.0'\nstages:\n  a:\n    cmd: x\ndatasets:\n- name: d\n",
+    ],
+)
+def test_a_lock_of_another_form_is_left_to_dvc(text):
+    assert with_stage(text, "new", {"new": {"cmd": "x"}}) == ""

@@ -25,7 +25,7 @@ from transfer import cli, files, params, runs
 from transfer.images import audit, packed
 from transfer.model import exported, predict, saved
 from transfer.model import keep as model
-from transfer.training import augment, predictions
+from transfer.training import augment, outcomes, predictions
 from transfer.training import run as training
 
 FREEZINGS = ("finetuned", "frozen", "last1")
@@ -77,7 +77,8 @@ def study(tmp_path_factory) -> Study:
         packed.write(folder / "data/split/kept", folder / "data/packed/kept", **dict(sizes))
         found = {run.freezing: run for run in runs.runs(params.load().grid, "kept")}
         for run in found.values():
-            training.train(run, params.load(), every=60)
+            training.train_group([run], params.load(), every=60)
+            outcomes.take(run, outcomes.key(run, params.load()))
         evidence.main()
     made = Study(folder, found)
     for freezing, run in found.items():

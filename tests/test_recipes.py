@@ -223,7 +223,7 @@ def test_without_crop_and_flip_training_images_are_as_test_images(data):
         ("optimizer", {"SGD": {"momentun": 0.9}}, "SGD: .*momentun"),
         ("optimizer", "LBFGS", "LBFGS: "),
         ("schedule", "ReduceLROnPlateau", "ReduceLROnPlateau: "),
-        ("schedule", {"StepLR": {"step_size": 0}}, "StepLR: give a step_size"),
+        ("schedule", {"StepLR": {"step_size": 0}}, "StepLR: integer modulo by zero"),
         ("schedule", "StepLR", "StepLR: .*step_size"),
         ("schedule", "lr_scheduler", "has no such class"),
         ("loss", "NLLLoss", "NLLLoss: give one of CrossEntropyLoss"),

@@ -74,7 +74,7 @@ def test_another_batch_size_forced_in_the_code_reruns_what_imports_it(study):
 
 @release
 def test_another_label_reruns_what_imports_it(study):
-    edit(study, "transfer/runs.py", 'f"{text} {recipe}"', 'f"{text}, {recipe}"')
+    edit(study, "transfer/runs.py", 'f"{text} {self.recipe}"', 'f"{text}, {self.recipe}"')
     assert stale(study) == importing(study, "transfer.runs")
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,14 +17,16 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, draw_split
 from tests.study import by_hand
+from transfer import params
 from transfer.images import packed
 from transfer.params import Component
 from transfer.runs import Run
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
-from transfer.training.engine import Outcome, Protocol
+from transfer.training.engine import Outcome
+from transfer.training.outcomes import key
 from transfer.training.record import Epoch
-from transfer.training.run import LIVE, key, shown
+from transfer.training.run import LIVE, shown
 
 PLACE = {"dataset": "ab", "images": "all", "backbone": "resnet18", "lr": 0.001}
 RUN = Run(**PLACE, freezing="finetuned", recipe="default", start="scratch", seed=0)
@@ -61,7 +62,7 @@ def study(calm, tmp_path) -> Path:
 def start(study: Path, run: Run, every=0.0) -> subprocess.Popen:
     words = [str(value) for value in vars(run).values()]
     command = [sys.executable, "-m", "stages.train", *words, "--checkpoint-every", str(every)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"}
     return subprocess.Popen(
         command,
         cwd=study,
@@ -136,32 +137,33 @@ def test_a_checkpoint_of_no_use_is_ignored_with_a_word(study, harm):
     assert written(study, RUN) == expected
 
 
-def test_a_checkpoint_is_bound_to_all_it_depends_on(study, monkeypatch):
+def test_results_are_bound_to_all_they_depend_on(study, monkeypatch):
     monkeypatch.chdir(study)
-    protocol = Protocol(1e-3, 2, 4, Component("StepLR", {"step_size": 1}), 3)
-    cpu = torch.device("cpu")
 
-    def bound(run=RUN, **changed):
-        return key(run, replace(protocol, **changed), cpu)
+    def bound(run=RUN, **changed) -> str:
+        loaded = params.load()
+        return key(
+            run, loaded.model_copy(update={"train": loaded.train.model_copy(update=changed)})
+        )
 
     same = bound()
-    assert bound(varied(lr=0.5, freezing="frozen")) == same  # the protocol has the rate
+    assert bound(keep_features=False) == same
     different = [
-        bound(seed=9),
-        bound(lr=1.0),
+        bound(varied(seed=9)),
+        bound(varied(lr=1.0)),
+        bound(varied(images=2)),
+        bound(varied(freezing="frozen")),
         bound(epochs=9),
         bound(batch_size=2),
         bound(frozen_batchnorm="eval"),
+        bound(arithmetic="fixed"),
         bound(optimizer=Component("SGD")),
-        bound(varied(images=2)),
     ]
     for path in ("data/weights/resnet18-scratch.pth", "data/packed/ab/index.json"):
         Path(path).write_bytes(Path(path).read_bytes() + b" ")
         different.append(bound())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
     different.append(bound())
-    torch.set_num_threads(threads)
     assert len({same, *different}) == 1 + len(different)
 
 
@@ -212,7 +214,7 @@ def test_a_killed_dvc_leaves_no_stage_behind(study):
     yaml.dump(epochs, study / "params.yaml")
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=study, check=True)
     dvc = subprocess.Popen(["dvc", "repro"], cwd=study, stdout=subprocess.DEVNULL)
-    lock = study / f"data/checkpoints/.{RUN.name}.lock"
+    lock = study / f"data/checkpoints/.{RUN.group}.lock"
     while not (lock.exists() and lock.read_text()):
         assert dvc.poll() is None
         time.sleep(0.05)

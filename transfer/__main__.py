@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from transfer import cli
+from transfer import arithmetic, cli
 
 VERBS = {
     "own": ("images.own", "enter your own images in params.yaml; `dvc repro` then does the rest"),
@@ -28,6 +28,7 @@ def main() -> None:
         sys.exit(f"error: there is no verb {verb!r}\n{USAGE}")
     else:
         del sys.argv[1]
+        arithmetic.settle()
         import_module(f"transfer.{VERBS[verb][0]}").main()
 
 

@@ -8,7 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
+
+import psutil
+
+SHELLS = {"sh", "bash", "dash", "fish", "ksh", "zsh"}
 
 
 class UserError(Exception):
@@ -66,11 +71,14 @@ def span(seconds: float) -> str:
 
 
 def end_with_parent() -> None:
-    """End by SIGTERM when the process that started this one has died."""
-    threading.Thread(target=_outlive, args=(os.getppid(),), daemon=True).start()
+    """End by SIGTERM when the process that started this one, be it by way of a shell, has died."""
+    parents = psutil.Process().parents()
+    starter = next((one for one in parents if one.name() not in SHELLS), None)
+    threading.Thread(target=_outlive, args=(starter,), daemon=True).start()
 
 
-def _outlive(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _outlive(starter: psutil.Process | None) -> None:
+    with suppress(psutil.NoSuchProcess):
+        while not starter or starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)

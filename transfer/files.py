@@ -1,9 +1,12 @@
-"""Outputs that are whole or absent."""
+"""Outputs that are whole or absent, and locks."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +81,29 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: str | Path, what: str) -> Iterator[bool]:
+    """Hold a lock that no other process holds; wait for one that does, and say who it is. Yields
+    whether it waited.
+
+    The lock goes with the process, however that ends.
+    """
+    waited = False
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            print(f"{what}: waiting for {holder}", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield waited

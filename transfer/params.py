@@ -241,7 +241,7 @@ class Pretrain(Section):
     """Seed for the first weights, the order of images and their crops."""
 
 
-FIXED = {"device", "keep_features"}
+SHARED = {"device", "arithmetic", "keep_features"}
 """The settings of train that no recipe may change."""
 
 
@@ -273,6 +273,9 @@ class Train(Section):
     """Whether frozen batch norm updates its statistics (train, as in the report) or not (eval)."""
     device: Literal["auto", "cpu", "cuda"]
     """Where to train: on a GPU if there is one (auto), on the CPU (cpu), or on a GPU (cuda)."""
+    arithmetic: Literal["fast", "fixed"]
+    """fast takes each processor's best kernels, which round differently. fixed gives the same
+    results on every x86-64 processor with AVX2, and takes one thread of the CPU."""
     memory_format: Literal["contiguous", "channels_last"]
     """The memory layout of tensors. It changes speed, and results by no more than rounding."""
     precision: Literal["default", "bfloat16"]
@@ -285,7 +288,7 @@ class Train(Section):
     @property
     def protocol(self) -> dict[str, Any]:
         """What engine.Protocol takes besides the learning rate and the seed."""
-        return {k: v for k, v in self if k not in FIXED}
+        return {k: v for k, v in self if k not in SHARED}
 
     def deciding(self, freezing: str) -> dict[str, Any]:
         """What the results of runs with that freezing depend on, as JSON takes it."""
@@ -340,11 +343,14 @@ class Params(Section):
     """Backbones, by torchvision's names, to pretrain here instead, or {} for none."""
     train: Train
     recipes: Entries[dict[str, Any]]
-    """What each recipe changes in train for its runs: any setting but device and keep_features."""
+    """What each recipe changes in train for its runs: any setting but device, arithmetic and
+    keep_features."""
     grid: Grid
 
     @model_validator(mode="after")
     def _known(self) -> "Params":
+        if self.train.arithmetic == "fixed" and self.train.device != "cpu":
+            raise ValueError("train.arithmetic: fixed is for train.device: cpu")
         grid, weighted = self.grid, {*self.weights, *self.pretrain}
         _all_in(self.datasets, "grid.dataset", grid.dataset, "datasets lacks")
         _all_in(weighted, "grid.backbone", grid.backbone, "has no weights")
@@ -364,7 +370,7 @@ class Params(Section):
     def trained_by(self, recipe: str) -> Train:
         """train with what the recipe changes. Raises ValueError for a change that does not fit."""
         changes = self.recipes[recipe]
-        if fixed := FIXED & set(changes):
+        if fixed := SHARED & set(changes):
             raise ValueError(
                 f"recipes.{recipe}: {min(fixed)} is no part of a recipe; set it under train"
             )

@@ -56,6 +56,12 @@ class Run(Place):
         return "-".join(str(getattr(self, axis)) for axis in Run.model_fields)
 
     @property
+    def group(self) -> str:
+        """The name of those that see the same images in the same order and crops, and that one
+        process trains."""
+        return f"{self.dataset}-{self.images}-{self.backbone}-{self.recipe}-{self.seed}"
+
+    @property
     def folder(self) -> Path:
         return RUNS / self.name
 

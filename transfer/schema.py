@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from transfer import files
-from transfer.params import FIXED, Params, Train
+from transfer.params import SHARED, Params, Train
 
 
 def schema() -> dict[str, Any]:
@@ -13,7 +13,7 @@ def schema() -> dict[str, Any]:
     An editor cannot see what a schema cannot say, such as that grid.dataset names keys of datasets.
     """
     found = Params.model_json_schema()
-    changed = [name for name in Train.model_fields if name not in FIXED]
+    changed = [name for name in Train.model_fields if name not in SHARED]
     (recipe,) = found["properties"]["recipes"]["patternProperties"].values()
     recipe["properties"] = {name: {"$ref": f"#/$defs/Train/properties/{name}"} for name in changed}
     recipe["additionalProperties"] = False

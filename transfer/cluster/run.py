@@ -20,28 +20,32 @@ from typing import Any
 
 import psutil
 
-from transfer import cli
+from transfer import cli, params
 from transfer.commands import call, error_line, preceding, succeeded
+from transfer.runs import all_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("data/logs")
 RETRIES = 3  # of a stage whose worker died
 KINDS = ("train", "similarity")  # stages that run in parallel
 NODE = r'^"([^":]+)";$'  # a stage of the folder's own pipeline, in a graph of `dvc dag`
-TAIL = 5  # lines shown of a failed stage's log
+FAILED = re.compile(r"^ERROR: failed to reproduce (.*)", re.M)  # in DVC's output
+TAIL = 9  # lines shown of a log with a failed stage
 Ray = Any
 """The module ray, which is an extra and may be missing when types are checked."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage to run.
+    """Stages to run one after another: a group of runs, of which the first trains all (see
+    transfer.training.outcomes), or a similarity stage.
 
     root: path of the repository, or, if `commit` is given, the URL to clone that commit from.
     folder: of the pipeline, within the repository. threads: that PyTorch is to use.
     """
 
-    stage: str
+    name: str
+    stages: list[str]
     root: str
     folder: str
     threads: int
@@ -52,11 +56,12 @@ class Job:
 class Done:
     """How a job ended.
 
-    status: DVC's exit status, -1 if the worker was lost. log: its last lines. host: where it ran.
+    failed: its stages that DVC could not make, all if the worker was lost. log: the last lines.
+    host: where it ran.
     """
 
-    stage: str
-    status: int
+    job: str
+    failed: list[str]
     seconds: float
     log: str
     host: str
@@ -69,11 +74,13 @@ def main() -> None:
         raise cli.UserError("dvc.yaml: no such file; run from the folder of the study")
     ray = connect(args)
     jobs = plan(args)
-    failed = train(ray, jobs, args) if jobs else []
+    found = train(ray, jobs, args) if jobs else []
     ray.shutdown()
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} stale stages done", flush=True)
+    stages = sum(len(job.stages) for job in jobs)
+    failed = [stage for done in found for stage in done.failed]
+    print(f"{stages - len(failed)} of {stages} stale stages done", flush=True)
     if failed:
-        raise cli.UserError(f"{len(failed)} stages failed: {', '.join(d.stage for d in failed)}")
+        raise cli.UserError(f"{len(failed)} stages failed: {', '.join(failed)}")
     collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
     print(f"`{collect}` makes the tables and the report")
 
@@ -161,11 +168,15 @@ def plan(args: argparse.Namespace) -> list[Job]:
         stages = stale()
     root, commit = shareable() if args.clone else (str(ROOT), "")
     folder = os.path.relpath(Path.cwd(), ROOT)
-    return [Job(stage, root, folder, args.threads, commit) for stage in stages]
+    groups: dict[str, list[str]] = {}
+    of = {f"train@{run.name}": run.group for run in all_runs(params.load().grid)}
+    for stage in stages:
+        groups.setdefault(of.get(stage, stage), []).append(stage)
+    return [Job(name, own, root, folder, args.threads, commit) for name, own in groups.items()]
 
 
 def stale() -> list[str]:
-    """The stages that DVC would run. Sorted, runs that share features are not neighbours."""
+    """The stages that DVC would run."""
     return sorted(re.findall(r"^Running stage '([^']+)'", dvc("repro", "--dry", *KINDS), re.M))
 
 
@@ -219,11 +230,12 @@ def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
     waiting = {task.remote(job, begun): job for job in jobs}
     board = Board(len(jobs))
     at_once = "" if args.address else f", {args.workers} at once"
-    print(f"{len(jobs)} stages to run{at_once}; logs in {LOGS}/", flush=True)
+    stages = sum(len(job.stages) for job in jobs)
+    print(f"{stages} stages to run{at_once}, in {len(jobs)} groups; logs in {LOGS}/", flush=True)
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1, timeout=0.5)
-        for stage, host in begun.get_nowait_batch(begun.qsize()):
-            board.begin(stage, host)
+        for name, host in begun.get_nowait_batch(begun.qsize()):
+            board.begin(name, host)
         for one in ready:
             job = waiting.pop(one)
             try:
@@ -231,14 +243,14 @@ def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
             except ray.exceptions.RayError as error:
                 # The worker was lost more often than it is retried, or could not clone.
                 why = str(error).strip().splitlines()[-1]
-                board.end(Done(job.stage, -1, 0.0, why, "its worker"))
+                board.end(Done(job.name, job.stages, 0.0, why, "its worker"))
     for done in board.failed:
-        print(f"\n{done.stage}: exit status {done.status}\n{done.log}", file=sys.stderr)
+        print(f"\n{', '.join(done.failed)}:\n{done.log}", file=sys.stderr)
     return board.failed
 
 
 class Board:
-    """Prints a line whenever a stage starts or ends: which runs where, and the progress of all."""
+    """Prints a line whenever a job starts or ends: which runs where, and the progress of all."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs, self.started = jobs, time.monotonic()
@@ -246,22 +258,22 @@ class Board:
         self.ended: set[str] = set()
         self.failed: list[Done] = []
 
-    def begin(self, stage: str, host: str) -> None:
-        if stage in self.ended:
+    def begin(self, job: str, host: str) -> None:
+        if job in self.ended:
             return
-        again = " again" if stage in self.running else ""
-        self.running[stage] = host
-        print(f"started {stage} on {host}{again}", flush=True)
+        again = " again" if job in self.running else ""
+        self.running[job] = host
+        print(f"started {job} on {host}{again}", flush=True)
 
     def end(self, done: Done) -> None:
-        self.ended.add(done.stage)
-        self.running.pop(done.stage, None)
-        self.failed += [done] if done.status else []
+        self.ended.add(done.job)
+        self.running.pop(done.job, None)
+        self.failed += [done] if done.failed else []
         left = self.jobs - len(self.ended)
         to_go = (time.monotonic() - self.started) / len(self.ended) * left
         hosts = Counter(self.running.values()).items()
         print(
-            f"{'failed' if done.status else 'done'} {done.stage} on {done.host}, "
+            f"{'failed' if done.failed else 'done'} {done.job} on {done.host}, "
             f"{done.seconds:.0f} s | {len(self.ended)}/{self.jobs}, {len(self.failed)} failed, "
             f"{left} left, {cli.span(to_go)} to go | running: "
             + (", ".join(f"{count} on {host}" for host, count in hosts) or "none"),
@@ -270,12 +282,12 @@ class Board:
 
 
 def reproduce(job: Job, begun: Any) -> Done:
-    """Runs on a worker, which announces (stage, host) in `begun`, a queue of Ray's."""
+    """Runs on a worker, which announces (job, host) in `begun`, a queue of Ray's."""
     started, host = time.monotonic(), socket.gethostname()
-    begun.put((job.stage, host))
+    begun.put((job.name, host))
     root = clone(job) if job.commit else Path(job.root)
     folder = root / job.folder
-    log = folder / LOGS / f"{job.stage}.log"
+    log = folder / LOGS / f"{job.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     fixed = {"OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(root), "PATH": own_path()}
@@ -288,11 +300,14 @@ def reproduce(job: Job, begun: Any) -> Done:
         return done.returncode
 
     pull = ["--pull"] if job.commit else []
-    status = dvc("--wait-for-lock", "repro", "-s", *pull, job.stage)
-    if job.commit and not status:
-        status = dvc("push", "--run-cache")
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
-    return Done(job.stage, status, time.monotonic() - started, tail, host)
+    status = dvc("--wait-for-lock", "repro", "--keep-going", "-s", *pull, *job.stages)
+    if job.commit:
+        status = dvc("push", "--run-cache") or status
+    text = log.read_text(encoding="utf-8", errors="replace")
+    named = [stage for stage in job.stages if f"'{stage}'" in "".join(FAILED.findall(text))]
+    failed = (named or job.stages) if status else []
+    tail = "\n".join(text.splitlines()[-TAIL:])
+    return Done(job.name, failed, time.monotonic() - started, tail, host)
 
 
 def own_path() -> str:

@@ -1,6 +1,6 @@
 """Images drawn by code: a many-class source to pretrain on, and four targets of two classes.
 
-The source is eight shapes in four textures, in colour. `hearts_drops` and `arrows_bolts` are
+The source is eight shapes, plain and striped, in colour. `hearts_drops` and `arrows_bolts` are
 unseen shapes in the same style; `scans` and `cells` are grey, as from a medical scanner and a
 microscope, and share nothing with the source but the square they fill.
 
@@ -143,15 +143,7 @@ def _striped(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _edge(np.sin(2 * np.pi * x))
 
 
-def _checked(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _edge(2 * np.sin(np.pi * x) * np.sin(np.pi * y))
-
-
-def _dotted(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _edge(np.cos(2 * np.pi * x) + np.cos(2 * np.pi * y) - 0.4)
-
-
-TEXTURES = {"plain": _plain, "striped": _striped, "checked": _checked, "dotted": _dotted}
+TEXTURES = {"plain": _plain, "striped": _striped}
 
 
 # What every picture is made of.
@@ -196,43 +188,29 @@ def _colour(rng: Rng, saturation: float, value: float) -> np.ndarray:
 # The coloured style of the source and of the targets like it.
 
 
-def _backdrop(rng: Rng, size: int, value: float) -> np.ndarray:
-    """A cloudy two-coloured ground with a few sticks and crumbs lying on it."""
+def _ground(rng: Rng, size: int, value: float) -> np.ndarray:
+    """Clouds of two quiet colours."""
     share = np.clip(0.5 + 0.4 * _clouds(rng, size, 4), 0, 1)[..., None]
-    ground, other = (_colour(rng, rng.uniform(0.05, 0.35), value + d) for d in (-0.07, 0.07))
-    pixels = ground + share * (other - ground)
-    for _ in range(rng.integers(2, 6)):
-        crumb = _regular(8) * (rng.uniform(0.03, 0.12), rng.uniform(0.08, 0.5))
-        spot = _placed(crumb, rng.uniform(0, np.pi), 1, rng.uniform(-1, 1, 2))
-        ink = _colour(rng, rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.9))
-        pixels += 0.7 * _coverage(spot, size) * (ink - pixels)
-    return pixels
+    first, second = (_colour(rng, rng.uniform(0.05, 0.35), value + d) for d in (-0.07, 0.07))
+    return first + share * (second - first)
 
 
-def _surface(rng: Rng, size: int, texture: Callable, value: float) -> np.ndarray:
+def _surface(rng: Rng, size: int, texture: Callable) -> np.ndarray:
     """Two shades of paint in a texture of random period, turn and phase."""
     x, y = _turned(*_axes(size), rng.uniform(0, 2 * np.pi))
     period = rng.uniform(0.34, 0.5)
     share = texture(x / period + rng.uniform(), y / period + rng.uniform())[..., None]
-    first = _colour(rng, rng.uniform(0.5, 0.95), value)
-    second = _colour(rng, rng.uniform(0.3, 0.9), value - 0.4 if value > 0.6 else value + 0.4)
+    first, second = (_colour(rng, rng.uniform(0.3, 0.9), value) for value in (0.95, 0.55))
     return first + share * (second - first)
 
 
 def _thing(rng: Rng, size: int, outline: np.ndarray, texture: Callable) -> np.ndarray:
-    """One textured object on a cluttered ground: shadow, light from a side, grain."""
-    dark_ground = rng.uniform() < 0.5
-    pixels = _backdrop(rng, size, rng.uniform(0.2, 0.45) if dark_ground else rng.uniform(0.65, 0.9))
-    paint = _surface(rng, size, texture, rng.uniform(0.75, 1) if dark_ground else 0.5)
-    scale = rng.uniform(0.55, 0.8)
-    centre = rng.uniform(-1, 1, 2) * (0.9 - scale)
-    body = _placed(outline, rng.normal(0, 0.35), scale, centre)
-    light = rng.uniform(0, 2 * np.pi)
-    away = 0.12 * np.array([np.cos(light), np.sin(light)])
-    pixels *= 1 - 0.45 * _coverage(body + away, size)
-    pixels += _coverage(body, size) * (paint - pixels)
-    shade = 1 - rng.uniform(0.05, 0.3) * _turned(*_axes(size), -light)[0]
-    return pixels * shade[..., None] + rng.normal(0, rng.uniform(0.01, 0.04), pixels.shape)
+    """One bright, textured object on a dark ground, and grain."""
+    pixels = _ground(rng, size, rng.uniform(0.1, 0.3))
+    scale = rng.uniform(0.7, 0.85)
+    body = _placed(outline, rng.normal(0, 0.2), scale, rng.uniform(-1, 1, 2) * (0.95 - scale))
+    pixels += _coverage(body, size) * (_surface(rng, size, texture) - pixels)
+    return pixels + rng.normal(0, 0.02, pixels.shape)
 
 
 def _any_texture(rng: Rng, size: int, outline: np.ndarray) -> np.ndarray:

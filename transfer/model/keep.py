@@ -17,9 +17,10 @@ from transfer.images import packed
 from transfer.model import exported, saved
 from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import models, predictions
+from transfer.training.outcomes import weights
 from transfer.training.progress import watched
 from transfer.training.record import Record
-from transfer.training.run import Job, device_name, fit, versions, weights
+from transfer.training.run import Job, device_name, fit, versions
 
 CLOSE = 1e-3
 """Confidences that differ by less count as equal: two steps of the float16 they are stored in."""

@@ -1,20 +1,13 @@
 """A run's progress on disk, so that a killed run resumes where it was."""
 
-import fcntl
-import hashlib
-import json
-import os
-import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from transfer import code, files
+from transfer import files
 
 
 class Checkpoint:
@@ -55,40 +48,3 @@ class Checkpoint:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
-
-
-def fingerprint(script: str, bound: list[Path], **depends: Any) -> str:
-    """A hash of the code that the script, such as stages.train, imports, of the files' content and
-    of what else is named.
-
-    Also of torch's version and number of threads, on which a CPU's rounding depends.
-    """
-    depends |= {"code": code.digest(script), "files": [files.sha256(path) for path in bound]}
-    depends |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def alone(path: str | Path, what: str) -> Iterator[bool]:
-    """Hold a lock that no other process holds; wait for one that does, and say who it is. Yields
-    whether it waited.
-
-    The lock goes with the process, however that ends.
-    """
-    waited = False
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            print(f"{what}: waiting for {holder}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield waited

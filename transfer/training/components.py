@@ -3,19 +3,18 @@ names in torch and torchvision (report, section 4)."""
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
 import torch
-from torch import nn
+from torch import nn, optim
 from torch.nn.functional import cross_entropy, one_hot
 
 from transfer.cli import one_line
 from transfer.params import Component, Train
 from transfer.training import models
-from transfer.training.step import Adam, Loss, Optimizer, Torch
+from transfer.training.step import Loss
 
 OWN = "own"
 CROP, FLIP = "RandomResizedCrop", "RandomHorizontalFlip"
@@ -93,12 +92,18 @@ def loss(component: Component) -> Loss:
     return lambda outputs, labels: module(outputs, one_hot(labels, outputs.shape[1]).float())
 
 
-def optimizer(component: Component, parameters: Iterable[torch.Tensor], lr: float) -> Optimizer:
+def optimizer(
+    component: Component, parameters: Iterable[torch.Tensor], lr: float
+) -> optim.Optimizer:
     """Raises ValueError for a name that is no optimiser in torch.optim that steps on gradients
     alone, and for options that it does not take."""
+    parameters = list(parameters)
     if component == Component("Adam"):
-        return Adam(parameters, lr)
-    return Torch(_made(import_module("torch.optim"), component, parameters, lr=lr))
+        gpu = parameters[0].device.type == "cuda"
+        # What a step that is recorded takes.
+        rate = torch.tensor(lr, device=parameters[0].device) if gpu else lr
+        return optim.Adam(parameters, rate, fused=True, capturable=gpu)
+    return _made(optim, component, parameters, lr=lr)
 
 
 def rates(component: Component, lr: float, epochs: int) -> list[float]:
@@ -108,13 +113,6 @@ def rates(component: Component, lr: float, epochs: int) -> list[float]:
     Raises ValueError for a name that is no schedule in torch.optim.lr_scheduler that steps by
     epochs alone, and for options that it does not take.
     """
-    if component.name == "StepLR" and {"step_size"} <= set(component.options) <= {
-        "step_size",
-        "gamma",
-    }:
-        # Without the 1.3 s that torch.optim takes to import.
-        return list(_steps(lr, epochs, **component.options))
-    optim = import_module("torch.optim")
     found = getattr(optim.lr_scheduler, component.name, None)
     takes = inspect.signature(found).parameters if callable(found) else ()
     lengths = {name: epochs for name in ("T_max", "total_iters", "total_steps") if name in takes}
@@ -130,15 +128,6 @@ def rates(component: Component, lr: float, epochs: int) -> list[float]:
     return found
 
 
-def _steps(lr: float, epochs: int, step_size: int, gamma: float = 0.1) -> Iterator[float]:
-    if type(step_size) is not int or step_size < 1 or not isinstance(gamma, int | float):
-        raise ValueError("StepLR: give a step_size of 1 or more epochs, and a number as gamma")
-    for epoch in range(epochs):
-        if epoch and epoch % step_size == 0:
-            lr *= gamma
-        yield lr
-
-
 def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
     """The augmentations besides crop and flip. Raises ValueError for a name that is no transform
     of an image in torchvision.transforms.v2, and for options that it does not take."""
@@ -147,7 +136,9 @@ def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
         if component.name in GEOMETRY:
             _check_geometry(component)
             continue
-        made = _made(import_module("torchvision.transforms.v2"), component)
+        from torchvision.transforms import v2  # two seconds, which crop and flip do without
+
+        made = _made(v2, component)
         image = _called(component, made, torch.zeros((3, 8, 8), dtype=torch.uint8))
         if not torch.is_tensor(image) or (image.shape, image.dtype) != ((3, 8, 8), torch.uint8):
             raise ValueError(f"{component.name} changes the image's size or type")

@@ -16,7 +16,7 @@ from transfer.training import augment, components, models
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.feed import Feed
 from transfer.training.record import Epoch
-from transfer.training.step import Adam, Forward, Loss, Recorded, Step, Totals
+from transfer.training.step import Forward, Loss, Recorded, Step, Totals, set_rate
 
 Features = tuple[torch.Tensor, torch.Tensor]
 """An epoch's backbone outputs, float32: [n, d] of the training images, in the order of its batches,
@@ -138,7 +138,7 @@ def finetune(
             step.optimizer.load_state_dict(found["optimizer"])
         for epoch in epochs:
             models.train_mode(model, protocol.frozen_batchnorm == "train")
-            step.optimizer.set_rate(rates[epoch])
+            set_rate(step.optimizer, rates[epoch])
             protocol.begin(epoch)
             for images, labels in feed.train(*protocol.plan(data, epoch)):
                 step(images, labels)
@@ -170,7 +170,7 @@ def _step(model: nn.Module, trained: str, protocol: Protocol, device: torch.devi
     parameters = (parameter for parameter in model.parameters() if parameter.requires_grad)
     optimizer = components.optimizer(protocol.optimizer, parameters, protocol.lr)
     forward, loss = protocol.forward(model), components.loss(protocol.loss)
-    if protocol.cuda_graph and device.type == "cuda" and isinstance(optimizer, Adam):
+    if protocol.cuda_graph and optimizer.defaults.get("capturable"):
         return Recorded(forward, loss, optimizer, Totals(device), list(model.buffers()))
     return Step(forward, loss, optimizer, Totals(device))
 
@@ -187,7 +187,7 @@ def probe(
     optimizer = components.optimizer(protocol.optimizer, head.parameters(), protocol.lr)
     step = Step(head, components.loss(protocol.loss), optimizer, Totals(device))
     for epoch, (train_features, prepared_features) in enumerate(epochs):
-        optimizer.set_rate(rates[epoch])
+        set_rate(optimizer, rates[epoch])
         order = np.concatenate(protocol.plan(data, epoch)[0])
         labels = torch.from_numpy(data.train.label[order]).to(device)
         size = protocol.batch_size

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from transfer.files import alone
 from transfer.images.packed import Packed
 from transfer.training import models
-from transfer.training.checkpoint import Checkpoint, alone
+from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Features, Protocol
 from transfer.training.feed import CHUNK
 

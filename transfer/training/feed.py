@@ -22,8 +22,8 @@ class Feed:
     """Batches of a data set on a device.
 
     `layout` is the memory format of the batches, `transforms` further augmentations of the training
-    images (see augment.transformed). A GPU holds all pixels and cuts the crops itself where half
-    its free memory takes them; otherwise threads on the host prepare some batches ahead. A CPU
+    images (see augment.transformed). A GPU holds all pixels and cuts the crops itself where a
+    quarter of its memory takes them; otherwise threads on the host prepare some batches ahead. A CPU
     prepares each batch when it is asked for: threads beside those of the convolutions would only
     stall them.
     """
@@ -37,7 +37,8 @@ class Feed:
     ) -> None:
         self.device, self.layout, self.transforms = device, layout, transforms
         gpu = device.type == "cuda"
-        self.resident = gpu and data.pixels.nbytes <= torch.cuda.mem_get_info(device)[0] // 2
+        memory = torch.cuda.get_device_properties(device).total_memory if gpu else 0
+        self.resident = gpu and data.pixels.nbytes <= memory // 4
         self.data = replace(data, pixels=data.pixels.to(device)) if self.resident else data
         # Transforms draw from PyTorch's one generator.
         self.threads = min(8, os.cpu_count() or 1) if gpu and not transforms else 0

@@ -2,15 +2,11 @@
 
 import pickle
 import re
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,6 +14,7 @@ from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
+from transfer.training import miniature
 
 State = dict[str, torch.Tensor]
 """A network's parameters and buffers by name."""
@@ -33,6 +30,8 @@ AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True, "transform_input": True}
 OPTIONS = {"googlenet": WITHOUT_AUXILIARY, "inception_v3": WITHOUT_AUXILIARY}
 """What torchvision makes a network with when it loads its own weights."""
+OWN = {"miniresnet10": miniature.resnet10, "miniresnet18": miniature.resnet18}
+"""The networks that are not torchvision's."""
 CONTAINERS = ("features", "encoder", "layers", "trunk_output", "blocks", "classifier", "heads")
 """What torchvision calls a network's sequence of blocks, and the layers around its head."""
 
@@ -58,8 +57,7 @@ def source(backbone: str, checkpoint: str | Path) -> nn.Module:
     Raises UserError as `load_checkpoint` does, and for a checkpoint without a head.
     """
     state = load_checkpoint(checkpoint)
-    # Not by shape(), which takes a second more.
-    name = f"{head_name(architecture(backbone)(num_classes=1))}.weight"
+    name = f"{head_name(shape(backbone))}.weight"
     if name not in state:
         raise UserError(f"{checkpoint}: has no {name}, the head of its source classes")
     model = architecture(backbone)(num_classes=len(state[name]))
@@ -163,15 +161,14 @@ def train_mode(model: nn.Module, statistics_move: bool) -> None:
 
 
 def check_backbones(names: list[str]) -> None:
-    """Raise UserError for a name that is no classifier of torchvision's that ends in one linear
-    layer."""
-    resnets = [name for name in _resnet().__all__ if name.islower()]
+    """Raise UserError for a name that is none of OWN, and no classifier of torchvision's that ends
+    in one linear layer."""
     where = "params.yaml: grid.backbone"
-    for name in [name for name in names if name not in resnets]:
+    for name in [name for name in names if name not in OWN]:
         from torchvision import models
 
         if name not in (known := models.list_models(module=models)):
-            close = ", ".join(get_close_matches(name, known) or resnets)
+            close = ", ".join(get_close_matches(name, known) or ["resnet18", "resnet50"])
             raise UserError(f"{where}: torchvision has no classifier {name!r}; close are {close}")
         if not _ends_in_one_linear(name):
             lacks = "does not end in one linear layer, and so has no head to train alone"
@@ -199,8 +196,6 @@ def shape(backbone: str, classes: int = 1000) -> nn.Module:
 
 def check_size(backbone: str, size: int) -> None:
     """Raise ValueError unless the network takes images of that side, in pixels."""
-    if hasattr(_resnet(), backbone):
-        return  # these take any, and trying it would take a second
     try:
         shape(backbone).eval()(torch.empty((2, 3, size, size), device="meta"))
     except (AssertionError, RuntimeError) as error:
@@ -208,40 +203,12 @@ def check_size(backbone: str, size: int) -> None:
 
 
 def architecture(backbone: str) -> Callable[..., nn.Module]:
-    """torchvision's constructor of that network."""
-    found = getattr(_resnet(), backbone, None)
-    if found is None:
-        import torchvision
+    """The constructor of that network."""
+    if backbone in OWN:
+        return OWN[backbone]
+    import torchvision  # two seconds, which the networks of OWN do without
 
-        found = getattr(torchvision.models, backbone)
-    return partial(found, **OPTIONS.get(backbone, {}))
-
-
-def _resnet() -> ModuleType:
-    """torchvision's module of ResNets, imported without the others.
-
-    Importing torchvision whole takes seconds, and each of 64 runs would pay them.
-    """
-    if "torchvision" in sys.modules:
-        from torchvision.models import resnet
-
-        return resnet
-    return _import_alone("torchvision", "models", "resnet")
-
-
-def _import_alone(package: str, inner: str, module: str) -> ModuleType:
-    """Import package.inner.module without running the packages' own __init__ files."""
-    found: Any = find_spec(package)
-    folder = found.submodule_search_locations[0]
-    for name, path in ((package, folder), (f"{package}.{inner}", f"{folder}/{inner}")):
-        sys.modules[name] = ModuleType(name)
-        sys.modules[name].__path__ = [path]
-    try:
-        return import_module(f"{package}.{inner}.{module}")
-    finally:
-        # So that a later import finds nothing and loads the package whole.
-        for name in [name for name in sys.modules if name.split(".")[0] == package]:
-            del sys.modules[name]
+    return partial(getattr(torchvision.models, backbone), **OPTIONS.get(backbone, {}))
 
 
 def _fill(

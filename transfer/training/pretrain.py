@@ -5,23 +5,26 @@ from pathlib import Path
 
 import torch
 
-from transfer import files
+from transfer import arithmetic, files
 from transfer.images import packed
 from transfer.params import Pretrain
 from transfer.training import models
-from transfer.training.checkpoint import Checkpoint, fingerprint
+from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Protocol, finetune
+from transfer.training.outcomes import fingerprint
 from transfer.training.progress import watched
 
 
-def pretrain(backbone: str, settings: Pretrain) -> None:
+def pretrain(backbone: str, settings: Pretrain, numbers: str) -> None:
     """Write data/weights/<backbone>-pretrained.pth, and the empty checkpoint of a baseline beside
-    it; goes on from a checkpoint if there is one. Raises UserError as models.build does."""
+    it; goes on from a checkpoint if there is one. numbers: train.arithmetic. Raises UserError as
+    models.build does."""
     folder = Path(f"data/packed/{settings.source}")
     data, scratch = packed.load(folder), Path(f"data/weights/{backbone}-scratch.pth")
     models.save_empty(scratch)
     protocol = Protocol(**{name: value for name, value in settings if name != "source"})
-    depends = {"protocol": asdict(protocol), "backbone": backbone}
+    numbers = arithmetic.apply(numbers)
+    depends = {"protocol": asdict(protocol), "backbone": backbone, "arithmetic": numbers}
     key = fingerprint("stages.pretrain", [folder / "index.json", scratch], **depends)
     checkpoint = Checkpoint(f"data/checkpoints/pretrain-{backbone}.pt", key, every=10)
     model = protocol.build(backbone, len(data.classes), scratch)

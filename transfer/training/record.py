@@ -47,7 +47,8 @@ class Record(Run, Stored):
     epochs), or `last` where there are no validation images.
     n: images in each part (`train`, `validation`, `test`). counts: part → class → images.
     data: sha256 of the packed pixels.
-    device: the GPU's name, or cpu. arithmetic: the CPU instruction set that PyTorch used.
+    device: the GPU's name, or cpu. arithmetic: the CPU instruction set that PyTorch used, after
+    `fixed` if train.arithmetic was.
     threads: the number that PyTorch used. versions: of torch, torchvision, numpy and Python
     (without its patch release).
     """

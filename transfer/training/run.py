@@ -13,12 +13,12 @@ from typing import Self
 import torch
 from torch import nn
 
-from transfer import cli, files
+from transfer import arithmetic, cli, files
 from transfer.images import packed
 from transfer.params import Params
 from transfer.runs import CURVE, PREDICTIONS, RECORD, Run
-from transfer.training import models, predictions
-from transfer.training.checkpoint import Checkpoint, fingerprint
+from transfer.training import models, outcomes, predictions
+from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Outcome, Protocol, finetune, pick_device, probe
 from transfer.training.features import Pass
 from transfer.training.progress import watched
@@ -30,12 +30,14 @@ LIVE = Path("metrics/live.csv")
 
 @dataclass(frozen=True)
 class Job:
-    """A run with its data, its protocol, and the device that it is trained on."""
+    """A run with its data, its protocol, the device that it is trained on, and what kernels that
+    takes."""
 
     run: Run
     data: packed.Packed
     protocol: Protocol
     device: torch.device
+    arithmetic: str
 
     @property
     def images(self) -> int:
@@ -44,7 +46,9 @@ class Job:
 
     def build(self) -> nn.Module:
         """The network that training starts from."""
-        return self.protocol.build(self.run.backbone, len(self.data.classes), weights(self.run))
+        return self.protocol.build(
+            self.run.backbone, len(self.data.classes), outcomes.weights(self.run)
+        )
 
     @classmethod
     def of(cls, run: Run, study: Params) -> Self:
@@ -63,29 +67,27 @@ class Job:
             device = pick_device(settings.device)
         except ValueError as error:
             raise cli.UserError(f"params.yaml: train.device: {error}") from None
-        return cls(run, data, Protocol(lr=run.lr, seed=run.seed, **settings.protocol), device)
+        protocol = Protocol(lr=run.lr, seed=run.seed, **settings.protocol)
+        return cls(run, data, protocol, device, arithmetic.apply(settings.arithmetic))
 
 
-def weights(run: Run) -> Path:
-    return Path(f"data/weights/{run.backbone}-{run.start}.pth")
-
-
-def train(run: Run, study: Params, every: float) -> None:
-    """Train the run, from its checkpoint if there is one, and write its results atomically.
+def train(run: Run, study: Params, key: str, every: float) -> None:
+    """Train the run, from its checkpoint if there is one, and keep its results atomically.
 
     every: least seconds between checkpoints. Raises UserError for settings that cannot be trained.
     """
     job = Job.of(run, study)
     started = time.perf_counter()
-    bound = key(run, job.protocol, job.device)
-    checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", bound, every)
+    device = device_name(job.device)
+    checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", f"{key} {device}", every)
     epochs = fit(job, job.build(), checkpoint, study.train.keep_features)
-    outcomes = watched(run.name, job.protocol.epochs, job.images, shown(run, epochs))
+    found = watched(run.name, job.protocol.epochs, job.images, shown(run, epochs))
     seconds = time.perf_counter() - started
-    predicted = predict(job.data, outcomes)
-    curve = [outcome.epoch for outcome in outcomes]
+    predicted = predict(job.data, found)
+    curve = [outcome.epoch for outcome in found]
     outcome = record(job, curve, predictions.chosen_epoch(predicted))
-    with files.replacing(run.folder) as folder:
+    kept = outcomes.kept(run, key)
+    with files.replacing(kept) as folder:
         folder.mkdir()
         outcome.write(folder / RECORD)
         write_curve(folder / CURVE, curve)
@@ -94,17 +96,24 @@ def train(run: Run, study: Params, every: float) -> None:
         seconds=seconds,
         images_per_second=len(curve) * job.images / seconds,
         host=socket.gethostname(),
-        of=files.sha256(run.folder / RECORD),
+        of=files.sha256(kept / RECORD),
     ).write(run.time)
     checkpoint.remove()
-    print(f"{run.name}: {summary(outcome)}, {cli.span(seconds)}")
+    print(f"{run.name}: {summary(outcome)}, {cli.span(seconds)}", flush=True)
 
 
-def key(run: Run, protocol: Protocol, device: torch.device) -> str:
-    """A hash of what checkpoints and stored features depend on."""
-    bound = [Path(f"data/packed/{run.dataset}/index.json"), weights(run)]
-    depends = {"images": run.images, "backbone": run.backbone, "device": device_name(device)}
-    return fingerprint("stages.train", bound, protocol=asdict(protocol), **depends)
+def train_group(runs: list[Run], study: Params, every: float) -> None:
+    """Train those whose results are not kept yet. What keeps a run after the first from being
+    trained is left to its own stage to say."""
+    for run in runs:
+        key = outcomes.key(run, study)
+        if outcomes.kept(run, key).is_dir():
+            continue
+        try:
+            train(run, study, key, every)
+        except cli.UserError:
+            if run == runs[0]:
+                raise
 
 
 def fit(
@@ -118,9 +127,14 @@ def fit(
     head, backbone = models.head(model).to(device), Pass(model, data, protocol, device)
     if not keep_features:
         return probe(head, backbone.compute(), data, protocol)
-    name = f"{run.dataset}-{run.images}-{run.backbone}-{run.recipe}-{run.start}-{run.seed}"
-    bound = key(run, protocol.backbone_only(), device)
-    return probe(head, backbone.kept(Path("data/features", name), bound), data, protocol)
+    key = outcomes.fingerprint(
+        "stages.train",
+        outcomes.inputs(run),
+        backbone=[run.backbone, run.images, asdict(protocol.backbone_only())],
+        device=[device_name(device), job.arithmetic],
+    )
+    folder = Path("data/features", f"{run.group}-{run.start}")
+    return probe(head, backbone.kept(folder, key), data, protocol)
 
 
 def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -163,7 +177,7 @@ def record(job: Job, curve: list[Epoch], chosen: int) -> Record:
         counts=counts,
         data=data.sha256,
         device=device_name(job.device),
-        arithmetic=torch.backends.cpu.get_cpu_capability(),
+        arithmetic=job.arithmetic,
         threads=torch.get_num_threads(),
         versions=versions(),
     )

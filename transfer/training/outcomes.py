@@ -1,0 +1,84 @@
+"""What runs give, kept under a hash of all that they depend on until their stages take it.
+
+Runs of one data set, size, backbone, recipe and seed are a group. The first stage of a group trains
+all of it that is not made yet, in one process; the others only take their own, which needs no
+PyTorch.
+"""
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from transfer import code, files
+from transfer.params import Params
+from transfer.runs import Run, runs
+
+OUTCOMES = Path("data/outcomes")
+
+
+def fingerprint(script: str, bound: list[Path], **depends: Any) -> str:
+    """A hash of the code that the script, such as stages.train, imports, of the files' content and
+    of what else is named.
+
+    Also of PyTorch's version and number of threads, on which a CPU's rounding depends.
+    """
+    depends |= {"code": code.digest(script), "files": [files.sha256(path) for path in bound]}
+    threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
+    depends |= {"torch": version("torch"), "threads": threads}
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+def key(run: Run, study: Params) -> str:
+    """A hash of all that the run's results depend on."""
+    settings = study.trained_by(run.recipe).deciding(run.freezing)
+    return fingerprint("stages.train", inputs(run), run=run.name, settings=settings)
+
+
+def inputs(run: Run) -> list[Path]:
+    return [Path(f"data/packed/{run.dataset}/index.json"), weights(run)]
+
+
+def weights(run: Run) -> Path:
+    return Path(f"data/weights/{run.backbone}-{run.start}.pth")
+
+
+def kept(run: Run, key: str) -> Path:
+    """The folder of its results until they are taken."""
+    return OUTCOMES / f"{run.name}.{key[:16]}"
+
+
+def take(run: Run, key: str) -> bool:
+    """Move the run's results to where DVC expects them, if they are kept."""
+    if not kept(run, key).is_dir():
+        return False
+    files.remove(run.folder)
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(kept(run, key), run.folder)
+    for older in OUTCOMES.glob(f"{run.name}.*"):
+        files.remove(older)
+    return True
+
+
+def companions(run: Run, study: Params) -> list[Run]:
+    """The others of the run's group that DVC would train and that can be: by dvc.lock they are not
+    made, or of another code, other settings, images or weights."""
+    lock = Path("dvc.lock")
+    made = yaml.load(lock.read_text(), yaml.CSafeLoader)["stages"] if lock.is_file() else {}
+    now = {out["path"]: out["md5"] for stage in made.values() for out in stage.get("outs", ())}
+
+    def current(path: str) -> str:
+        # Of the folders data/code and data/settings the lock knows no file.
+        text = Path(path).parent in (Path("data/code"), Path("data/settings"))
+        return hashlib.md5(Path(path).read_bytes()).hexdigest() if text else now.get(path, "")
+
+    def stale(other: Run) -> bool:
+        deps = made.get(f"train@{other.name}", {}).get("deps", [])
+        return not deps or any(dep["md5"] != current(dep["path"]) for dep in deps)
+
+    others = [one for one in runs(study.grid, run.dataset) if one.group == run.group and one != run]
+    return [one for one in others if stale(one) and weights(one).is_file()]
