@@ -117,6 +117,12 @@ def test_what_dvc_has_made_is_not_trained_again(study, monkeypatch):
     }
     yaml.dump({"schema": "2.0", "stages": lock}, study / "dvc.lock")
     assert outcomes.companions(first, loaded) == [third, *others]
+    # In a fresh clone nothing is here, and what DVC has in its cache it does not run.
+    lock[f"train@{first.name}"] = entry(first, texts[0])
+    yaml.dump({"schema": "2.0", "stages": lock}, study / "dvc.lock")
+    assert outcomes.companions(first, loaded) == [second, third, *others]
+    second.folder.mkdir(parents=True)
+    assert outcomes.companions(first, loaded) == [third, *others]
 
 
 @pytest.mark.release

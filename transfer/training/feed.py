@@ -23,9 +23,9 @@ class Feed:
 
     `layout` is the memory format of the batches, `transforms` further augmentations of the training
     images (see augment.transformed). A GPU holds all pixels and cuts the crops itself where a
-    quarter of its memory takes them; otherwise threads on the host prepare some batches ahead. A CPU
-    prepares each batch when it is asked for: threads beside those of the convolutions would only
-    stall them.
+    quarter of its memory takes them; otherwise threads on the host prepare some batches ahead. A
+    CPU prepares each batch when it is asked for: threads beside those of the convolutions would
+    only stall them.
     """
 
     def __init__(

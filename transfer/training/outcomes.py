@@ -66,7 +66,9 @@ def take(run: Run, key: str) -> bool:
 
 def companions(run: Run, study: Params) -> list[Run]:
     """The others of the run's group that DVC would train and that can be: by dvc.lock they are not
-    made, or of another code, other settings, images or weights."""
+    made, or of another code, other settings, images or weights. Where the lock says that the run
+    itself is made, as in a fresh clone, its results are nowhere; then so are those of others that
+    are not here."""
     lock = Path("dvc.lock")
     made = yaml.load(lock.read_text(), yaml.CSafeLoader)["stages"] if lock.is_file() else {}
     now = {out["path"]: out["md5"] for stage in made.values() for out in stage.get("outs", ())}
@@ -80,5 +82,8 @@ def companions(run: Run, study: Params) -> list[Run]:
         deps = made.get(f"train@{other.name}", {}).get("deps", [])
         return not deps or any(dep["md5"] != current(dep["path"]) for dep in deps)
 
+    def wanted(other: Run) -> bool:
+        return stale(other) or not (stale(run) or other.folder.is_dir())
+
     others = [one for one in runs(study.grid, run.dataset) if one.group == run.group and one != run]
-    return [one for one in others if stale(one) and weights(one).is_file()]
+    return [one for one in others if wanted(one) and weights(one).is_file()]
