@@ -1,7 +1,8 @@
 """Run the stale train and similarity stages in parallel on Ray; `dvc repro` then does the rest.
 
-The stages that they need run first, one after another. Each parallel stage is a `dvc repro -s` in a
-process of its own, so that DVC decides, records and caches as usual.
+The stages that they need run first, one after another. Each group of runs that share their images,
+and each similarity stage, is a `dvc repro -s` in a process of its own, so that DVC decides, records
+and caches as usual.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from transfer.runs import all_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("data/logs")
-RETRIES = 3  # of a stage whose worker died
+RETRIES = 3  # of a job whose worker died
 KINDS = ("train", "similarity")  # stages that run in parallel
 NODE = r'^"([^":]+)";$'  # a stage of the folder's own pipeline, in a graph of `dvc dag`
 FAILED = re.compile(r"^ERROR: failed to reproduce (.*)", re.M)  # in DVC's output

@@ -8,6 +8,7 @@ PyTorch.
 import hashlib
 import json
 import os
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from transfer.params import Params
 from transfer.runs import Run, runs
 
 OUTCOMES = Path("data/outcomes")
+digest = cache(code.digest)
+"""Read once a process, which runs the code that it has read."""
 
 
 def fingerprint(script: str, bound: list[Path], **depends: Any) -> str:
@@ -27,7 +30,7 @@ def fingerprint(script: str, bound: list[Path], **depends: Any) -> str:
 
     Also of PyTorch's version and number of threads, on which a CPU's rounding depends.
     """
-    depends |= {"code": code.digest(script), "files": [files.sha256(path) for path in bound]}
+    depends |= {"code": digest(script), "files": [files.sha256(path) for path in bound]}
     threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
     depends |= {"torch": version("torch"), "threads": threads}
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
