@@ -2,14 +2,16 @@
 
 The study's graph with more seeds, its commands writing one short file for each output. Printed are
 one run by itself (`dvc repro -s`, what a worker calls), and each further run of one `dvc repro`,
-beside the first size's.
+of our DVC (transfer.cluster.dvc) and of the peer, plain `dvc`.
 `PYTHONPATH=. python benchmarks/growth.py`
 """
 
 import argparse
 import hashlib
 import json
+import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +21,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.noop import SIZES, make
 
+ROOT = Path(__file__).resolve().parents[1]
 MORE = 3  # runs in one `dvc repro`
 
 
@@ -27,17 +30,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), help="those of the grid")
     args = parser.parse_args()
-    first = None
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder, "study")
         make(study, args.datasets, full=False)
         for runs in args.runs:
             grow(study, runs)
-            found = measure(study)
-            first = first or found
-            for what, seconds in found.items():
-                ratio = seconds / first[what]
-                print(f"{runs} runs: {what} {seconds:.2f} s, {ratio:.1f} ×", flush=True)
+            peer = measure(study, ["dvc"])
+            ours = measure(study, [sys.executable, "-m", "transfer.cluster.dvc"])
+            for what, seconds in ours.items():
+                ratio = seconds / peer[what]
+                times = f"{seconds:.2f} s, dvc {peer[what]:.2f} s, ratio {ratio:.2f}"
+                print(f"{runs} runs: {what} {times}", flush=True)
 
 
 def grow(study: Path, runs: int) -> None:
@@ -65,15 +68,15 @@ def reseeded(study: Path, entry: dict, seed: int) -> dict:
     return entry | {"cmd": f"{entry['cmd'].removesuffix('-0')}-{seed}", "outs": outs}
 
 
-def measure(study: Path) -> dict[str, float]:
+def measure(study: Path, dvc: list[str]) -> dict[str, float]:
     names = [f"train@{path.name}" for path in sorted((study / "metrics/runs").iterdir())]
-    one, more = repro(study, "-s", "-f", names[0]), repro(study, "-s", "-f", *names[: 1 + MORE])
+    one, more = (repro(study, dvc, names[:count]) for count in (1, 1 + MORE))
     return {"one run by itself": one, "a further run": (more - one) / MORE}
 
 
-def repro(study: Path, *arguments: str) -> float:
-    started = time.perf_counter()
-    subprocess.run(["dvc", "repro", "-q", *arguments], cwd=study, check=True)
+def repro(study: Path, dvc: list[str], stages: list[str]) -> float:
+    own, started = {**os.environ, "PYTHONPATH": str(ROOT)}, time.perf_counter()
+    subprocess.run([*dvc, "repro", "-q", "-s", "-f", *stages], cwd=study, env=own, check=True)
     return time.perf_counter() - started
 
 

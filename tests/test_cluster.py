@@ -4,10 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 
 from tests.study import Study, small
+from transfer.cluster.run import check_room
 
 pytest.importorskip("ray", reason="Ray is an extra: requirements-ray.txt")
 pytestmark = pytest.mark.release
@@ -54,6 +57,16 @@ def test_a_failed_run_is_listed_and_the_others_go_on(study):
     assert "error: no luck" in output and "Traceback" not in output
     stage.write_text(text)
     assert "4 stages to run" in cluster(study)
+
+
+def test_gpus_that_nobody_asked_for_are_named(study, monkeypatch, capsys):
+    monkeypatch.chdir(study.folder)
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}}])
+    words = "Ray has GPUs (2), and every run takes the first it sees: give --gpus-per-run"
+    for device, gpus, said in (("auto", 0.5, False), ("cpu", 0, False), ("auto", 0, True)):
+        study.change("train.device", device)
+        check_room(ray, Namespace(threads=1, gpus_per_run=gpus, address=None))
+        assert (words in capsys.readouterr().out) == said
 
 
 def test_what_cannot_be_given_is_one_line(study):

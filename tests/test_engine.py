@@ -1,9 +1,12 @@
 """The protocol against a plain PyTorch loop written out here, and what must hold of any run."""
 
 import copy
+import gc
 import shutil
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +16,13 @@ from torch import nn
 from torchvision.models import list_models
 
 from tests.conftest import draw_split
+from transfer import arithmetic
 from transfer.cli import UserError
 from transfer.images import packed
 from transfer.params import Component
 from transfer.training import augment, engine, features, models
 from transfer.training.feed import Feed
+from transfer.training.step import Recorded, Step, Totals, changed_by
 
 release = pytest.mark.release
 CPU = torch.device("cpu")
@@ -265,6 +270,72 @@ def test_faster_settings_reach_the_same_accuracy(outcome, frozen, setting):
     # Single losses part ways within an epoch: training makes any rounding visible.
     assert (outputs - reference).norm() < 0.05 * reference.norm()
     assert accuracy == pytest.approx(expected, abs=0.05)
+
+
+def test_frozen_statistics_leave_dropout_on(model, data):
+    model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(0.5))
+    protocol = replace(PROTOCOL, frozen_batchnorm="eval")
+    train, prepared = next(features.Pass(model, data, protocol, CPU).compute())
+    dropped, kept = ((part == 0).double().mean() for part in (train, prepared))
+    assert dropped - kept > 0.4
+
+
+def test_a_recording_leaves_no_trace(monkeypatch):
+    """Without a GPU: its calls are stubbed, and the graph computes the plain step. What this
+    recording runs is taken back, as one on a GPU runs nothing."""
+    images, labels = torch.randn(11, 6), torch.arange(11) % 2
+    network = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 2))
+
+    def trained(step):
+        torch.manual_seed(0)
+        for batch in zip(images.split(4), labels.split(4), strict=True):
+            step(*batch)
+        return [*changed_by(step.optimizer), torch.tensor(step.totals.take(11))]
+
+    def parts():
+        model = copy.deepcopy(network)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01, fused=True)
+        return model, nn.functional.cross_entropy, optimizer, Totals(CPU)
+
+    def with_nodes():
+        return {id(o) for o in gc.get_objects() if type(o) is torch.Tensor and o.grad_fn}
+
+    class Graph:
+        def replay(self):
+            Step.__call__(recorded, recorded.inputs, recorded.labels)
+
+    @contextmanager
+    def record(graph, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        assert with_nodes() <= known, "autograd nodes of another stream live on"
+        before = [(tensor, tensor.detach().clone()) for tensor in recorded._changed()]
+        with torch.random.fork_rng():
+            yield
+        with torch.no_grad():
+            for tensor, value in before:
+                tensor.copy_(value)
+
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    stubs = {"Stream": lambda: stream, "current_stream": lambda: stream}
+    stubs |= {"stream": lambda _: nullcontext(), "CUDAGraph": Graph, "graph": record}
+    for name, stub in stubs.items():
+        monkeypatch.setattr(torch.cuda, name, stub)
+    ours, known = parts(), with_nodes()
+    recorded = Recorded(*ours, list(ours[0].buffers()))
+    for one, other in zip(trained(recorded), trained(Step(*parts())), strict=True):
+        assert torch.equal(one, other)
+    assert recorded.graph is not None
+
+
+@pytest.mark.parametrize("precision", ["default", "float32", "bfloat16"])
+def test_what_a_gpu_computes_in_is_set_and_said(monkeypatch, precision):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+    for supported in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda has=supported: has)
+        default = "TF32" if supported else "float32"
+        found = arithmetic.apply("fast", precision, "cuda")
+        assert found == (default if precision == "default" else precision)
+        assert torch.backends.cudnn.allow_tf32 == (precision == "default")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -259,6 +259,19 @@ def test_predictions_that_differ_are_a_warning(study, tmp_path):
     assert "3 of 10 test images" in lines[0] and "2 of them as another class" in lines[0]
 
 
+def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path):
+    folder = shutil.copytree(study.folder, tmp_path / "study")
+    settings = yaml.load(folder / "params.yaml")
+    settings["train"]["precision"] = "bfloat16"
+    yaml.dump(settings, folder / "params.yaml")
+    run = study.runs["frozen"]
+    with chdir(folder):
+        training.train_group([run], params.load(), every=60)
+        outcomes.take(run, outcomes.key(run, params.load()))
+    status, said = command(folder, model.main, "kept", "--run", run.name)
+    assert status == 0 and "warning" not in said
+
+
 def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
     folder = study.folder / "models"
     there = set(folder.iterdir())

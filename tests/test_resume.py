@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -25,8 +26,8 @@ from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Outcome
 from transfer.training.outcomes import key
-from transfer.training.record import Epoch
-from transfer.training.run import LIVE, shown
+from transfer.training.record import Epoch, Time
+from transfer.training.run import LIVE, Clock, Job, shown
 
 PLACE = {"dataset": "ab", "images": "all", "backbone": "resnet18", "lr": 0.001}
 RUN = Run(**PLACE, freezing="finetuned", recipe="default", start="scratch", seed=0)
@@ -175,6 +176,30 @@ def test_checkpoints_are_as_far_apart_as_asked(tmp_path):
             checkpoint.save({"epoch": epoch})
             found.append(Checkpoint(checkpoint.path, "key").load(cpu))
     assert saved == {0: [{"epoch": 0}, {"epoch": 1}, {"epoch": 2}], 60: [None] * 3}
+
+
+def test_a_state_that_does_not_fit_on_the_disk_is_the_systems_error(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "one.pt", "key", every=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save({"features": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_before_an_interruption_counts(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = Job(RUN, data, None, torch.device("cpu"), "AVX2")
+    Clock(job, "key").write(1, "key")
+    first = Time.read(RUN.time)
+    again = Clock(job, "key")
+    again.write(2, "sha256 of run.json")
+    assert again.seconds > first.seconds > 0
+    assert Time.read(RUN.time).seconds == again.seconds
+    assert Clock(job, "key").seconds == 0  # it is finished, and this is another start
 
 
 def test_a_second_process_waits_and_says_for_whom(study):

@@ -36,11 +36,19 @@ def settle(path: str | Path = "params.yaml") -> None:
         os.environ |= FIXED
 
 
-def apply(arithmetic: str) -> str:
-    """Do what is left to do in a process that computes with PyTorch; returns what kernels it takes.
-    Raises UserError where the variables came too late."""
+def apply(arithmetic: str, precision: str = "default", device: str = "cpu") -> str:
+    """Do what is left to do in a process that computes with PyTorch on the device, cpu or cuda.
+
+    Takes train.arithmetic and train.precision; returns what is computed with, as Record.arithmetic
+    has it. Raises UserError where the variables came too late.
+    """
     import torch
 
+    if device == "cuda":
+        # PyTorch's default for convolutions; its matrix products are in float32.
+        torch.backends.cudnn.allow_tf32 = precision == "default"
+        tf32 = precision == "default" and torch.cuda.is_tf32_supported()
+        return "TF32" if tf32 else precision.replace("default", "float32")
     capability = torch.backends.cpu.get_cpu_capability()
     if arithmetic == "fast":
         return capability

@@ -278,8 +278,9 @@ class Train(Section):
     results on every x86-64 processor with AVX2, and takes one thread of the CPU."""
     memory_format: Literal["contiguous", "channels_last"]
     """The memory layout of tensors. It changes speed, and results by no more than rounding."""
-    precision: Literal["default", "bfloat16"]
-    """default is PyTorch's. bfloat16, where autocast allows it, is faster and changes results."""
+    precision: Literal["default", "float32", "bfloat16"]
+    """default is PyTorch's, whose convolutions use TF32 on GPUs that have it. float32 computes all
+    in float32, and bfloat16 what autocast allows in bfloat16, which is faster."""
     cuda_graph: bool
     """Whether to record a GPU's finetuning step once and replay it. Not yet tried on a GPU."""
     keep_features: bool

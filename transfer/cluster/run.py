@@ -146,9 +146,14 @@ def connect(args: argparse.Namespace) -> Ray:
 
 def check_room(ray: Ray, args: argparse.Namespace) -> None:
     """Raise UserError if no run fits into this machine's Ray. A cluster may start nodes on demand,
-    so there a message says that the runs wait."""
+    so there a message says that the runs wait. Another says that there are GPUs, if none was asked
+    for."""
     least = {"CPU": args.threads, "GPU": args.gpus_per_run}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = sum(node.get("GPU", 0) for node in nodes)
+    if gpus and not args.gpus_per_run and params.load().train.device != "cpu":
+        shared = "every run takes the first it sees: give --gpus-per-run, such as 0.25"
+        print(f"Ray has GPUs ({gpus:g}), and {shared}", flush=True)
     if any(all(node.get(kind, 0) >= least[kind] for kind in least) for node in nodes):
         return
     what = f"{args.threads} CPUs and {args.gpus_per_run:g} GPUs for a run"

@@ -25,7 +25,7 @@ from transfer.evidence.published import STARTS, published
 from transfer.params import QUADRANTS, Dataset, Grid
 from transfer.runs import DEFAULT, Place, Run, at_first_size, places
 from transfer.training import predictions
-from transfer.training.record import Record
+from transfer.training.record import Record, computed_on
 
 BOTH = ("pretrained", "scratch")
 VERDICTS = {1: "helps", -1: "hurts", 0: claims.CANNOT_TELL}
@@ -115,9 +115,7 @@ def trained_with(records: Iterable[Record]) -> dict[str, str]:
     """On what the runs were trained, and with which packages: of each, all that occur."""
     devices, packages = set(), set()
     for run in records:
-        threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
-        cpu = f"cpu ({run.arithmetic}, {threads})"
-        devices.add(cpu if run.device == "cpu" else run.device)
+        devices.add(computed_on(run.device, run.arithmetic, run.threads))
         packages.add(", ".join(" ".join(pair) for pair in sorted(run.versions.items())))
     return {"device": "; ".join(sorted(devices)), "packages": "; ".join(sorted(packages))}
 

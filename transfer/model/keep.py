@@ -98,8 +98,11 @@ def keep(job: Job, study: params.Params, output: Path) -> None:
         )
     chosen = predictions.chosen_epoch(before)
     model = trained(job, chosen + 1)
-    found = saved.probabilities(model, test_images(job.data))
-    compare(job, before["test"], chosen, found)
+    images = test_images(job.data)
+    with job.protocol.autocast(job.device):
+        compare(job, before["test"], chosen, saved.probabilities(model, images))
+    # Without, as `predict` and other programs compute.
+    found = saved.probabilities(model, images)
     state, needed = stored(run, model)
     card = describe(job, study, chosen, found, needed)
     saved.save(output, card, state)

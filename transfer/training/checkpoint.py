@@ -1,5 +1,6 @@
 """A run's progress on disk, so that a killed run resumes where it was."""
 
+import io
 import sys
 import time
 from pathlib import Path
@@ -42,9 +43,17 @@ class Checkpoint:
         last write was less than `every` seconds ago."""
         if time.monotonic() - self.saved < self.every:
             return
-        with files.replacing(self.path) as part:
-            torch.save({"key": self.key, "state": state}, part)
+        write(self.path, {"key": self.key, "state": state})
         self.saved = time.monotonic()
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def write(path: str | Path, value: dict[str, Any]) -> None:
+    """torch.save to a file that is whole or absent. Raises OSError where the disk is full, of which
+    PyTorch, writing by itself, would say only that a position is unexpected."""
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    with files.replacing(path) as part:
+        part.write_bytes(stream.getbuffer())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from transfer.cli import UserError
 from transfer.images.packed import Packed
 from transfer.params import Component
 from transfer.training import augment, components, models
@@ -81,14 +82,17 @@ class Protocol:
         return components.rates(self.schedule, self.lr, self.epochs)
 
     def forward(self, module: nn.Module) -> Forward:
-        """The module as called: float32 out, and bfloat16 inside, where that is safe, if asked."""
+        """The module as called: float32 out, and inside what autocast makes of it."""
 
         def call(inputs: torch.Tensor) -> torch.Tensor:
-            reduced = self.precision == "bfloat16"
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=reduced):
+            with self.autocast(inputs.device):
                 return module(inputs).float()
 
         return call
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context that a network is called in: bfloat16 where that is safe, if asked for."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def feed(self, data: Packed, device: torch.device) -> Feed:
         return Feed(data, device, self.layout, components.transforms(self.augmentation))
@@ -100,12 +104,12 @@ class Protocol:
 
 
 def pick_device(name: str) -> torch.device:
-    """'auto' is the GPU where there is one. Raises ValueError when 'cuda' is asked for in vain."""
+    """'auto' is the GPU where there is one. Raises UserError when 'cuda' is asked for in vain."""
     available = torch.cuda.is_available()
     # The same seed gives the same run: cuDNN's fastest kernels would not.
     torch.backends.cudnn.deterministic = True
     if name == "cuda" and not available:
-        raise ValueError("no GPU was found; set it to auto or cpu")
+        raise UserError("params.yaml: train.device: no GPU was found; set it to auto or cpu")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

@@ -46,7 +46,7 @@ class Pass:
         moving, prepared = protocol.frozen_batchnorm == "train", None
         for epoch in range(first, protocol.epochs):
             with torch.inference_mode():
-                model.train(moving)
+                models.train_mode(model, moving)
                 protocol.begin(epoch)
                 batches = feed.train(*protocol.plan(self.data, epoch), group)
                 train = torch.cat([per_batch(model, images, protocol) for images, _ in batches])

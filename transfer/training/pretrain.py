@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from transfer import arithmetic, files
+from transfer import arithmetic
 from transfer.images import packed
 from transfer.params import Pretrain
 from transfer.training import models
-from transfer.training.checkpoint import Checkpoint
+from transfer.training.checkpoint import Checkpoint, write
 from transfer.training.engine import Protocol, finetune
 from transfer.training.outcomes import fingerprint
 from transfer.training.progress import watched
@@ -31,8 +31,7 @@ def pretrain(backbone: str, settings: Pretrain, numbers: str) -> None:
     outcomes = finetune(model, data, protocol, torch.device("cpu"), checkpoint)
     images = len(data.train) + len(data.test)
     last = watched(f"pretrain {backbone}", protocol.epochs, images, outcomes)[-1].epoch
-    with files.replacing(f"data/weights/{backbone}-pretrained.pth") as part:
-        torch.save(model.state_dict(), part)
+    write(f"data/weights/{backbone}-pretrained.pth", model.state_dict())
     checkpoint.remove()
     print(
         f"pretrain {backbone}: accuracy {last.test_accuracy:.3f} "

@@ -47,8 +47,9 @@ class Record(Run, Stored):
     epochs), or `last` where there are no validation images.
     n: images in each part (`train`, `validation`, `test`). counts: part → class → images.
     data: sha256 of the packed pixels.
-    device: the GPU's name, or cpu. arithmetic: the CPU instruction set that PyTorch used, after
-    `fixed` if train.arithmetic was.
+    device: the GPU's name, or cpu. arithmetic: on a GPU what convolutions computed in (TF32,
+    float32 or bfloat16), and on a CPU the instruction set that PyTorch used, after `fixed` if
+    train.arithmetic was.
     threads: the number that PyTorch used. versions: of torch, torchvision, numpy and Python
     (without its patch release).
     """
@@ -70,12 +71,19 @@ class Record(Run, Stored):
         return cls.read(run.written(RECORD))
 
 
+def computed_on(device: str, arithmetic: str, threads: int) -> str:
+    """A Record's three fields in words."""
+    many = f", {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else ""
+    return f"{device} ({arithmetic}{many})"
+
+
 class Time(Stored):
     """How long a run took, in a file that DVC does not track, since it differs between identical
     runs.
 
-    seconds: of training and prediction. images_per_second: over all epochs, including images that
-    are only predicted. host: the machine's name. of: sha256 of the run's run.json.
+    seconds: of training and prediction, those before an interruption included. images_per_second:
+    over all epochs, including images that are only predicted. host: the machine's name. of: sha256
+    of the run's run.json, or the run's key while it is not finished.
     """
 
     seconds: float

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -22,7 +23,7 @@ from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Outcome, Protocol, finetune, pick_device, probe
 from transfer.training.features import Pass
 from transfer.training.progress import watched
-from transfer.training.record import Best, Epoch, Record, Time
+from transfer.training.record import Best, Epoch, Record, Time, computed_on
 
 LIVE = Path("metrics/live.csv")
 """The curve of the run that trains now or did last; `dvc plots` shows it."""
@@ -30,8 +31,8 @@ LIVE = Path("metrics/live.csv")
 
 @dataclass(frozen=True)
 class Job:
-    """A run with its data, its protocol, the device that it is trained on, and what kernels that
-    takes."""
+    """A run with its data, its protocol, the device that it is trained on, and what that computes
+    with, as Record.arithmetic has it."""
 
     run: Run
     data: packed.Packed
@@ -63,12 +64,38 @@ class Job:
                 f"params.yaml: train.batch_size {settings.batch_size} leaves a last batch of one "
                 f"of {len(data.train)} images, too small for batch norm at pack.size {data.size}"
             )
-        try:
-            device = pick_device(settings.device)
-        except ValueError as error:
-            raise cli.UserError(f"params.yaml: train.device: {error}") from None
+        device = pick_device(settings.device)
         protocol = Protocol(lr=run.lr, seed=run.seed, **settings.protocol)
-        return cls(run, data, protocol, device, arithmetic.apply(settings.arithmetic))
+        numbers = arithmetic.apply(settings.arithmetic, settings.precision, device.type)
+        return cls(run, data, protocol, device, numbers)
+
+
+class Clock:
+    """Counts a run's seconds, over interruptions too, in the run's file of its time."""
+
+    def __init__(self, job: Job, key: str) -> None:
+        """key: the run's, which says whether what is in the file is of this very run."""
+        self.run, self.images, self.key = job.run, job.images, key
+        before = Time.read(self.run.time) if self.run.time.is_file() else None
+        self.seconds = before.seconds if before and before.of == key else 0.0
+        self.last = time.perf_counter()
+
+    def write(self, epochs: int, of: str) -> None:
+        """The time until now, of so many epochs; `of` as in Time."""
+        now = time.perf_counter()
+        self.seconds, self.last = self.seconds + now - self.last, now
+        Time(
+            seconds=self.seconds,
+            images_per_second=epochs * self.images / self.seconds,
+            host=socket.gethostname(),
+            of=of,
+        ).write(self.run.time)
+
+    def timed(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Pass the outcomes on, with the time written at each."""
+        for count, outcome in enumerate(outcomes, 1):
+            self.write(count, self.key)
+            yield outcome
 
 
 def train(run: Run, study: Params, key: str, every: float) -> None:
@@ -77,12 +104,12 @@ def train(run: Run, study: Params, key: str, every: float) -> None:
     every: least seconds between checkpoints. Raises UserError for settings that cannot be trained.
     """
     job = Job.of(run, study)
-    started = time.perf_counter()
-    device = device_name(job.device)
+    clock, device = Clock(job, key), device_name(job.device)
+    say_where(computed_on(device, job.arithmetic, torch.get_num_threads()))
     checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", f"{key} {device}", every)
     epochs = fit(job, job.build(), checkpoint, study.train.keep_features)
-    found = watched(run.name, job.protocol.epochs, job.images, shown(run, epochs))
-    seconds = time.perf_counter() - started
+    epochs = clock.timed(shown(run, epochs))
+    found = watched(run.name, job.protocol.epochs, job.images, epochs)
     predicted = predict(job.data, found)
     curve = [outcome.epoch for outcome in found]
     outcome = record(job, curve, predictions.chosen_epoch(predicted))
@@ -92,14 +119,15 @@ def train(run: Run, study: Params, key: str, every: float) -> None:
         outcome.write(folder / RECORD)
         write_curve(folder / CURVE, curve)
         predictions.save(folder / PREDICTIONS, predicted)
-    Time(
-        seconds=seconds,
-        images_per_second=len(curve) * job.images / seconds,
-        host=socket.gethostname(),
-        of=files.sha256(kept / RECORD),
-    ).write(run.time)
+    clock.write(len(curve), files.sha256(kept / RECORD))
     checkpoint.remove()
-    print(f"{run.name}: {summary(outcome)}, {cli.span(seconds)}", flush=True)
+    print(f"{run.name}: {summary(outcome)}, {cli.span(clock.seconds)}", flush=True)
+
+
+@cache
+def say_where(computed: str) -> None:
+    """Once a process, which has one device for all its runs."""
+    print(f"training on {computed}", flush=True)
 
 
 def train_group(runs: list[Run], study: Params, every: float) -> None:
