@@ -144,6 +144,19 @@ def test_same_seed_same_curve(scratch, data, frozen):
     assert curve(0) != curve(1)
 
 
+def test_runs_may_take_turns_by_the_epoch(scratch, data):
+    """Each epoch draws from a seed of its own, so that one process can train several runs at once."""
+
+    def epochs(seed):
+        model = models.build("resnet18", 2, scratch, seed)
+        model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(0.5))
+        return engine.finetune(model, data, replace(PROTOCOL, seed=seed), CPU)
+
+    alone = [[row for row, _ in epochs(seed)] for seed in (3, 4)]
+    in_turn = [[row for row, _ in pair] for pair in zip(epochs(3), epochs(4), strict=True)]
+    assert in_turn == [list(pair) for pair in zip(*alone, strict=True)]
+
+
 def test_learning_rate_steps_down(model, data):
     curve = run(
         model,
