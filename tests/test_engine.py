@@ -145,7 +145,7 @@ def test_same_seed_same_curve(scratch, data, frozen):
 
 
 def test_runs_may_take_turns_by_the_epoch(scratch, data):
-    """Each epoch draws from a seed of its own, so that one process can train several runs at once."""
+    """Each epoch draws from a seed of its own, so one process may train several runs at once."""
 
     def epochs(seed):
         model = models.build("resnet18", 2, scratch, seed)

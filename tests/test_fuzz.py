@@ -150,7 +150,8 @@ def split_of(archive: bytes, folder: Path, monkeypatch) -> None:
     study.mkdir(exist_ok=True)
     monkeypatch.chdir(study)
     Path("a.zip").write_bytes(archive)
-    rules = params.Split(seed=0, validation=0.0, duplicates="keep", unreadable="skip")
+    rules = {"duplicates": "keep", "unreadable": "skip", "exif": "ignore", "transparency": "drop"}
+    rules = params.Split(seed=0, validation=0.0, **rules)
     try:
         split("ab", params.Dataset(source="a.zip", **DATASET), rules)
     except UserError as error:

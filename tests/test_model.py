@@ -22,7 +22,7 @@ from stages import evidence
 from tests.conftest import ROOT, draw_split
 from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
-from transfer.images import audit, packed
+from transfer.images import audit, packed, reader
 from transfer.model import exported, predict, saved
 from transfer.model import keep as model
 from transfer.training import augment, outcomes, predictions
@@ -65,11 +65,21 @@ def study(tmp_path_factory) -> Study:
         images={},
         formats={},
         modes={},
+        pages=0,
         short_side={},
         wrong_extension=audit.Listed.of([]),
         duplicates=audit.duplicates([]),
     )
-    found = {"archive": nothing, "split": nothing, "dropped": {}, "left_out": {}, "leaked": []}
+    found = {
+        "archive": nothing,
+        "split": nothing,
+        "dropped": {},
+        "how": reader.REPORT,
+        "left_out": {},
+        "no_class": {},
+        "groups": audit.groups([]),
+        "leaked": [],
+    }
     kept = audit.Audit(dataset="kept", source="data/raw/kept", rules={}, **found)
     kept.write(folder / "metrics/data/kept.json")
     with chdir(folder):

@@ -6,56 +6,170 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from tests.study import in_process
 from transfer import params
 from transfer.cli import UserError
-from transfer.images import archive
+from transfer.images import archive, audit, division, own, reader
 from transfer.images import layout as layouts
 
+AB = ("ants", "bees")
 
-def laid_out(folder: Path, *names: str) -> Path:
+
+def laid_out(folder: Path, *names: str, **texts: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
+    for name, text in texts.items():
+        (folder / name.replace("__", ".")).write_text(text)
     return folder
 
 
-def layout(path: Path):
+def files(*folders: str, count: int = 3, suffix: str = ".jpg") -> list[str]:
+    return [f"{folder}/{n}{suffix}" for folder in folders for n in range(count)]
+
+
+def layout(path: Path, *arguments) -> layouts.Reading:
     with archive.opened(path) as source:
-        return layouts.layout(source)
+        return layouts.read(source, *arguments)
 
 
-def test_classes_at_the_top(tmp_path):
-    names = ("daisy/1.jpg", "rose/2.PNG", "tulip/3.jpeg", "notes.txt", "rose/.DS_Store")
+def parts(*names: str, classes=AB) -> list[str]:
+    return files(*(f"{name}/{label}" for name in names for label in classes))
+
+
+UNDERSTOOD = {
+    # what is there: part → (folder of ants, images of it)
+    "classes at the top": (files(*AB), {"all": "ants"}),
+    "deep inside": (files("x/y/ants", "x/y/bees"), {"all": "x/y/ants"}),
+    "train and val": (parts("x/Train", "x/val"), {"train": "x/Train/ants", "test": "x/val/ants"}),
+    "three parts": (
+        parts("train", "val", "test"),
+        {"train": "train/ants", "validation": "val/ants", "test": "test/ants"},
+    ),
+    "valid": (
+        parts("Training", "valid", "Testing"),
+        {"train": "Training/ants", "validation": "valid/ants", "test": "Testing/ants"},
+    ),
+    "validation": (
+        parts("01_train", "02_validation", "03_test"),
+        {
+            "train": "01_train/ants",
+            "validation": "02_validation/ants",
+            "test": "03_test/ants",
+        },
+    ),
+    "sets": (
+        parts("training_set/training_set", "test_set/test_set"),
+        {"train": "training_set/training_set/ants", "test": "test_set/test_set/ants"},
+    ),
+    "dev and eval": (parts("dev", "eval"), {"train": "dev/ants", "test": "eval/ants"}),
+    "train_val": (parts("train_val", "test"), {"train": "train_val/ants", "test": "test/ants"}),
+    "train alone": (parts("train"), {"all": "train/ants"}),
+    "unlabelled test": (parts("train") + files("test"), {"all": "train/ants"}),
+    "patients": (
+        files(*(f"{label}/patient_{n}" for label in AB for n in range(4))),
+        {"all": "ants/*"},
+    ),
+    "sessions": (
+        files(*(f"session{n}/{label}" for label in AB for n in range(4))),
+        {"all": "*/ants"},
+    ),
+    "patients in parts": (
+        parts("train/ants/p1", "train/bees/p2", "test/ants/p3", "test/bees/p4", classes=[""]),
+        {"train": "train/ants/*", "test": "test/ants/*"},
+    ),
+    "a folder in each class": (files("ants/images", "bees/images"), {"all": "ants"}),
+    "some in a folder more": (files("ants", "ants/young", "bees"), {"all": "ants"}),
+    "masks": (parts("images", "masks"), {"all": "images/ants"}),
+    "masks in classes": (
+        files(*(f"{label}/{kind}" for label in AB for kind in ("images", "masks"))),
+        {"all": "ants/images"},
+    ),
+    "thumbs": (files(*AB, "thumbs"), {"all": "ants"}),
+    "jfif": (files(*AB, suffix=".jfif"), {"all": "ants"}),
+    "vehicles": (files("ants", "train", "test"), {"all": "ants"}),
+}
+
+
+@pytest.mark.parametrize("case", UNDERSTOOD)
+def test_what_people_have_is_understood(tmp_path, case):
+    names, expected = UNDERSTOOD[case]
     found = layout(laid_out(tmp_path, *names))
-    assert found == {"all": {"daisy": "daisy", "rose": "rose", "tulip": "tulip"}}
+    assert {part: its["ants"] for part, its in found.folders.items()} == expected
+    assert all(set(its) == set(found.images[part]) for part, its in found.folders.items())
+    if case != "vehicles":
+        assert all(set(its) == set(AB) for its in found.folders.values())
+    read, counted = read_by_split(tmp_path, found.folders), found.images
+    assert {part: its["ants"] for part, its in read.items()} == {
+        part: its["ants"] for part, its in counted.items()
+    }
+
+
+def read_by_split(folder: Path, folders: dict) -> dict[str, dict[str, int]]:
+    """What the stage split makes of the settings."""
+    where = params.Folders(**folders)
+    with archive.opened(folder) as source:
+        members, _ = division.found_in(source, where)
+    pictures = [audit.Picture(m.part, m.label, m.path, m.path, None) for m in members]
+    return audit.tally(pictures, pictures)
+
+
+def test_groups_are_counted_and_what_is_left_aside_is_named(tmp_path):
+    names = [*UNDERSTOOD["patients"][0], *files("thumbs"), "notes.txt", "top.png", "ants/.x/1.jpg"]
+    found = layout(laid_out(tmp_path, *names))
+    assert (found.groups, found.images) == (4, {"all": {"ants": 12, "bees": 12}})
+    assert found.aside == [
+        "thumbs (3): not taken for a class",
+        "1 images at the top: in no class's folder",
+    ]
+    found = layout(laid_out(tmp_path / "x", *UNDERSTOOD["unlabelled test"][0]))
+    assert found.aside == ["test (3): images without a class; `predict` can classify them"]
 
 
 def test_classes_deep_inside_a_zip(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
         for name in ("a/b/cat/1.jpg", "a/b/dog/1.jpg", "__MACOSX/a/b/cat/1.jpg"):
             file.writestr(name, b"")
-    assert layout(tmp_path / "x.zip") == {"all": {"cat": "a/b/cat", "dog": "a/b/dog"}}
+    assert layout(tmp_path / "x.zip").folders == {"all": {"cat": "a/b/cat", "dog": "a/b/dog"}}
 
 
-def test_a_source_that_is_divided(tmp_path):
-    names = [f"x/{part}/{label}/1.jpg" for part in ("Train", "val") for label in ("cat", "dog")]
-    assert layout(laid_out(tmp_path, *names)) == {
-        "train": {"cat": "Train/cat", "dog": "Train/dog"},
-        "test": {"cat": "val/cat", "dog": "val/dog"},
-    }
+def test_masks_are_a_class_beside_no_mask(tmp_path):
+    found = layout(laid_out(tmp_path, *files("mask", "no_mask", "other")))
+    assert list(found.folders["all"]) == ["mask", "no_mask", "other"]
+
+
+def test_what_can_be_read_in_two_ways_is_asked(tmp_path):
+    laid_out(tmp_path, *files("cat/persian", "cat/siamese", "dog/poodle"))
+    words = r"may be cat, dog \(then persian, poodle, siamese are groups in them: --classes outer\)"
+    with pytest.raises(UserError, match=words) as caught:
+        layout(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert layout(tmp_path, "outer").folders == {"all": {"cat": "cat/*", "dog": "dog/*"}}
+    found = layout(tmp_path, "inner").folders["all"]
+    assert found == {"persian": "cat/persian", "poodle": "dog/poodle", "siamese": "cat/siamese"}
 
 
 @pytest.mark.parametrize(
     "names,words",
     [
-        (["readme.txt"], "no folder with images"),
-        (["1.jpg", "2.jpg"], "all: ''"),
-        (["cat/1.jpg"], "all: 'cat'"),
-        (["cat/1.jpg", "cat/young/2.jpg", "dog/1.jpg"], "'cat' and in 'cat/young' inside it"),
-        (["x/cat/1.jpg", "y/cat/1.jpg"], "two folders are called 'cat'"),
-        (["train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg"], "test: 'cat'"),
+        (["readme.txt"], "there is no image in it"),
+        (
+            ["1.jpg", "2.jpg"],
+            "takes two classes or more, and none was found; give each class a fol",
+        ),
+        (["cat/1.jpg"], "'cat' was found"),
+        (parts("train") + files("test/ants"), "class 'bees' of train is missing in test; add it"),
+        (
+            files("train/Ants", "train/bees", "test/ants", "test/bees"),
+            "'Ants' of train is called 'an",
+        ),
+        (files("Ants", "ants"), "'Ants' and 'ants' differ by case alone"),
+        (parts("train", "training"), "'train' and 'training' both name the train part"),
+        (files("train", "test"), "no folder is a class"),
     ],
 )
 def test_a_layout_that_says_no_classes_is_refused(tmp_path, names, words):
@@ -64,14 +178,167 @@ def test_a_layout_that_says_no_classes_is_refused(tmp_path, names, words):
     assert "\n" not in str(caught.value)
 
 
+def test_no_class_of_images_that_cannot_be_read_vanishes(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "HEIF", False)
+    laid_out(tmp_path, *files(*AB), *files("bees", suffix=".HEIC"))
+    found = layout(tmp_path)
+    assert found.images["all"]["bees"] == 6
+    assert found.aside == ["all/bees: 3 of 6 files (HEIC; pip install pillow-heif)"]
+    laid_out(tmp_path, *files("wasps", count=12, suffix=".heif"))
+    with pytest.raises(UserError, match="wasps: 12 files, none readable .HEIC; pip install pillow"):
+        layout(tmp_path)
+
+
+# Links
+
+
+def test_links_are_followed(tmp_path):
+    laid_out(tmp_path, *files("elsewhere/x", "own/bees"), "one.jpg")
+    (tmp_path / "own/ants").symlink_to(tmp_path / "elsewhere/x")
+    (tmp_path / "own/bees/linked.jpg").symlink_to(tmp_path / "one.jpg")
+    assert layout(tmp_path / "own").images == {"all": {"ants": 3, "bees": 4}}
+    (tmp_path / "own/ants/again").symlink_to(tmp_path / "own")
+    with pytest.raises(UserError, match="'ants/again' is a link to a folder it is in; remove it"):
+        layout(tmp_path / "own")
+    (tmp_path / "elsewhere/x/again").unlink()
+    (tmp_path / "own/bees/gone.jpg").symlink_to(tmp_path / "none")
+    with pytest.raises(UserError, match="'bees/gone.jpg' is a link to nothing"):
+        layout(tmp_path / "own")
+
+
+# Tables
+
+LINES = "File Name,Class,Split,Patient\n" + "".join(
+    f"{n}.jpg,{AB[n % 2]},{'train' if n < 6 else 'Test'},{n // 2}\n" for n in range(8)
+)
+
+
+def listed(folder: Path, text: str, *more: str) -> Path:
+    return laid_out(folder, *files("images", count=8), *more, labels__csv=text)
+
+
+def test_a_table_gives_labels_parts_and_groups(tmp_path):
+    found = layout(listed(tmp_path, LINES))
+    assert found.images == {"train": {"ants": 3, "bees": 3}, "test": {"ants": 1, "bees": 1}}
+    assert (found.groups, found.aside) == (4, [])
+    columns = {"file": "File Name", "label": "Class", "split": "Split", "group": "Patient"}
+    assert found.folders == {"table": "labels.csv", **columns, "classes": list(AB)}
+    with archive.opened(tmp_path) as source:
+        members, beside = division.found_in(source, params.Table(**found.folders))
+    assert [(m.part, m.label, m.path, m.group) for m in members[:2]] == [
+        ("train", "ants", "images/0.jpg", "0"),
+        ("train", "ants", "images/2.jpg", "1"),
+    ]
+    assert beside == {"no such image": [], "listed twice": [], "elsewhere": []}
+
+
+@pytest.mark.parametrize("form", ["semicolons", "tabs", "stems", "other names"])
+def test_tables_come_in_many_forms(tmp_path, form):
+    text, columns = LINES, {}
+    if form == "semicolons":
+        text = LINES.replace(",", ";")
+    elif form == "tabs":
+        text = LINES.replace(",", "\t")
+    elif form == "stems":
+        text = LINES.replace(".jpg", "")
+    elif form == "other names":
+        text = LINES.replace("Class", "Colour")
+        with pytest.raises(UserError, match="which column is the label.*'Colour'.*--label"):
+            layout(listed(tmp_path, text))
+        columns = {"label": "Colour"}
+    asked = dict.fromkeys(("file", "label", "split", "group")) | columns
+    found = layout(listed(tmp_path, text), None, asked)
+    assert found.images == {"train": {"ants": 3, "bees": 3}, "test": {"ants": 1, "bees": 1}}
+
+
+def test_what_a_table_does_not_fit_is_told(tmp_path):
+    text = LINES + "9.jpg,ants,train,9\n0.jpg,ants,train,0\n"
+    found = layout(listed(tmp_path, text, "images/extra.png"))
+    assert found.aside == [
+        "1 lines name no image: line 10: '9.jpg'",
+        "1 lines repeat one: line 11: '0.jpg'",
+        "1 images have no label: images/extra.png",
+    ]
+    for wrong, words in {
+        LINES + "0.jpg,bees,train,0\n": "line 10: 'images/0.jpg' is 'bees' here and 'ants' above",
+        LINES.replace("Test", "later"): "labels.csv line 8: 'later' names no part",
+        LINES.replace("Class", "Label").replace("ants", "0").replace("bees", "0"): "1 values for 8",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            layout(listed(tmp_path, wrong))
+    with pytest.raises(UserError, match="labels.csv has no column 'x'; it has 'File Name'"):
+        layout(
+            listed(tmp_path, LINES),
+            None,
+            dict.fromkeys(("file", "split", "group")) | {"label": "x"},
+        )
+
+
+# The command
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def enter(study: Path, *words: str) -> str:
+    status, out, err = in_process(study, own.main, *words)
+    assert status == 0, err
+    return out
+
+
+def refused(study: Path, *words: str) -> str:
+    before = (study / "params.yaml").read_text()
+    status, _, err = in_process(study, own.main, *words)
+    assert status == 1 and err.count("\n") == 1, err
+    assert (study / "params.yaml").read_text() == before
+    assert [path.name for path in study.iterdir() if path.is_file()] == ["params.yaml"]
+    return err
+
+
+def test_a_dry_run_writes_nothing(study):
+    before = (study / "params.yaml").read_text()
+    laid_out(study / "data/raw/mine", *files(*AB, count=30))
+    out = enter(study, "data/raw/mine", "--dry-run")
+    assert "ants                  30" in out and out.endswith("nothing was written\n")
+    assert (study / "params.yaml").read_text() == before
+
+
+def test_own_data_sets_join_and_the_reports_step_aside(study):
+    for name in ("one", "v1.2", "v1_2", "日本"):
+        laid_out(study / "data/raw" / name, *files(*AB, count=30))
+    out = enter(study, "data/raw/one")
+    assert "no longer in it: ants_bees, cats_dogs, glioma, cars_bikes" in out
+    for name in ("v1.2", "v1_2", "日本"):
+        assert "no longer" not in enter(study, f"data/raw/{name}")
+    found = params.load()
+    assert found.grid.dataset == ["one", "v1_2", "v1_2_2", "ri_ben"] == list(found.datasets)
+    assert found.datasets["v1_2_2"].title == "v1_2" and found.download == {}
+    enter(study, "data/raw/one", "--only")
+    assert params.load().grid.dataset == ["one"] and len(params.load().datasets) == 4
+
+
+def test_few_images_are_told_at_once_and_too_few_refused(study):
+    laid_out(study / "data/raw/x", *files("ants", count=190), *files("bees", count=10))
+    out = enter(study, "data/raw/x")
+    assert "note: few test images, so that intervals will be wide: bees (2)" in out
+    assert "bees: 10 of 200 images; a network that never says bees is right on 95%" in out
+    laid_out(study / "data/raw/y", *files("ants", count=9), *files("bees", count=2))
+    said = refused(study, "data/raw/y")
+    assert "class 'bees' has 2 images to divide and takes 3 or more" in said
+
+
 def test_params_are_valid_afterwards_and_keep_their_comments(tmp_path):
     text = (ROOT / "params.yaml").read_text()
     for key in ("download", "draw", "split", "train"):
         text = text.replace(f"\n{key}:", f"\n# Above {key}.\n{key}:", 1)
     text = text.replace("\n  epochs:", "\n  # More of them?\n  epochs:")
-    text = text.replace("\n  cats_dogs:", "\n\n  # Pets.\n  cats_dogs:")
+    text = text.replace("\n  cats_dogs:", "\n\n  # Pets.\n\n  cats_dogs:")
     (tmp_path / "params.yaml").write_text(text)
-    laid_out(tmp_path / "data/raw/My Flowers", "daisy/1.jpg", "rose/1.jpg", "tulip/1.jpg")
+    laid_out(tmp_path / "data/raw/My Flowers", *files("daisy", "rose", "tulip"))
 
     def run(source):
         command = [sys.executable, "-m", "transfer", "own", source]
@@ -99,3 +366,36 @@ def test_params_are_valid_afterwards_and_keep_their_comments(tmp_path):
         after[section : after.index("\ngrid:")]
         == before[before.index("\npack:") : before.index("\ngrid:")]
     )
+
+
+# Any tree of folders
+
+NAMES = ["train", "val", "test", "ants", "bees", "Ants", "p1", "p2", "images", "masks", "x"]
+TREES = st.sets(
+    st.builds(
+        lambda folders, name: "/".join([*folders, name]),
+        st.lists(st.sampled_from(NAMES), max_size=3),
+        st.sampled_from(["1.jpg", "2.png", "3.heic", "notes.txt"]),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(TREES)
+def test_no_image_is_lost_without_a_word(names):
+    """Every image is in a class as split reads it, or its folder is named as left aside."""
+    source = archive.Source(Path("any"), sorted(names), lambda name: b"")
+    try:
+        found = layouts.read(source)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return
+    members, beside = division.found_in(source, params.Folders(**found.folders))
+    images = {name for name in names if reader.kind(name)}
+    taken = [member.path for member in members if reader.kind(member.path)]
+    assert len(taken) == len(set(taken)) == sum(sum(its.values()) for its in found.images.values())
+    told = "\n".join(found.aside)
+    for path in images - set(taken):
+        above = [str(folder) for folder in Path(path).parents if str(folder) != "."]
+        assert any(folder in told for folder in above) or "the top" in told, (path, found)

@@ -1,17 +1,23 @@
 """Packed pixels and crops against torchvision on PIL images."""
 
+import shutil
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from tests.conftest import draw_split
-from transfer.images import packed
+from transfer import params
+from transfer.images import audit, division, packed, reader
+from transfer.model import predict
 from transfer.params import Component
 from transfer.training import augment, engine
 from transfer.training.feed import Feed, ahead
@@ -138,3 +144,120 @@ def test_an_epoch_has_every_image_once(data):
         assert torch.equal(torch.cat(singles), torch.cat(groups))
     order = np.concatenate(batches)
     assert torch.cat([labels for _, labels in singly]).tolist() == data.train.label[order].tolist()
+
+
+# Pixels as they are
+
+
+def saved(path: Path, pixels: np.ndarray, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def kinds(folder: Path) -> dict[str, Path]:
+    """An image of every kind that people have."""
+    rng = np.random.default_rng(0)
+    rgb, alpha = (rng.integers(0, 256, (30, 40, n), np.uint8) for n in (3, 4))
+    deep = rng.integers(200, 4096, (30, 40))
+    upright = Image.Exif()
+    upright[0x0112] = 6
+    images = {
+        "16 bits.png": (deep.astype(np.uint16), {}),
+        "16 bits.tif": (deep.astype(np.uint16), {}),
+        "32 bits.tif": (deep.astype(np.int32) - 1000, {}),
+        "float.tif": ((deep / 4096).astype(np.float32), {}),
+        "alpha.png": (alpha, {}),
+        "turned.jpg": (rgb, {"exif": upright}),
+        "photo.jfif": (rgb, {"format": "JPEG"}),
+        "photo.avif": (rgb, {}),
+        **({"photo.heic": (rgb, {"format": "HEIF"})} if reader.HEIF else {}),
+    }
+    for name, (pixels, options) in images.items():
+        saved(folder / name, pixels, **options)
+    Image.fromarray(rgb).convert("CMYK").save(folder / "inks.jpg")
+    Image.fromarray(rgb).quantize(8).save(folder / "palette.png", transparency=0)
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+def divided(folder: Path, images: dict[str, Path], **rules) -> audit.Audit:
+    """By the stages split and pack: every image in both parts and both classes."""
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            for name, path in images.items():
+                place = folder / "raw" / part / label / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
+    where = {part: {k: f"{part}/{k}" for k in "ab"} for part in ("train", "test")}
+    dataset = params.Dataset(
+        title="",
+        table=0,
+        quadrant="none",
+        source="raw",
+        folders=params.Folders(**where),
+        count=params.Counts(train="all", test="all"),
+    )
+    rules = {"exif": "apply", "transparency": "white"} | rules
+    rules |= {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"}
+    found = division.divide("ab", dataset, params.Split(**rules))
+    packed.write(Path("data/split/ab"), Path("data/packed/ab"), resize=24, size=24, short_side=0)
+    return found
+
+
+@pytest.mark.parametrize("rules", [{}, {"exif": "ignore", "transparency": "drop"}])
+def test_an_image_is_the_same_in_training_and_in_predict(tmp_path, monkeypatch, rules):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kinds").mkdir()
+    images = kinds(tmp_path / "kinds")
+    found = divided(tmp_path, images, **rules)
+    data = packed.load("data/packed/ab")
+    card = SimpleNamespace(how=data.how, resize=24, size=24)
+    assert data.how == found.how
+    prepared = dict(zip(data.test.names, data.prepared_images(), strict=True))
+    assert len(prepared) == 2 * len(images)
+    for name, path in images.items():
+        written = f"a/{name}".replace(".jfif", ".jpg")
+        predicted = predict.prepared(path, card)
+        assert (prepared[written].numpy() == predicted).all(), name
+        i = data.train.names.index(written)
+        assert data.image(data.train, i).shape[2] == 3
+
+
+def test_deep_images_keep_their_contrast(tmp_path, monkeypatch):
+    """12 bits in a 16-bit file, and numbers below 0: the training images' range, in the audit."""
+    monkeypatch.chdir(tmp_path)
+    ramp = np.linspace(100, 4000, 30 * 40).reshape(30, 40)
+    saved(tmp_path / "x/12 bits.png", ramp.astype(np.uint16))
+    saved(tmp_path / "x/other.png", (ramp / 2).astype(np.uint16))
+    found = divided(tmp_path, {path.name: path for path in (tmp_path / "x").iterdir()})
+    assert (found.how.low, found.how.high) == (50, 4000)
+    (line,) = (line for line in division.summary(found) if "8 bits" in line)
+    assert line.endswith("50 becomes black and 4000 white, the range of those in training")
+    data = packed.load("data/packed/ab")
+    brightest = {n: data.image(data.train, i).max() for i, n in enumerate(data.train.names)}
+    assert brightest == {"a/12 bits.png": 255, "a/other.png": 126} | {
+        "b/12 bits.png": 255,
+        "b/other.png": 126,
+    }
+
+
+def test_orientation_transparency_and_pages(tmp_path):
+    rgb = np.zeros((2, 4, 3), np.uint8)
+    rgb[:, :2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # its right side is up
+    saved(tmp_path / "turned.png", rgb, exif=exif)
+    how = reader.How(exif=True)
+    assert reader.read(tmp_path / "turned.png").pixels.shape == (2, 4, 3)
+    turned = reader.read(tmp_path / "turned.png", how).pixels
+    assert turned.shape == (4, 2, 3) and turned[:2].all() and not turned[2:].any()
+    clear = np.zeros((1, 2, 4), np.uint8)
+    clear[0, 0, 3] = 255
+    saved(tmp_path / "clear.png", clear)
+    assert reader.read(tmp_path / "clear.png", reader.How(white=True)).pixels.tolist() == [
+        [[0, 0, 0], [255, 255, 255]]
+    ]
+    assert not reader.read(tmp_path / "clear.png").pixels.any()
+    first, second = (Image.fromarray(np.full((3, 3), grey, np.uint8)) for grey in (7, 9))
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=[second])
+    found = reader.read(tmp_path / "pages.tif")
+    assert (found.pages, found.pixels.max()) == (2, 7)

@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder, folder
 
 from transfer import params
 from transfer.cli import UserError
-from transfer.images import archive, audit
+from transfer.images import archive, audit, reader
 from transfer.images.audit import Audit
 from transfer.images.division import divide as split
 from transfer.images.division import summary as lines
@@ -88,15 +88,17 @@ def unpack(members: dict[str, bytes], path: str = "a") -> str:
 
 
 def run(source, folders=OWN, train="all", test="all", name="ab", **rules) -> dict:
+    where = params.Folders(**folders) if isinstance(folders, dict) else folders
     dataset = params.Dataset(
         title="ant and bee",
         table=0,
         quadrant="none",
         source=source,
-        folders=params.Folders(**folders),
+        folders=where,
         count=params.Counts(train=train, test=test),
     )
     rules = {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"} | rules
+    rules = {"exif": "ignore", "transparency": "drop"} | rules
     return split(name, dataset, params.Split(**rules)).model_dump(mode="json")
 
 
@@ -106,7 +108,8 @@ def summary(report: dict) -> list[str]:
 
 def written(name="ab") -> dict[str, bytes]:
     root = Path("data/split", name)
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    images = [p for p in root.rglob("*") if p.is_file() and p != root / reader.HOW]
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in images}
 
 
 def refused(source, *words, **settings) -> None:
@@ -180,10 +183,9 @@ def test_a_link_in_a_zip_is_refused(kind, word):
     refused("a.zip", "link.png", word)
 
 
-@pytest.mark.parametrize("make", [lambda p: os.symlink("/etc", p), os.mkfifo])
-def test_a_link_in_a_folder_is_refused(make):
+def test_what_is_no_file_in_a_folder_is_refused():
     unpack(files())
-    make("a/set/train/ant/odd.png")
+    os.mkfifo("a/set/train/ant/odd.png")
     refused("a", "odd.png", "put the file itself")
 
 
@@ -261,8 +263,8 @@ def test_the_split_loads_with_imagefolder_and_bytes_are_unchanged():
     assert summary(report) == ["ab: train: 5 ant, 5 bee; test: 2 ant, 2 bee; left out: none"]
 
 
-def test_the_extensions_are_imagefolders():
-    assert set(audit.EXTENSIONS) == set(folder.IMG_EXTENSIONS)
+def test_all_that_imagefolder_reads_is_read():
+    assert set(folder.IMG_EXTENSIONS) < set(reader.EXTENSIONS)
 
 
 def test_a_class_is_a_folders_end_with_all_below_it():
@@ -369,16 +371,17 @@ def test_a_damaged_member_is_unreadable():
     assert run(source, unreadable="skip")["left_out"]["unreadable"]["count"] == 1
 
 
-@pytest.mark.parametrize("kind", list(audit.FORMATS))
+@pytest.mark.parametrize("kind", [kind for kind in reader.READ if kind not in ("AVIF", "HEIF")])
 @pytest.mark.parametrize("extension", ["own", "OWN", ".png", ".jpg", ".jfif", ""])
 def test_a_wrong_extension_is_corrected(kind, extension):
-    own = audit.FORMATS[kind][-1]
+    own = reader.FORMATS[kind][-1]
     extension = {"own": own, "OWN": own.upper()}.get(extension, extension)
     name = f"x y (1){extension}"
     data = image(99, kind)
     report = run(pack(files() | {f"set/train/ant/{name}": data}))
-    right = extension.lower() in audit.FORMATS[kind]
-    expected = name if right else f"x y (1){audit.FORMATS[kind][0]}"
+    right = extension.lower() in reader.FORMATS[kind]
+    kept = right and extension.lower() != ".jfif"  # which ImageFolder does not read
+    expected = name if kept else f"x y (1){reader.FORMATS[kind][0]}"
     assert written()[f"train/ant/{expected}"] == data
     assert report["split"]["wrong_extension"]["count"] == 1 - right
     assert report["split"]["formats"] == ({"PNG": 15} if kind == "PNG" else {"PNG": 14, kind: 1})
@@ -618,6 +621,99 @@ def test_the_draw_knows_neither_the_archives_order_nor_the_other_classes():
     run(pack(more), POOL, 5, 5)
     ants = {name for name in before if "/ant/" in name}
     assert ants == {name for name in written() if "/ant/" in name} and written() != before
+
+
+# Groups
+
+
+def patients(counts: dict[str, list[int]]) -> dict[str, bytes]:
+    """label → the number of images of each patient."""
+    seeds = iter(range(10**6))
+    return {
+        f"{label}/p{patient}/{n}.png": image(next(seeds))
+        for label, its in counts.items()
+        for patient, count in enumerate(its)
+        for n in range(count)
+    }
+
+
+GROUPED = {"all": {"ant": "Ant/*", "bee": "Bee/*"}}
+
+
+def sides() -> dict[str, set[str]]:
+    """part → patients with an image in it, by the names that files are written under."""
+    found: dict[str, set[str]] = {}
+    for name in written():
+        part, _, file = name.split("/")
+        found.setdefault(part, set()).add(file.split("-")[0])
+    return found
+
+
+def test_a_group_stays_on_one_side_of_every_division():
+    members = patients({"Ant": [5] * 8, "Bee": [3, 9, 2, 6, 5, 5, 5, 5]})
+    for seed in range(5):
+        report = run(pack(members), GROUPED, test=0.25, validation=0.25, seed=seed)
+        parts = sides()
+        assert len(parts) == 3 and sum(map(len, parts.values())) == 8
+        counts = report["split"]["images"]
+        assert sum(sum(its.values()) for its in counts.values()) == 80
+        assert all(count > 0 for its in counts.values() for count in its.values())
+        assert report["groups"]["parts"] == {part: len(its) for part, its in parts.items()}
+        assert report["groups"]["shared"]["count"] == 0
+
+
+def test_a_part_far_from_its_share_is_told():
+    report = run(pack(patients({"Ant": [30, 30, 30], "Bee": [9] * 10})), GROUPED, test=0.1)
+    assert report["split"]["images"]["test"] == {"ant": 30, "bee": 9}
+    (line,) = (line for line in summary(report) if "share" in line)
+    assert line == (
+        "ab: test has 30 of 90 images of ant, where a share of 0.1 was asked for: groups and "
+        "copies of an image stay together"
+    )
+
+
+def test_a_group_that_the_source_itself_divides_is_told():
+    members = patients({"train/ant": [2, 2], "train/bee": [2, 2], "val/ant": [1], "val/bee": [1]})
+    folders = {part: {k: f"{v}/*" for k, v in its.items()} for part, its in OWN.items()}
+    lines = summary(run(pack(members), folders))
+    assert "ab: 1 groups are in test and in training too: p0" in lines
+
+
+def test_the_sources_own_validation_part_is_taken():
+    folders = OWN | {"validation": {"ant": "more/ant", "bee": "more/bee"}}
+    more = {f"more/{label}/{n}.png": image(500 + n) for label in ("ant", "bee") for n in range(2)}
+    report = run(pack(files() | more), folders, validation=0.5)
+    assert {part: its["ant"] for part, its in report["split"]["images"].items()} == {
+        "train": 4,
+        "validation": 2,
+        "test": 3,
+    }
+
+
+def test_a_table_divides_as_it_says():
+    members = {f"images/{n}.png": image(n) for n in range(8)}
+    members["labels.csv"] = b"file,label,split,group\n" + b"".join(
+        f"{n}.png,{'ant' if n % 2 else 'bee'},{'train' if n < 6 else 'val'},{n // 2}\n".encode()
+        for n in range(8)
+    )
+    names = {"table": "labels.csv", "file": "file", "label": "label", "split": "split"}
+    where = params.Table(**names, group="group", classes=["ant", "bee"])
+    report = run(pack(members), where, validation=0.3)
+    assert report["split"]["images"] == {
+        "train": {"ant": 2, "bee": 2},
+        "validation": {"ant": 1, "bee": 1},
+        "test": {"ant": 1, "bee": 1},
+    }
+    assert report["groups"]["parts"] == {"train": 2, "validation": 1, "test": 1}
+
+
+def test_a_folder_that_belongs_to_no_class_is_named():
+    extra = {f"set/train/wasp/{n}.png": image(700 + n) for n in range(20)}
+    (line,) = summary(run(unpack(files() | extra)))[1:]
+    assert line == (
+        "ab: no class takes set/train/wasp (20 images); if one should, add it to "
+        "datasets.ab.folders, or run `python -m transfer own a` again"
+    )
 
 
 # The stage

@@ -13,7 +13,16 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -105,19 +114,22 @@ class Draw(Section):
 
 class Folders(Section):
     """Where each class lies in the source: its name, and the last parts of its folder's path, such
-    as `ants: train/ants`. Give `train` and `test`, or `all` for a source that is not divided."""
+    as `ants: train/ants`. Give `train` and `test`, or `all` for a source that is not divided.
+
+    A part of the path may be `*`, as in `ants/*`. It stands for any folder, and each of these is a
+    group, such as a patient: its images stay on one side of every division."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "oneOf": [
-                {"required": ["train", "test"], "maxProperties": 2},
-                {"required": ["all"], "maxProperties": 1},
-            ]
+            "oneOf": [{"required": ["train", "test"]}, {"required": ["all"], "maxProperties": 1}]
         }
     )
 
     train: dict[str, str] | None = None
     """The folder of each class in the source's own training part."""
+    validation: dict[str, str] | None = None
+    """The same in its own validation part, if it has one, for which split.validation holds nothing
+    out."""
     test: dict[str, str] | None = None
     """The folder of each class in the source's own test part; classes are ordered as in train."""
     all: dict[str, str] | None = None
@@ -126,10 +138,10 @@ class Folders(Section):
     @model_validator(mode="after")
     def _one_form(self) -> "Folders":
         given = {part: folders for part, folders in self if folders is not None}
-        if set(given) not in ({"train", "test"}, {"all"}):
+        if set(given) not in ({"train", "test"}, {"train", "validation", "test"}, {"all"}):
             raise ValueError("give either 'train' and 'test', or 'all'")
         if len({tuple(folders) for folders in given.values()}) > 1:
-            raise ValueError("'train' and 'test' need the same classes in the same order")
+            raise ValueError("all parts need the same classes in the same order")
         if len(self.classes) < 2:
             raise ValueError("at least two classes are needed")
         if bad := [c for c in self.classes if not re.fullmatch(r"[^/\\.\s][^/\\]*", c)]:
@@ -139,11 +151,46 @@ class Folders(Section):
         for label, folder in (pair for folders in given.values() for pair in folders.items()):
             if not folder.strip("/."):
                 raise ValueError(f"{label}: {folder!r} names no folder")
+            if folder.split("/").count("*") > 1:
+                raise ValueError(f"{label}: {folder!r} has more than one *")
         return self
+
+    @property
+    def parts(self) -> dict[str, dict[str, str]]:
+        """part → class → folder, of the parts that are given."""
+        return {part: folders for part, folders in self if folders is not None}
 
     @property
     def classes(self) -> list[str]:
         return list(self.train or self.all or {})
+
+
+class Table(Section):
+    """A table in the source that lists its images, such as labels.csv."""
+
+    table: str
+    """Its path in the source."""
+    file: str
+    """The column with an image's path, or its name with or without extension."""
+    label: str
+    """The column with its class."""
+    split: str | None = None
+    """The column with its part: train, validation or test, in any common spelling. Without it,
+    split.seed divides the images."""
+    group: str | None = None
+    """The column with its group, such as a patient: a group's images stay on one side of every
+    division."""
+    classes: Annotated[list[str], Field(min_length=2)]
+    """The labels to take, in order; lines with another are left out."""
+
+
+def _kind(value: Any) -> str:
+    return "Table" if isinstance(value, Table) or "table" in value else "Folders"
+
+
+Where = Annotated[
+    Annotated[Folders, Tag("Folders")] | Annotated[Table, Tag("Table")], Discriminator(_kind)
+]
 
 
 class Counts(Section):
@@ -167,12 +214,15 @@ class Dataset(Section):
     (judged by eye), or none."""
     source: str
     """The zip archive or folder that holds the images, such as data/raw/flowers.zip."""
-    folders: Folders
+    folders: Where
+    """Where each class lies: its folders, or a table that lists the images."""
     count: Counts
 
     @model_validator(mode="after")
     def _some_test(self) -> "Dataset":
-        if self.folders.all and self.count.train == self.count.test == "all":
+        found = self.folders
+        pooled = not found.split if isinstance(found, Table) else found.all is not None
+        if pooled and self.count.train == self.count.test == "all":
             raise ValueError("count: train and test share one pool and cannot both be all")
         return self
 
@@ -190,6 +240,11 @@ class Split(Section):
     those in training if the image is also in test, and all if it is in two classes."""
     unreadable: Literal["fail", "skip"]
     """Whether to fail at a corrupt or truncated image, or to skip and count it."""
+    exif: Literal["ignore", "apply"]
+    """Whether images are turned upright by their EXIF orientation, or, as in the report, not."""
+    transparency: Literal["drop", "white"]
+    """Whether transparent pixels are laid on white, or, as in the report, shown in the colour that
+    they hide."""
 
 
 class Pack(Section):
@@ -400,14 +455,14 @@ def entry(section: str, entries: Mapping[str, T], name: str) -> T:
     return entries[name]
 
 
-def load(path: str | Path = "params.yaml") -> Params:
-    """Read and check a params.yaml.
+def load(path: str | Path = "params.yaml", text: str | None = None) -> Params:
+    """Read and check a params.yaml, or the text that is to be written there.
 
     YAML 1.2, as DVC reads it, so 1e-05 is a number. Raises UserError, one line, for a file that
     is missing, is not YAML, or has an unknown, missing or mistyped key.
     """
     try:
-        raw = YAML(typ="safe", pure=True).load(Path(path))
+        raw = YAML(typ="safe", pure=True).load(Path(path) if text is None else text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the folder of dvc.yaml") from None
     except YAMLError as error:
@@ -443,12 +498,17 @@ def _first(error: ValidationError, model: type[Section]) -> str:
         words = message[0].lower() + message[1:]
         words += "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{'.'.join(map(str, place))}{': ' if place else ''}{words}{more}"
+    # Which kind of section it is, nobody has written.
+    where = re.sub(r"\.folders\.(Folders|Table)\b", ".folders", ".".join(map(str, place)))
+    return f"{where}{': ' if place else ''}{words}{more}"
 
 
 def _section(model: Any, place: tuple[int | str, ...]) -> Any:
     """The keys, by name, of the section that has or lacks the last of these."""
     for part in place[:-1]:
-        is_model = hasattr(model, "model_fields")
-        model = model.model_fields[part].annotation if is_model else get_args(model)[-1]
+        if hasattr(model, "model_fields"):
+            model = model.model_fields[part].annotation
+        else:  # of a union, the member of that name; of a dict, its values
+            tagged = (kind for kind in get_args(model) if Tag(str(part)) in get_args(kind))
+            model = next(tagged, get_args(model)[-1])
     return model.model_fields

@@ -4,7 +4,6 @@ Nothing is extracted by its name: members are listed, checked, and read into mem
 bounds, so whatever an archive claims, it can write nowhere and fill nothing.
 """
 
-import os
 import re
 import stat
 import struct
@@ -46,12 +45,13 @@ class Source:
 def opened(path: str | Path) -> Iterator[Source]:
     """Open a zip archive or a folder.
 
-    Raises UserError when it is missing, empty, cut short or no zip, and when any member is
-    encrypted, a link, a bomb, or has a path that leaves the folder.
+    A folder's links are followed. Raises UserError when the source is missing, empty, cut short or
+    no zip; when a link leads nowhere or in a circle; and when any member of a zip is encrypted, a
+    link, a bomb, or has a path that leaves the folder.
     """
     path = Path(path)
     if path.is_dir():
-        yield Source(path, sorted(_files(path)), partial(_read_file, path))
+        yield Source(path, sorted(_files(path, path, ())), partial(_read_file, path))
     elif path.exists():
         with _open_zip(path) as file:
             members = _members(path, file)
@@ -60,20 +60,21 @@ def opened(path: str | Path) -> Iterator[Source]:
         raise UserError(f"{path}: not there; run its download stage, or put it there")
 
 
-def _files(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root, onerror=_raise):
-        for name in folders + files:
-            entry = Path(folder, name)
-            inner = entry.relative_to(root).as_posix()
-            _check_path(root, inner)
-            mode = entry.lstat().st_mode
-            _check_kind(root, inner, mode)
-            if stat.S_ISREG(mode):
-                yield inner
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def _files(root: Path, folder: Path, above: tuple[Path, ...]) -> Iterator[str]:
+    """`above`: the real paths of the folders that this one is in."""
+    above = (*above, folder.resolve())
+    for entry in folder.iterdir():
+        inner = entry.relative_to(root).as_posix()
+        _check_path(root, inner)
+        if not entry.exists():
+            raise UserError(f"{root}: {quoted(inner)} is a link to nothing; remove it")
+        if not entry.is_dir():
+            _check_kind(root, inner, entry.stat().st_mode)
+            yield inner
+        elif entry.resolve() in above:
+            raise UserError(f"{root}: {quoted(inner)} is a link to a folder it is in; remove it")
+        else:
+            yield from _files(root, entry, above)
 
 
 def _read_file(root: Path, name: str) -> bytes:

@@ -8,29 +8,21 @@ import io
 import re
 import statistics
 import unicodedata
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import UnidentifiedImageError
 
 from transfer.cli import UserError, one_line
 from transfer.files import Fields, Stored
+from transfer.images import reader
 from transfer.images.archive import Source, Unreadable, quoted
+from transfer.images.reader import How
 
-# What torchvision's ImageFolder reads, as Pillow names the content and ImageFolder the file.
-FORMATS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "PPM": (".ppm", ".pgm"),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-}
-EXTENSIONS = sum(FORMATS.values(), ())
 NAMES_SHOWN = 20
 PAIRS_SHOWN = 5
 
@@ -66,67 +58,87 @@ class Duplicates(Fields):
 
 
 class Described(Fields):
-    """`formats`, `modes`: Pillow's name → images. `short_side`: min, median and max, in pixels.
-    `wrong_extension`: files whose extension is not their content's."""
+    """`formats`, `modes`: Pillow's name → images. `pages`: files of several images, of which the
+    first is taken. `short_side`: min, median and max, in pixels. `wrong_extension`: files whose
+    extension is not their content's."""
 
     images: Tally
     formats: dict[str, int]
     modes: dict[str, int]
+    pages: int
     short_side: dict[str, int]
     wrong_extension: Listed
     duplicates: Duplicates
 
 
+class Groups(Fields):
+    """`parts`: part → groups with images in it, of the images drawn. `shared`: groups that are in
+    test and in training too, as the source itself divides them."""
+
+    parts: dict[str, int]
+    shared: Listed
+
+
 class Audit(Stored):
     """metrics/data/<dataset>.json: what a data set's source holds, and what was made of it.
 
-    `rules`: split's settings and the data set's counts. `left_out`: reason → files. `archive`: all
-    readable images of the classes. `dropped`: copies removed. `split`: the images drawn. `leaked`:
-    test images, as <class>/<name>, that also occur in training, as <part>/<class>/<name>.
+    `rules`: split's settings and the data set's counts. `how`: how images are read. `left_out`:
+    reason → files. `no_class`: of the first of those elsewhere, folder → files that are named as
+    images. `archive`: all readable images of the classes. `dropped`: copies removed. `split`: the
+    images drawn. `leaked`: test images, as <class>/<name>, that also occur in training, as
+    <part>/<class>/<name>.
     """
 
     dataset: str
     source: str
     rules: dict[str, Any]
+    how: How
     left_out: dict[str, Listed]
+    no_class: dict[str, int]
     archive: Described
     dropped: Tally
     split: Described
+    groups: Groups
     leaked: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a class's folder. `inner` is its path from there."""
+    """A file of a class. `inner` is its path from the class's folder, `group` its group, or ''."""
 
     part: str
     label: str
     path: str
     inner: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Content:
     """An image decoded: Pillow's `format` and `mode`, (width, height) in pixels, and the sha256
-    of that size and the RGB pixels."""
+    of that size and the pixels. `pages`: images in the file. `range`: the least and the largest
+    value, for a mode of more than 8 bits."""
 
     format: str
     mode: str
     size: tuple[int, int]
     digest: str
+    pages: int = 1
+    range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Picture:
     """An image of one class and one part (train, validation, test, or all before it is divided).
     `path` is in the source, `name` the file name to write it under, unique in its class and
-    part."""
+    part, and `group` its group, or ''."""
 
     part: str
     label: str
     path: str
     name: str
     content: Content
+    group: str = ""
 
 
 class _Rejected(Exception):
@@ -138,19 +150,26 @@ def choose(source: Source, folders: Folders) -> tuple[list[Member], LeftOut]:
     """The files under each class's folder, by part, class and path.
 
     Left out are `hidden` ones (a system's own, anywhere) and those `elsewhere`, in no class's
-    folder. Raises UserError when a folder matches none, or several, or lies in another's.
+    folder. Raises UserError when a folder matches none, or several though it has no *, or lies in
+    another's.
     """
     hidden = [name for name in source.names if is_hidden(name)]
     names = sorted(set(source.names) - set(hidden))
-    found = _class_folders(source, names, folders)
     members = [
-        Member(part, label, name, name[len(folder) + 1 :])
-        for (part, label), folder in found.items()
+        Member(part, label, name, "/".join([group, name[len(folder) + 1 :]]).lstrip("/"), group)
+        for part, label, folder, group in _class_folders(source, names, folders)
         for name in names
         if name.startswith(folder + "/")
     ]
     elsewhere = sorted(set(names) - {member.path for member in members})
     return members, {"hidden": hidden, "elsewhere": elsewhere}
+
+
+def no_class(elsewhere: list[str]) -> dict[str, int]:
+    """folder → images, of the first folders."""
+    images = [path for path in elsewhere if reader.kind(path)]
+    counted = Counter(str(PurePosixPath(path).parent) for path in images)
+    return dict(sorted(counted.items())[:NAMES_SHOWN])
 
 
 def is_hidden(path: str) -> bool:
@@ -165,14 +184,16 @@ def is_hidden(path: str) -> bool:
 
 def _class_folders(
     source: Source, names: list[str], folders: Folders
-) -> dict[tuple[str, str], str]:
+) -> list[tuple[str, str, str, str]]:
+    """(part, class, folder, group) of every folder that is one's, in order."""
     there = sorted({str(parent) for name in names for parent in PurePosixPath(name).parents})
-    found = {
-        (part, label): _match(source, there, folder)
+    found = [
+        (part, label, folder, group)
         for part, classes in folders.items()
-        for label, folder in classes.items()
-    }
-    in_order = sorted(folder + "/" for folder in found.values())
+        for label, pattern in classes.items()
+        for folder, group in _match(source, there, pattern)
+    ]
+    in_order = sorted(folder + "/" for _, _, folder, _ in found)
     for outer, inner in zip(in_order, in_order[1:], strict=False):
         if inner.startswith(outer):
             raise UserError(
@@ -181,11 +202,16 @@ def _class_folders(
     return found
 
 
-def _match(source: Source, there: list[str], folder: str) -> str:
+def _match(source: Source, there: list[str], folder: str) -> list[tuple[str, str]]:
+    """(folder, group) of those whose whole paths are so, or else of those whose paths end so: one,
+    if there is no * in it."""
     wanted = [part for part in folder.split("/") if part]
-    matches = [name for name in there if wanted and name.split("/")[-len(wanted) :] == wanted]
-    if len(matches) == 1:
-        return matches[0]
+    pattern = "/".join("([^/]+)" if part == "*" else re.escape(part) for part in wanted)
+    for before in ("", "(?:.*/)?"):
+        found = [match for name in there if (match := re.fullmatch(before + pattern, name))]
+        if found and ("*" in wanted or len(found) == 1):
+            return [(match[0], match[1] if "*" in wanted else "") for match in found]
+    matches = [match[0] for match in found if wanted]
     if matches:
         raise UserError(
             f"{source.path}: several folders end in {folder!r}: {_some(matches)}; "
@@ -203,7 +229,7 @@ def _some(names: list[str]) -> str:
 
 
 def scan(
-    source: Source, members: Iterable[Member], unreadable: str
+    source: Source, members: Iterable[Member], unreadable: str, how: How = reader.REPORT
 ) -> tuple[list[Picture], LeftOut]:
     """Decode every member once, one at a time.
 
@@ -215,7 +241,7 @@ def scan(
     taken: dict[tuple[str, str], set[str]] = defaultdict(set)
     for member in members:
         try:
-            content = _inspect(source, member.path)
+            content = _inspect(source, member.path, how)
         except _Rejected as rejected:
             if rejected.reason == "unreadable" and unreadable == "fail":
                 raise UserError(
@@ -226,11 +252,12 @@ def scan(
             left_out[rejected.reason].append(member.path + why)
             continue
         name = _output_name(member.inner, content.format, taken[member.part, member.label])
-        pictures.append(Picture(member.part, member.label, member.path, name, content))
+        place = member.part, member.label, member.path, name
+        pictures.append(Picture(*place, content, member.group))
     return pictures, left_out
 
 
-def _inspect(source: Source, path: str) -> Content:
+def _inspect(source: Source, path: str, how: How) -> Content:
     try:
         data = source.read(path)
     except Unreadable as error:
@@ -238,38 +265,41 @@ def _inspect(source: Source, path: str) -> Content:
     if data[:6] in (b"GIF87a", b"GIF89a"):
         raise _Rejected("gif")
     try:
-        return decode(data)
+        return decode(data, how)
     except UnidentifiedImageError:
-        if PurePosixPath(path).suffix.lower() not in EXTENSIONS:
+        if not reader.kind(path):
             raise _Rejected("other") from None
-        why = "not an image that ImageFolder reads" if data else "empty"
+        why = reader.unread(path) or "not an image of a kind that is read" if data else "empty"
         raise _Rejected("unreadable", why) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
         raise _Rejected("unreadable", one_line(error)) from None
 
 
-def decode(data: bytes) -> Content:
-    """Decode a whole image, as a reader's convert('RGB') sees it: no alpha, 16 bits clipped.
+def decode(data: bytes, how: How = reader.REPORT) -> Content:
+    """Raises as reader.read does."""
+    found = reader.read(io.BytesIO(data), how)
+    height, width = found.pixels.shape[:2]
+    digest = hashlib.sha256(f"{width}x{height}:".encode() + found.pixels.tobytes()).hexdigest()
+    values = np.nan_to_num(found.pixels) if found.pixels.ndim == 2 else None
+    span = None if values is None else (float(values.min()), float(values.max()))
+    return Content(found.format, found.mode, (width, height), digest, found.pages, span)
 
-    Raises PIL.UnidentifiedImageError for what is none of FORMATS, and whatever Pillow does for
-    one that is truncated, broken, or has more pixels than Pillow's limit.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
-            width, height = image.size
-            rgb = image.convert("RGB").tobytes()
-            # MPO: a camera's JPEG with more pictures behind the first
-            kind = "JPEG" if image.format == "MPO" else str(image.format)
-            digest = hashlib.sha256(f"{width}x{height}:".encode() + rgb).hexdigest()
-            return Content(kind, image.mode, (width, height), digest)
+
+def how_to_read(pictures: list[Picture], how: How) -> How:
+    """With the range of those pictures to train on that have one."""
+    spans = [p.content.range for p in pictures if p.part != "test" and p.content.range]
+    if not spans:
+        return how
+    span = {"low": min(low for low, _ in spans), "high": max(high for _, high in spans)}
+    return how.model_copy(update=span)
 
 
 def _output_name(inner: str, kind: str, taken: set[str]) -> str:
     """The member's name, flattened, with an extension for its content, and not in `taken`."""
     path = PurePosixPath(inner)
-    suffix = path.suffix if path.suffix.lower() in FORMATS[kind] else FORMATS[kind][0]
+    # ImageFolder does not read a .jfif.
+    known = path.suffix.lower() in reader.FORMATS[kind] and path.suffix.lower() != ".jfif"
+    suffix = path.suffix if known else reader.FORMATS[kind][0]
     stem = "-".join([*path.parts[:-1], path.stem])
     # what some file system refuses, and its limit of 255 bytes with room to spare
     stem = re.sub(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]', "_", stem)
@@ -296,6 +326,16 @@ def duplicates(pictures: list[Picture]) -> Duplicates:
             for kind, found in pairs.items()
         },
     )
+
+
+def groups(pictures: list[Picture]) -> Groups:
+    found: dict[str, set[str]] = {}
+    for picture in pictures:
+        if picture.group:
+            found.setdefault(picture.part, set()).add(picture.group)
+    trained = found.get("train", set()) | found.get("validation", set())
+    shared = sorted(trained & found.get("test", set()))
+    return Groups(parts={part: len(its) for part, its in found.items()}, shared=Listed.of(shared))
 
 
 def _by_pixels(pictures: list[Picture]) -> list[list[Picture]]:
@@ -360,9 +400,7 @@ def drop_duplicates(pictures: list[Picture]) -> list[Picture]:
 
 def describe(pictures: list[Picture]) -> Described:
     wrong = [
-        f"{p.path}: {p.content.format}"
-        for p in pictures
-        if PurePosixPath(p.path).suffix.lower() not in FORMATS[p.content.format]
+        f"{p.path}: {p.content.format}" for p in pictures if reader.kind(p.path) != p.content.format
     ]
     short = [min(p.content.size) for p in pictures]
     sides = {"min": min(short), "median": statistics.median_low(short), "max": max(short)}
@@ -370,6 +408,7 @@ def describe(pictures: list[Picture]) -> Described:
         images=tally(pictures, pictures),
         formats=dict(Counter(p.content.format for p in pictures)),
         modes=dict(Counter(p.content.mode for p in pictures)),
+        pages=sum(p.content.pages > 1 for p in pictures),
         short_side=sides,
         wrong_extension=Listed.of(wrong),
         duplicates=duplicates(pictures),

@@ -10,42 +10,70 @@ from tqdm import tqdm
 
 from transfer.cli import UserError
 from transfer.files import replacing
-from transfer.images import audit
+from transfer.images import audit, table
 from transfer.images.archive import Source, opened
-from transfer.images.audit import Audit, Folders, Picture
-from transfer.params import Dataset, Split
+from transfer.images.audit import Audit, Member, Picture
+from transfer.images.reader import HOW, How
+from transfer.images.table import PARTS
+from transfer.params import Dataset, Folders, Split, Table
 
 
 def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
     """Write data/split/<dataset>/<part>/<class> and metrics/data/<dataset>.json; return what that
     file holds. Raises UserError for a source that does not hold what the settings ask for."""
-    folders = dataset.folders.model_dump(exclude_none=True)
     count = dataset.count.model_dump()
     with opened(dataset.source) as source:
-        members, beside = audit.choose(source, folders)
+        members, beside = found_in(source, dataset.folders)
         progress = tqdm(members, desc=name, unit=" images", delay=2, disable=None)
-        found, left_out = audit.scan(source, progress, rules.unreadable)
+        how = How(exif=rules.exif == "apply", white=rules.transparency == "white")
+        found, left_out = audit.scan(source, progress, rules.unreadable, how)
         kept = audit.drop_duplicates(found) if rules.duplicates == "drop" else found
-        chosen = select(kept, folders, count, name, rules.seed)
-        chosen = hold_out(chosen, rules.validation, name, rules.seed)
-        write(source, chosen, Path("data/split", name))
+        parts = dict.fromkeys(member.part for member in members)
+        chosen = select(kept, list(parts), dataset.folders.classes, count, name, rules.seed)
+        if "validation" not in parts:
+            chosen = hold_out(chosen, rules.validation, name, rules.seed)
+        how = audit.how_to_read(chosen, how)
+        write(source, chosen, how, Path("data/split", name))
     report = Audit(
         dataset=name,
         source=dataset.source,
         rules=rules.model_dump() | {"count": count},
+        how=how,
         left_out={why: audit.Listed.of(paths) for why, paths in (beside | left_out).items()},
+        no_class=audit.no_class(beside["elsewhere"]),
         archive=audit.describe(found),
         dropped=audit.tally(found, set(found) - set(kept)),
         split=audit.describe(chosen),
+        groups=audit.groups(chosen),
         leaked=audit.leaked(chosen),
     )
     report.write(f"metrics/data/{name}.json")
     return report
 
 
-def write(source: Source, pictures: list[Picture], folder: Path) -> None:
-    """Copy each picture's bytes, unchanged, to folder/<part>/<class>/<name>."""
+def found_in(source: Source, where: Folders | Table) -> tuple[list[Member], audit.LeftOut]:
+    """The files of the classes, by part, class and path, and what is left out. Raises UserError as
+    audit.choose and table.read do."""
+    if isinstance(where, Folders):
+        return audit.choose(source, where.parts)
+    listed = table.read(source, where)
+    members = [
+        Member(listed.parts[path], label, path, path, listed.groups[path])
+        for path, label in listed.labels.items()
+        if label in where.classes
+    ]
+    beside = {"no such image": listed.missing, "listed twice": listed.doubled}
+    others = [path for path, label in listed.labels.items() if label not in where.classes]
+    beside |= {"elsewhere": sorted(listed.unlabelled + others)}
+    order = {label: at for at, label in enumerate(where.classes)}
+    return sorted(members, key=lambda m: (PARTS.index(m.part), order[m.label], m.path)), beside
+
+
+def write(source: Source, pictures: list[Picture], how: How, folder: Path) -> None:
+    """Copy each picture's bytes, unchanged, to folder/<part>/<class>/<name>, and beside them how
+    they are to be read."""
     with replacing(folder) as fresh:
+        how.write(fresh / HOW)
         for picture in pictures:
             path = fresh / picture.part / picture.label / picture.name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,61 +81,122 @@ def write(source: Source, pictures: list[Picture], folder: Path) -> None:
 
 
 def summary(report: Audit) -> list[str]:
-    chosen = report.split
+    chosen, name = report.split, report.dataset
     parts = [
         f"{part}: " + ", ".join(f"{count} {label}" for label, count in chosen.images[part].items())
-        for part in ("train", "validation", "test")
+        for part in PARTS
         if part in chosen.images
     ]
     out = [f"{left.count} {why}" for why, left in report.left_out.items() if left.count]
-    lines = [f"{report.dataset}: {'; '.join(parts)}; left out: {', '.join(out) or 'none'}"]
+    lines = [f"{name}: {'; '.join(parts)}; left out: {', '.join(out) or 'none'}"]
+    lines += [f"{name}: {line}" for line in (*elsewhere(report), *uneven(report), *deep(report))]
+    if (shared := report.groups.shared).count:
+        some = ", ".join(shared.names)
+        lines.append(f"{name}: {shared.count} groups are in test and in training too: {some}")
     for label, leaked in chosen.duplicates.across.items():
         if leaked:
             lines.append(
-                f"{report.dataset}: {leaked} of {chosen.images['test'][label]} test images "
+                f"{name}: {leaked} of {chosen.images['test'][label]} test images "
                 f"of {label} are in training too; split.duplicates: drop would take those out"
             )
     return lines
 
 
+def elsewhere(report: Audit) -> list[str]:
+    """A line on images that belong to no class, by their folders."""
+    if not report.no_class:
+        return []
+    some = ", ".join(f"{folder} ({count} images)" for folder, count in report.no_class.items())
+    return [
+        f"no class takes {some}; if one should, add it to datasets.{report.dataset}.folders, or "
+        f"run `python -m transfer own {report.source}` again"
+    ]
+
+
+def deep(report: Audit) -> list[str]:
+    """Lines on images that are more than one image of 8 bits."""
+    how, lines = report.how, []
+    if how.low is not None and how.high is not None:
+        lines.append(
+            f"images of more than 8 bits: {how.low:g} becomes black and {how.high:g} white, the "
+            "range of those in training"
+        )
+    if pages := report.split.pages:
+        lines.append(f"{pages} files hold several images, of which the first is taken")
+    return lines
+
+
+def uneven(report: Audit) -> list[str]:
+    """Lines on classes of which a part has far more or fewer images than its share."""
+    images, before, lines = report.split.images, report.archive.images, []
+    shares = {} if "validation" in before else {"validation": report.rules["validation"]}
+    if "all" in before and isinstance(report.rules["count"]["test"], float):
+        shares["test"] = report.rules["count"]["test"]
+    for part, share in shares.items():
+        for label, count in images.get(part, {}).items():
+            held = images["train"][label] + count
+            whole = held if part == "validation" else before["all"][label]
+            wanted = max(1, share * whole)
+            if abs(count - wanted) >= 1 and not 0.5 <= count / wanted <= 1.5:
+                lines.append(
+                    f"{part} has {count} of {whole} images of {label}, where a share of {share:g} "
+                    "was asked for: groups and copies of an image stay together"
+                )
+    return lines
+
+
 def select(
-    pictures: list[Picture], folders: Folders, count: dict[str, Any], dataset: str, seed: int
+    pictures: list[Picture],
+    parts: list[str],
+    classes: list[str],
+    count: dict[str, Any],
+    dataset: str,
+    seed: int,
 ) -> list[Picture]:
-    """Draw `count` (part → a number, a fraction of the class, or 'all') of each class.
+    """Draw `count` (part → a number, a fraction of the class, or 'all') of each class; of a
+    validation part, all.
 
     The order of drawing depends on the seed, the data set, the class, the part and the name, so a
     larger count holds the smaller one. Pictures of part 'all' are divided: test is drawn first,
-    unless it asks for 'all', which is what the other part leaves. Raises UserError when a class
-    has too few.
+    unless it asks for 'all', which is what the other part leaves. Groups stay whole. Raises
+    UserError when a class has too few.
     """
-    drawn = []
-    for part, classes in folders.items():
-        for label in classes:
-            group = [p for p in pictures if (p.part, p.label) == (part, label)]
-            if part == "all":
-                drawn += _divide(group, label, count, dataset, seed)
-            else:
+    count, drawn = count | {"validation": "all"}, []
+    for part in parts:
+        if part != "all":
+            for label in classes:
+                group = [p for p in pictures if (p.part, p.label) == (part, label)]
                 drawn += _draw(group, len(group), part, label, count[part], dataset, seed)
+            continue
+        first, second = sorted(("test", "train"), key=lambda part: count[part] == "all")
+        groups: dict[str, bool] = {}
+        for label in classes:
+            pool = [p for p in pictures if (p.part, p.label) == (part, label)]
+            some = _draw(pool, len(pool), first, label, count[first], dataset, seed, groups)
+            names = {p.name for p in some}
+            left = [p for p in pool if p.name not in names]
+            drawn += some + _draw(left, len(pool), second, label, count[second], dataset, seed)
     return sorted(drawn, key=audit.place)
 
 
 def hold_out(pictures: list[Picture], share: float, dataset: str, seed: int) -> list[Picture]:
     """Make that share of each class's training images (at least one, but with 0 none) the part
-    `validation`. Copies of an image stay on one side. Raises UserError when a class would lose all
-    its training images."""
+    `validation`. Groups, and copies of an image, stay on one side. Raises UserError when a class
+    would lose all its training images."""
     if not share:
         return pictures
-    held = set()
-    for label in {p.label for p in pictures}:
+    held: set[str] = set()
+    groups: dict[str, bool] = {}
+    for label in sorted({p.label for p in pictures}):
         group = [p for p in pictures if (p.part, p.label) == ("train", label)]
-
         number = max(1, round(share * len(group)))
-        place = f"{seed}/{dataset}/{label}/validation"
-        held |= set(sorted([p.content.digest for p in group], key=_shuffled(place))[:number])
+        order = _shuffled(f"{seed}/{dataset}/{label}/validation")
+        some = _whole(group, number, lambda p: p.content.digest, order, groups)
+        held |= {p.content.digest for p in some}
         if all(p.content.digest in held for p in group):
             raise UserError(
                 f"params.yaml: split.validation: {share:g} leaves {dataset} no training image of "
-                f"class {label!r}; lower it, or set 0"
+                f"class {label!r}, which has {len(group)}; add images to it, or set 0.0"
             )
     return [
         replace(p, part="validation") if p.part == "train" and p.content.digest in held else p
@@ -115,27 +204,50 @@ def hold_out(pictures: list[Picture], share: float, dataset: str, seed: int) -> 
     ]
 
 
-def _divide(
-    pool: list[Picture], label: str, count: dict[str, Any], dataset: str, seed: int
-) -> list[Picture]:
-    drawn: list[Picture] = []
-    for part in sorted(("test", "train"), key=lambda part: count[part] == "all"):
-        names = {p.name for p in drawn}
-        left = [p for p in pool if p.name not in names]
-        drawn += _draw(left, len(pool), part, label, count[part], dataset, seed)
-    return drawn
-
-
 def _draw(
-    group: list[Picture], whole: int, part: str, label: str, count: Any, dataset: str, seed: int
+    group: list[Picture],
+    whole: int,
+    part: str,
+    label: str,
+    count: Any,
+    dataset: str,
+    seed: int,
+    groups: dict[str, bool] | None = None,
 ) -> list[Picture]:
     number = _number(count, whole, len(group))
     if not 0 < number <= len(group):
         where = f"params.yaml: datasets.{dataset}.count.{part}: class {label!r}"
         raise UserError(f"{where} {_too_few(number, len(group), whole)}")
-
     order = _shuffled(f"{seed}/{dataset}/{label}/{part}")
-    return [replace(p, part=part) for p in sorted(group, key=lambda p: order(p.name))[:number]]
+    some = _whole(group, number, lambda p: p.name, order, {} if groups is None else groups)
+    return [replace(p, part=part) for p in some]
+
+
+def _whole(
+    pictures: list[Picture],
+    number: int,
+    single: Callable[[Picture], str],
+    order: Callable[[str], str],
+    groups: dict[str, bool],
+) -> list[Picture]:
+    """That many pictures, in that order of their units, which stay whole: a group, or else what
+    `single` names. A unit that would lead past the number is passed over, but for the smallest if
+    that leaves none. `groups`: which groups were taken for classes before, and are now."""
+    units: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        units.setdefault(picture.group or single(picture), []).append(picture)
+    taken = [unit for name, unit in units.items() if groups.get(name)]
+    left = sorted((name for name in units if name not in groups), key=order)
+    room = number - sum(map(len, taken))
+    chosen: list[str] = []
+    for name in left:
+        if len(units[name]) <= room:
+            chosen.append(name)
+            room -= len(units[name])
+    if not taken and not chosen and left:
+        chosen = [min(left, key=lambda name: len(units[name]))]
+    groups |= {name: name in chosen for name in left if any(p.group for p in units[name])}
+    return [picture for unit in taken + [units[name] for name in chosen] for picture in unit]
 
 
 def _shuffled(place: str) -> Callable[[str], str]:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.cli import UserError
+from transfer.images import reader
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +48,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Packed:
-    """pixels: uint8, flat, mapped. size: side of the prepared images, those of validation (which
-    may have none) and test, in pixels. sha256: of the pixels."""
+    """pixels: uint8, flat, mapped. how: how the images were read. size: side of the prepared
+    images, those of validation (which may have none) and test, in pixels. sha256: of the pixels."""
 
     pixels: "torch.Tensor"
+    how: reader.How
     classes: list[str]
     size: int
     sha256: str
@@ -99,8 +101,8 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def _train_pixels(path: Path, short_side: int) -> np.ndarray:
-    image = _read(path)
+def _train_pixels(path: Path, how: reader.How, short_side: int) -> np.ndarray:
+    image = _read(path, how)
     if short_side and min(image.size) > short_side:
         image = resize_short_side(image, short_side)
     return np.asarray(image)
@@ -111,22 +113,20 @@ def prepare(image: Image.Image, resize: int, size: int) -> np.ndarray:
     return np.asarray(center_crop(resize_short_side(image, resize), size))
 
 
-def _prepared_pixels(path: Path, resize: int, size: int) -> np.ndarray:
-    return prepare(_read(path), resize, size)
+def _prepared_pixels(path: Path, how: reader.How, resize: int, size: int) -> np.ndarray:
+    return prepare(_read(path, how), resize, size)
 
 
-def _read(path: Path) -> Image.Image:
-    """As ImageFolder's loader does: RGB, and the EXIF orientation left alone."""
+def _read(path: Path, how: reader.How) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        return reader.read(path, how).rgb(how)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be decoded ({error}); run its split again") from None
 
 
 def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) -> dict[str, int]:
     """Decode `split`/{train,validation,test}/<class>/<image> into `out`/pixels.bin and
-    `out`/index.json.
+    `out`/index.json, as `split`/how.json says, if it is there.
 
     Training images keep their pixels, or a short side of `short_side` if that is smaller and
     not 0. Validation images, if there are any, and test images are prepared. Images are streamed,
@@ -134,23 +134,23 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
     an image that does not decode.
     """
     classes = sorted(folder.name for folder in (split / "train").iterdir())
-    readers = {
-        "train": partial(_train_pixels, short_side=short_side),
-        "validation": partial(_prepared_pixels, resize=resize, size=size),
-        "test": partial(_prepared_pixels, resize=resize, size=size),
-    }
+    beside = split / reader.HOW
+    how = reader.How.read(beside) if beside.is_file() else reader.REPORT
+    prepared = partial(_prepared_pixels, how=how, resize=resize, size=size)
+    train = partial(_train_pixels, how=how, short_side=short_side)
+    readers = {"train": train, "validation": prepared, "test": prepared}
     out.mkdir(parents=True)
-    index: dict[str, Any] = {"classes": classes, "size": size}
+    index: dict[str, Any] = {"classes": classes, "size": size, "how": how.model_dump()}
     digest = hashlib.sha256()
     with open(out / "pixels.bin", "wb") as file:
-        for part, reader in readers.items():
+        for part, read in readers.items():
             files = [
                 (label, path)
                 for label, name in enumerate(classes)
                 for path in sorted((split / part / name).glob("*"))
             ]
             columns: dict[str, list[Any]] = {key: [] for key in ("names", *COLUMNS)}
-            for (label, path), pixels in zip(files, _decoded(reader, files), strict=True):
+            for (label, path), pixels in zip(files, _decoded(read, files), strict=True):
                 row = (f"{path.parent.name}/{path.name}", file.tell(), *pixels.shape[:2], label)
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
@@ -164,15 +164,13 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
 
 
 def _decoded(
-    reader: Callable[[Path], np.ndarray], files: list[tuple[int, Path]]
+    read: Callable[[Path], np.ndarray], files: list[tuple[int, Path]]
 ) -> Iterator[np.ndarray]:
     """Pillow decodes outside Python's lock, so threads do; a few at a time, to bound memory."""
     workers = os.cpu_count() or 1
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        # Pillow advises RGBA for palettes that have transparency; ImageFolder takes RGB.
-        warnings.filterwarnings("ignore", "Palette images with Transparency")
+    with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), 16 * workers):
-            yield from pool.map(reader, [path for _, path in files[start : start + 16 * workers]])
+            yield from pool.map(read, [path for _, path in files[start : start + 16 * workers]])
 
 
 def load(folder: str | Path) -> Packed:
@@ -187,7 +185,8 @@ def load(folder: str | Path) -> Packed:
         for part in PARTS
     }
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
-    return Packed(_tensor(pixels), index["classes"], index["size"], index["sha256"], **parts)
+    how, classes = reader.How(**index["how"]), index["classes"]
+    return Packed(_tensor(pixels), how, classes, index["size"], index["sha256"], **parts)
 
 
 def _tensor(pixels: np.ndarray) -> "torch.Tensor":

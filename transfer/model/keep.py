@@ -168,6 +168,7 @@ def describe(
     return saved.Card(
         backbone=run.backbone,
         labels=data.classes,
+        how=data.how,
         resize=study.pack.resize,
         size=study.pack.size,
         activation=job.protocol.activation,

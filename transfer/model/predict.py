@@ -4,18 +4,17 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import nn
 from tqdm import tqdm
 
 from transfer import cli
-from transfer.images import audit, packed
+from transfer.images import audit, packed, reader
 from transfer.model import saved
 from transfer.training import engine
 from transfer.training.feed import CHUNK
@@ -82,7 +81,7 @@ def _inside(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not audit.is_hidden(name)]
         for name in names:
-            if name.lower().endswith(audit.EXTENSIONS) and not audit.is_hidden(name):
+            if reader.kind(name) and not audit.is_hidden(name):
                 yield Path(root, name)
 
 
@@ -100,15 +99,12 @@ def classified(card: saved.Card, model: nn.Module, paths: list[Path]) -> Found:
 def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
     """The image as the pipeline's test images are, uint8 [size, size, 3], or why it cannot be."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=tuple(audit.FORMATS)) as image:
-                return packed.prepare(image.convert("RGB"), card.resize, card.size)
+        image = reader.read(path, card.how).rgb(card.how)
+        return packed.prepare(image, card.resize, card.size)
     except FileNotFoundError:
         return "no such file"
     except UnidentifiedImageError:
-        return f"not an image of these kinds: {', '.join(audit.FORMATS)}"
+        return reader.unread(path.name) or f"not an image of these kinds: {', '.join(reader.READ)}"
     except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
         return getattr(error, "strerror", None) or cli.one_line(error)
 

@@ -17,6 +17,8 @@ from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
+from transfer.images import reader
+from transfer.images.reader import How
 from transfer.params import Backbone, Component, Named
 from transfer.training import augment, components, models
 from transfer.training.feed import CHUNK
@@ -27,12 +29,13 @@ FORMAT = "1"
 class Card(BaseModel):
     """What a file says of its network.
 
-    labels: the classes in the order of the outputs. resize, size: pixels, see packed.prepare.
-    mean, std: see augment.normalize. run, seed, epoch (from 0): where the weights come from.
-    accuracy, low, high: this network's on the run's n test images, and its 95 % interval (Wilson
-    1927). start, start_sha256: the checkpoint that training started from; start_source: where that
-    is found, if everyone finds it there; start_needed: whether the file lacks what that holds.
-    data_sha256: of the packed pixels. versions, device, commit: trained with, on and by these.
+    labels: the classes in the order of the outputs. how: how images are read. resize, size: pixels,
+    see packed.prepare. mean, std: see augment.normalize. run, seed, epoch (from 0): where the
+    weights come from. accuracy, low, high: this network's on the run's n test images, and its 95 %
+    interval (Wilson 1927). start, start_sha256: the checkpoint that training started from;
+    start_source: where that is found, if everyone finds it there; start_needed: whether the file
+    lacks what that holds. data_sha256: of the packed pixels. versions, device, commit: trained
+    with, on and by these.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +43,7 @@ class Card(BaseModel):
     which_transfer: str = FORMAT
     backbone: Backbone
     labels: list[str]
+    how: How = reader.REPORT
     resize: int
     size: int
     mean: tuple[float, ...] = augment.MEAN
@@ -68,6 +72,8 @@ class Card(BaseModel):
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, How):
+        value = value.model_dump()
     if isinstance(value, Component):
         value = {value.name: value.options} if value.options else value.name
     return value if isinstance(value, str) else json.dumps(value)
