@@ -13,7 +13,7 @@ from transfer.training.record import Record
 def main() -> None:
     settings = params.load()
     grid = settings.grid
-    found = compare.compute(grid, settings.datasets, leaked(grid), tested)
+    found = compare.compute(grid, settings.datasets, leaked(grid), tested, load)
     with files.replacing("metrics/plots") as folder:
         plots.write(folder, grid, found.rows, tested, load)
     summary = compare.summary(found, grid, [Record.of(run) for run in all_runs(grid)])

@@ -8,8 +8,8 @@ from scipy import stats as reference
 
 from transfer import files, params
 from transfer.cli import UserError
-from transfer.evidence import compare, stats
-from transfer.evidence.found import Evidence
+from transfer.evidence import compare, stats, suspects
+from transfer.evidence.found import Accuracy, Choice, Evidence
 from transfer.runs import Run
 from transfer.training import predictions
 
@@ -102,7 +102,47 @@ def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, **axes):
         return compare.Tested(NAMES, right, 2, *((49, validation(run)) if validation else ()))
 
     grid = SETTINGS.grid.model_copy(update=axes)
-    return compare.compute(grid, SETTINGS.datasets, {"glioma": list(leaked)}, read)
+    return compare.compute(grid, SETTINGS.datasets, {"glioma": list(leaked)}, read, unseen)
+
+
+def unseen(run: Run) -> dict[str, predictions.Predictions]:
+    """These runs keep no predictions of single images."""
+    return {}
+
+
+def test_labels_that_all_good_runs_doubt_are_named():
+    """Image 0 is surely of the other class to all; 1 only to some; 2 to all, but unsurely; and what
+    a bad run says of 3 does not count."""
+    labels = np.arange(40) % 2
+    names = [f"{'ab'[label]}/{i}.jpg" for i, label in enumerate(labels)]
+
+    def load(run: Run) -> dict[str, predictions.Predictions]:
+        right = np.full(40, 0.9)
+        right[[0, 2]] = 0.02, 0.4
+        right[1] = 0.02 if run.lr == 0.001 else 0.9
+        right[3] = 0.1 if run.lr == 0.01 else 0.02
+        if run.lr == 0.01:
+            right[:] = 0.5
+        rows = np.stack([np.where(labels == label, right, 1 - right) for label in (0, 1)], axis=1)
+        return {"test": predictions.of(names, labels, np.stack([rows, rows[::-1]])[:1])}
+
+    choices = [
+        Choice(
+            **{"dataset": "x", "images": "all", "backbone": "r", "freezing": "frozen"},
+            **{"lr": lr, "recipe": "default", "start": "scratch", "n_test": 40},
+            **{"n_validation": 0, "validation": None},
+            chosen=Accuracy(mean=0.9, low=0.8, high=1.0, sd=None),
+            difference=stats.Difference(value=0.0, low=low, high=high),
+        )
+        for lr, low, high in ((0.001, 0.0, 0.0), (0.0001, -0.1, 0.1), (0.01, -0.3, -0.1))
+    ]
+    found = suspects.find(choices, [0, 1], load)
+    assert [(one.image, one.said, one.runs) for one in found] == [
+        ("test/a/0.jpg", "b", 4),
+        ("test/b/3.jpg", "a", 4),
+    ]
+    assert found[0].confidence == pytest.approx(0.98, abs=1e-3)
+    assert suspects.find(choices[:1], [0], load) == []  # one run alone is no witness
 
 
 def verdicts(found: Evidence, text: str) -> list[str]:
@@ -162,7 +202,7 @@ def test_seeds_are_averaged_and_paired():
         return compare.Tested(NAMES, np.arange(200)[None] < round(200 * accuracy), 0)
 
     grid = SETTINGS.grid.model_copy(update={"seed": [0, 1, 2]})
-    row = compare.compute(grid, SETTINGS.datasets, {}, read).rows[0]
+    row = compare.compute(grid, SETTINGS.datasets, {}, read, unseen).rows[0]
     found = row.arms["pretrained"]
     assert (found.best, found.inflation) == (0.5, 0)
     assert (found.chosen.mean, found.chosen.sd) == pytest.approx((0.6, 0.1))
@@ -193,7 +233,9 @@ def test_without_leaks_each_class_counts_the_same():
     leaked = [name for name in NAMES if name.startswith("a/")][10:]
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
     read = lambda run: compare.Tested(NAMES, right, 0)  # noqa: E731
-    found = compare.compute(grid, SETTINGS.datasets, {"glioma": leaked}, read).rows[0].unleaked
+    found = (
+        compare.compute(grid, SETTINGS.datasets, {"glioma": leaked}, read, unseen).rows[0].unleaked
+    )
     assert found.recall["pretrained"] == (0.75, 0.75)
     assert found.n == {"a": 10, "b": 100}
 

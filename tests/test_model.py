@@ -79,6 +79,7 @@ def study(tmp_path_factory) -> Study:
         "no_class": {},
         "groups": audit.groups([]),
         "leaked": [],
+        "near": [],
     }
     kept = audit.Audit(dataset="kept", source="data/raw/kept", rules={}, **found)
     kept.write(folder / "metrics/data/kept.json")

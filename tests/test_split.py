@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder, folder
 
 from transfer import params
@@ -505,6 +505,68 @@ def test_alpha_is_no_difference_but_size_is():
     assert report["split"]["duplicates"]["within"]["train"] == {"ant": 1, "bee": 0}
 
 
+# Near copies
+
+
+def photo(seed: int, side: int = 96) -> Image.Image:
+    """Something smooth, as photographs are, that no other seed resembles."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def stored(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def photos() -> dict[str, bytes]:
+    """Of the test images of ant, three were made of training images, and one equals one."""
+    members = {
+        f"set/{part}/{label}/{n}.png": stored(photo(seed))
+        for seed, (part, label, n) in enumerate(
+            (part, label, n)
+            for part in ("train", "val")
+            for label in ("ant", "bee")
+            for n in range(5)
+        )
+    }
+    made = {
+        "saved": (photo(0), "JPEG", {"quality": 40}),
+        "scaled": (photo(1).resize((40, 40)), "PNG", {}),
+        "mirrored": (ImageOps.mirror(photo(2)), "PNG", {}),
+        "equal": (photo(3), "PNG", {}),
+    }
+    return members | {
+        f"set/val/ant/{name}.{kind.lower()}": stored(picture, kind, **options)
+        for name, (picture, kind, options) in made.items()
+    }
+
+
+def test_near_copies_across_the_split_are_named_and_dropped():
+    report = run(pack(photos()))
+    assert report["near"] == [
+        ["ant/mirrored.png", "train/ant/2.png"],
+        ["ant/saved.jpeg", "train/ant/0.png"],
+        ["ant/scaled.png", "train/ant/1.png"],
+    ]
+    assert [pair[0] for pair in report["leaked"]] == ["ant/equal.png"]
+    assert "ab: 3 further test images look like one in training" in summary(report)[1]
+    assert run("a.zip", duplicates="drop")["near"] == report["near"]
+    dropped = run("a.zip", duplicates="drop_near")
+    assert (dropped["near"], dropped["leaked"]) == ([], [])
+    assert dropped["split"]["images"]["train"] == {"ant": 1, "bee": 5}
+    assert dropped["split"]["images"]["test"] == report["split"]["images"]["test"]
+
+
+def test_near_copies_in_a_pool_are_dropped_before_it_is_divided():
+    members = {f"Ant/{n}.png": stored(photo(n)) for n in range(8)}
+    members |= {f"Bee/{n}.png": stored(photo(50 + n)) for n in range(8)}
+    members |= {f"Ant/z{n}.png": stored(photo(n).resize((50, 50))) for n in range(4)}
+    report = run(pack(members), POOL, test=2, duplicates="drop_near")
+    assert report["dropped"] == {"all": {"ant": 4, "bee": 0}} and report["near"] == []
+
+
 # Drawing
 
 
@@ -784,9 +846,10 @@ def test_an_unknown_data_set_is_refused(report_params):
 
 
 def test_the_hash_is_of_size_and_rgb_pixels():
-    content = audit.decode(image(3))
+    found = audit.decode(image(3))
     with Image.open(io.BytesIO(image(3))) as opened:
         pixels = np.asarray(opened.convert("RGB"))
     height, width, _ = pixels.shape
     expected = hashlib.sha256(f"{width}x{height}:".encode() + pixels.tobytes())
-    assert content == audit.Content("PNG", "RGB", (width, height), expected.hexdigest())
+    assert (found.format, found.mode, found.size) == ("PNG", "RGB", (width, height))
+    assert found.digest == expected.hexdigest()

@@ -6,7 +6,7 @@ from importlib import import_module
 from transfer import arithmetic, cli
 
 VERBS = {
-    "own": ("images.own", "enter your own images in params.yaml; `dvc repro` then does the rest"),
+    "own": ("own.enter", "enter your own images in params.yaml; `dvc repro` then does the rest"),
     "run": ("cluster.run", "train many runs at once, on this machine or a Ray cluster"),
     "keep": ("model.keep", "save the network of a data set's recommended run in one file"),
     "predict": ("model.predict", "classify images with a saved network"),

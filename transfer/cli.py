@@ -67,7 +67,9 @@ def one_line(error: Exception) -> str:
 
 def span(seconds: float) -> str:
     """A time as a person is told it."""
-    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3 * 3600 else f"{seconds / 3600:.0f} h"
 
 
 def end_with_parent() -> None:

@@ -235,9 +235,10 @@ class Split(Section):
     validation: Annotated[float, Field(ge=0, lt=1)]
     """The share of each class's training images to hold out, to choose epochs and settings on. 0.0,
     as in the report, trains on all of them and takes the last epoch."""
-    duplicates: Literal["keep", "drop"]
+    duplicates: Literal["keep", "drop", "drop_near"]
     """Whether copies of an image are kept, as in the report, or dropped: all but one within a part,
-    those in training if the image is also in test, and all if it is in two classes."""
+    those in training if the image is also in test, and all if it is in two classes. drop_near also
+    drops images of training that look like one of test: re-saved, scaled or mirrored copies."""
     unreadable: Literal["fail", "skip"]
     """Whether to fail at a corrupt or truncated image, or to skip and count it."""
     exif: Literal["ignore", "apply"]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from transfer.evidence import claims, stats
+from transfer.evidence import claims, stats, suspects
 from transfer.evidence.found import (
     Accuracy,
     Arm,
@@ -65,19 +65,23 @@ def tested(parts: dict[str, predictions.Predictions]) -> Tested:
     return Tested(test.name, test.right, chosen, len(held.label), float(held.right[chosen].mean()))
 
 
-def compute(grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read) -> Evidence:
+def compute(
+    grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read, load: suspects.Load
+) -> Evidence:
     """Everything. Runs of several seeds are taken together, paired by seed."""
     arms = _Arms(grid, read)
     there = [place for name in grid.dataset for place in places(grid, name)]
     found = _corrected([_row(place, arms, leaked.get(place.dataset, [])) for place in there])
     sizes = claims.implied_sizes(published())
+    choices = {name: _choices(found, name, arms) for name in grid.dataset}
     implied = {size.table: size.implied or size.stated for size in sizes}
     return Evidence(
         rows=found,
         frozen_finetuned=_corrected(list(_frozen_finetuned(there, arms))),
         transfer=list(_transfer(found, arms)),
-        choices=[choice for name in grid.dataset for choice in _choices(found, name, arms)],
+        choices=[choice for own in choices.values() for choice in own],
         gains=list(_gains(grid, arms)),
+        suspects=[one for own in choices.values() for one in suspects.find(own, grid.seed, load)],
         implied_sizes=sizes,
         claims=Claims(
             published=claims.check(claims.published_study(published(), implied)),

@@ -104,6 +104,17 @@ class Gain(Fields):
     difference: Difference
 
 
+class Suspect(Fields):
+    """An image whose label looks wrong. `image`: <part>/<class>/<name>, of validation or test.
+    `said`: the class that all good runs take it for, `runs` of them, with that mean confidence."""
+
+    dataset: str
+    image: str
+    said: str
+    runs: int
+    confidence: float
+
+
 class Claims(Fields):
     """The report's claims, in its order, judged on its own numbers and on ours."""
 
@@ -120,5 +131,6 @@ class Evidence(Stored):
     transfer: list[Transfer]
     choices: list[Choice]
     gains: list[Gain]
+    suspects: list[Suspect]
     implied_sizes: list[Size]
     claims: Claims

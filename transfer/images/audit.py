@@ -19,7 +19,7 @@ from PIL import UnidentifiedImageError
 
 from transfer.cli import UserError, one_line
 from transfer.files import Fields, Stored
-from transfer.images import reader
+from transfer.images import near, reader
 from transfer.images.archive import Source, Unreadable, quoted
 from transfer.images.reader import How
 
@@ -86,7 +86,7 @@ class Audit(Stored):
     reason → files. `no_class`: of the first of those elsewhere, folder → files that are named as
     images. `archive`: all readable images of the classes. `dropped`: copies removed. `split`: the
     images drawn. `leaked`: test images, as <class>/<name>, that also occur in training, as
-    <part>/<class>/<name>.
+    <part>/<class>/<name>. `near`: further test images that look like one of training.
     """
 
     dataset: str
@@ -100,6 +100,7 @@ class Audit(Stored):
     split: Described
     groups: Groups
     leaked: list[tuple[str, str]]
+    near: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,14 @@ class Member:
 @dataclass(frozen=True)
 class Content:
     """An image decoded: Pillow's `format` and `mode`, (width, height) in pixels, and the sha256
-    of that size and the pixels. `pages`: images in the file. `range`: the least and the largest
-    value, for a mode of more than 8 bits."""
+    of that size and the pixels. `thumbnail`: see near. `pages`: images in the file. `range`: the
+    least and the largest value, for a mode of more than 8 bits."""
 
     format: str
     mode: str
     size: tuple[int, int]
     digest: str
+    thumbnail: bytes
     pages: int = 1
     range: tuple[float, float] | None = None
 
@@ -282,7 +284,8 @@ def decode(data: bytes, how: How = reader.REPORT) -> Content:
     digest = hashlib.sha256(f"{width}x{height}:".encode() + found.pixels.tobytes()).hexdigest()
     values = np.nan_to_num(found.pixels) if found.pixels.ndim == 2 else None
     span = None if values is None else (float(values.min()), float(values.max()))
-    return Content(found.format, found.mode, (width, height), digest, found.pages, span)
+    small, size = near.thumbnail(found.rgb(how)), (width, height)
+    return Content(found.format, found.mode, size, digest, small, found.pages, span)
 
 
 def how_to_read(pictures: list[Picture], how: How) -> How:
@@ -363,7 +366,15 @@ def _leaks(group: list[Picture]) -> list[tuple[Picture, Picture]]:
 def leaked(pictures: list[Picture]) -> list[tuple[str, str]]:
     """<class>/<name> of every test image that stands in train or validation too, with its twin's
     <part>/<class>/<name>."""
-    pairs = [pair for group in _by_pixels(pictures) for pair in _leaks(group)]
+    return _named([pair for group in _by_pixels(pictures) for pair in _leaks(group)])
+
+
+def alike(pictures: list[Picture]) -> list[tuple[str, str]]:
+    """The same of test images that look like one of training, but are equal to none."""
+    return _named(near.pairs(pictures))
+
+
+def _named(pairs: list[tuple[Picture, Picture]]) -> list[tuple[str, str]]:
     return sorted((f"{p.label}/{p.name}", f"{q.part}/{q.label}/{q.name}") for p, q in pairs)
 
 

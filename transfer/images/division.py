@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from transfer.cli import UserError
 from transfer.files import replacing
-from transfer.images import audit, table
+from transfer.images import audit, near, table
 from transfer.images.archive import Source, opened
 from transfer.images.audit import Audit, Member, Picture
 from transfer.images.reader import HOW, How
@@ -27,7 +27,10 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
         progress = tqdm(members, desc=name, unit=" images", delay=2, disable=None)
         how = How(exif=rules.exif == "apply", white=rules.transparency == "white")
         found, left_out = audit.scan(source, progress, rules.unreadable, how)
-        kept = audit.drop_duplicates(found) if rules.duplicates == "drop" else found
+        kept = audit.drop_duplicates(found) if rules.duplicates != "keep" else found
+        if rules.duplicates == "drop_near":
+            gone = near.dropped(kept)
+            kept = [picture for picture in kept if picture not in gone]
         parts = dict.fromkeys(member.part for member in members)
         chosen = select(kept, list(parts), dataset.folders.classes, count, name, rules.seed)
         if "validation" not in parts:
@@ -46,6 +49,7 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
         split=audit.describe(chosen),
         groups=audit.groups(chosen),
         leaked=audit.leaked(chosen),
+        near=audit.alike(chosen),
     )
     report.write(f"metrics/data/{name}.json")
     return report
@@ -93,6 +97,11 @@ def summary(report: Audit) -> list[str]:
     if (shared := report.groups.shared).count:
         some = ", ".join(shared.names)
         lines.append(f"{name}: {shared.count} groups are in test and in training too: {some}")
+    if report.near:
+        lines.append(
+            f"{name}: {len(report.near)} further test images look like one in training, re-saved, "
+            "scaled or mirrored; split.duplicates: drop_near would take those out of training"
+        )
     for label, leaked in chosen.duplicates.across.items():
         if leaked:
             lines.append(

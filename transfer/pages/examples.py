@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 from PIL import Image
 
+from transfer.evidence.found import Suspect
 from transfer.images.packed import Packed, prepare
 from transfer.pages.figures import INK, VERMILION, Example
 from transfer.params import Pack
@@ -40,6 +41,20 @@ def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 
         part, name = twin.split("/", 1)
         image = _test_image(data, data.test.names.index(test))
         found += [Example(twin, _image(data, part, name, pack)), Example(f"test/{test}", image)]
+    return found
+
+
+def doubted(data: Packed, suspects: list[Suspect], limit: int = 8) -> list[Example]:
+    """The first of them, with their label and what the runs say."""
+    found = []
+    for suspect in suspects[:limit]:
+        part, name = suspect.image.split("/", 1)
+        label, file = name.split("/", 1)
+        place = getattr(data, part).names.index(name)
+        at = place if part == "validation" else len(data.validation) + place
+        said = (f"✗ all: {suspect.said} {100 * suspect.confidence:.0f} %", VERMILION)
+        image = data.prepared_images()[at].numpy()
+        found.append(Example(file, image, [(f"label: {label}", INK), said]))
     return found
 
 

@@ -67,10 +67,17 @@ def looked_at(
 ) -> dict[str, Figure | None]:
     """Test images on which the best transfer run and its baseline disagree, and leaked ones."""
     data, grid, title = packed.load(f"data/packed/{name}"), study.grid, study.datasets[name].title
-    twins = examples.twins(data, audit.leaked, study.pack)
-    among = f"{len(twins) // 2} of {len(audit.leaked)}, at random, each to the right of its twin"
-    words = f"Test images that also occur in training, {title}: {among}"
-    found = {f"twins-{name}": figures.gallery({words: twins}, 6)}
+    twins = {}
+    for what, pairs in {"also occur": audit.leaked, "look like one": audit.near}.items():
+        if shown := examples.twins(data, pairs, study.pack):
+            among = f"{len(shown) // 2} of {len(pairs)}, at random, each to the right of its twin"
+            twins[f"Test images that {what} in training, {title}: {among}"] = shown
+    found = {f"twins-{name}": figures.gallery(twins, 6)}
+    if doubted := [one for one in evidence.suspects if one.dataset == name]:
+        shown = examples.doubted(data, doubted)
+        words = f"Labels that look wrong, {title}: the {len(shown)} most confident of "
+        words += f"{len(doubted)}, by {doubted[0].runs} good runs"
+        found[f"suspects-{name}"] = figures.gallery({words: shown}, 4)
     if {"pretrained", "scratch"} <= set(grid.start):
         run = best_run(grid, [row for row in evidence.rows if row.dataset == name])
         runs = {"transfer": last(run), "baseline": last(run.run("scratch", run.seed))}

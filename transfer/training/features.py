@@ -40,7 +40,7 @@ class Pass:
         """
         model, protocol = self.model, self.protocol
         model.set_submodule(models.head_name(model), nn.Identity())
-        model.to(self.device).to(memory_format=protocol.layout)
+        model.requires_grad_(False).to(self.device).to(memory_format=protocol.layout)
         feed, forward = protocol.feed(self.data, self.device), protocol.forward(model)
         group = max(1, chunk // protocol.batch_size)
         moving, prepared = protocol.frozen_batchnorm == "train", None

@@ -7,44 +7,44 @@ their labels from a table, such as labels.csv. What was found is printed before 
 """
 
 import argparse
-import io
 import shlex
 from pathlib import Path
-from typing import Any
 
-import yaml
-from ruamel.yaml import YAML
-from slugify import slugify
 from tabulate import tabulate
 
 from transfer import files, params
 from transfer.cli import UserError
 from transfer.images import archive, layout
 from transfer.images.layout import Reading
+from transfer.own import settings
+from transfer.own.settings import SHARE
 
-SHARE = 0.2
-"""Of each class, to test on where the source is not divided, and of training to choose by."""
 FEW = 20  # test images, below which an accuracy says little
 RARE = 0.1  # share of a class, below which always naming the others looks good
 
 
 def main() -> None:
     given = parse()
+    from transfer.own import costs  # and with it PyTorch, which takes seconds
+
     columns = {name: getattr(given, name) for name in ("file", "label", "split", "group")}
     with archive.opened(given.source) as source:
         found = layout.read(source, given.classes, columns)
+        sides = costs.sizes(source)
     print(described(given.source, found))
     check(given.source, found)
     study = params.load()
-    name = key(given.source, study)
-    text = put(Path("params.yaml").read_text(encoding="utf-8"), study, name, given, found)
+    name, short_side = settings.key(given.source, study), costs.enough(study, sides)
+    before = Path("params.yaml").read_text(encoding="utf-8")
+    text = settings.put(before, study, name, given.source, found, short_side, given.only)
     after = params.load(text=text)
+    print("\n".join(costs.costs(after, name, found, sides)))
     if given.dry_run:
         print("nothing was written")
         return
     files.write_text("params.yaml", text)
     print(f"params.yaml: the study has {', '.join(after.grid.dataset)}")
-    if left := [other for other in study.grid.dataset if other not in after.grid.dataset]:
+    if left := [other for other in study.datasets if other not in after.datasets]:
         print(f"no longer in it: {', '.join(left)} (`git checkout params.yaml` brings them back)")
     add = f"dvc add {shlex.quote(str(given.source))}"
     print(f"next: dvc repro (and `{add}`, to share it or queue experiments)")
@@ -100,63 +100,3 @@ def check(source: Path, found: Reading) -> None:
 
 def listed(names: list[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def key(source: Path, study: params.Params) -> str:
-    """A name for it in params.yaml; with a number, where another source has that name."""
-    name = source.name if source.is_dir() else source.stem
-    plain = slugify(name, separator="_") or "images"
-    taken = {name: entry.source for name, entry in study.datasets.items()}
-    number, found = 2, plain
-    while taken.get(found, str(source)) != str(source):
-        found, number = f"{plain}_{number}", number + 1
-    return found
-
-
-def put(
-    text: str, study: params.Params, name: str, given: argparse.Namespace, found: Reading
-) -> str:
-    """params.yaml with this data set, and a fifth of training images held out to choose by. Data
-    sets that are downloaded or drawn leave, but for sources of pretraining; with `only` so do other
-    own ones. All other settings and their comments stay."""
-    pooled = "all" in found.images
-    entry = {
-        "title": given.source.name if given.source.is_dir() else given.source.stem,
-        "table": 0,
-        "quadrant": "none",
-        "source": str(given.source),
-        "folders": found.folders,
-        "count": {"train": "all", "test": SHARE if pooled else "all"},
-    }
-    needed = {one.source for one in study.pretrain.values()}
-    own = {key for key in study.datasets if key not in {*study.download, *study.draw}} - {name}
-    for section, keep in {"download": needed, "draw": needed, "datasets": needed | own}.items():
-        text = with_section(text, section, keep, {name: entry} if section == "datasets" else {})
-    settings = YAML().load(text)
-    grid = [key for key in study.grid.dataset if key in own and not given.only]
-    settings["grid"]["dataset"] = [*grid, name]
-    settings["split"] |= {"validation": SHARE, "exif": "apply", "transparency": "white"}
-    return dumped(settings)
-
-
-def with_section(text: str, key: str, keep: set[str], more: dict[str, Any]) -> str:
-    """With only those entries of a top-level key, and more. What stands above the next key stays,
-    which it would not if ruamel.yaml replaced the section."""
-    lines = text.splitlines(keepends=True)
-    whole: Any = yaml.compose(text, yaml.CSafeLoader)
-    starts = [name.start_mark.line for name, _ in whole.value] + [len(lines)]
-    at = [name.value for name, _ in whole.value].index(key)
-    start, end = starts[at], starts[at + 1]
-    while not lines[end - 1].strip() or lines[end - 1].startswith("#"):
-        end -= 1
-    before = YAML().load("".join(lines[start:end]))[key]
-    after = {name: entry for name, entry in before.items() if name in keep} | more
-    section = dumped({key: after}).rstrip() + "\n"
-    return text if after == before else "".join([*lines[:start], section, *lines[end:]])
-
-
-def dumped(value: Any) -> str:
-    yaml, out = YAML(), io.StringIO()
-    yaml.width = 4096  # breaks no line
-    yaml.dump(value, out)
-    return out.getvalue()

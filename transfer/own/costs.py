@@ -1,0 +1,90 @@
+"""What studying one's own images will take, and what to change for less."""
+
+import io
+import math
+from contextlib import suppress
+from statistics import fmean, median
+
+from PIL import Image
+
+from transfer import runs
+from transfer.cli import span
+from transfer.images import reader
+from transfer.images.archive import Source
+from transfer.images.layout import Reading
+from transfer.own.settings import SHARE
+from transfer.params import Params
+from transfer.training import engine, estimate, run
+
+LOOKED_AT = 50
+"""Images whose sizes are read."""
+
+
+def sizes(source: Source) -> list[tuple[int, int]]:
+    """Width and height of some images, from their headers."""
+    names = [name for name in source.names if reader.kind(name)]
+    found = []
+    for name in names[:: max(1, len(names) // LOOKED_AT)]:
+        with suppress(Exception), Image.open(io.BytesIO(source.read(name))) as image:
+            found.append(image.size)  # what cannot be read, split will say
+    return found
+
+
+def enough(study: Params, sides: list[tuple[int, int]]) -> int:
+    """The short side in pixels to which larger training images may be reduced: of a square image,
+    the smallest random crop still has what the network sees. 0 where few are larger."""
+    if study.pack.short_side:
+        return study.pack.short_side
+    options = {one.name: one.options for one in study.train.augmentation}
+    smallest = options.get("RandomResizedCrop", {"scale": (1.0, 1.0)}).get("scale", (0.08, 1.0))[0]
+    side = max(study.pack.resize, math.ceil(study.pack.size / math.sqrt(smallest)))
+    return side if sides and median(map(min, sides)) > side else 0
+
+
+def costs(study: Params, name: str, found: Reading, sides: list[tuple[int, int]]) -> list[str]:
+    """What studying these images will take, and what to change for less, as lines. `sides`: width
+    and height of some of the images."""
+    total = sum(sum(part.values()) for part in found.images.values())
+    train = sum((found.images.get("train") or found.images["all"]).values())
+    train = round(train * (1 - SHARE if "all" in found.images else 1))
+    train = round(train * (1 if "validation" in found.images else 1 - SHARE))
+    images = {name: (train, total - train)}
+    speeds = {backbone: estimate.Speed.of(backbone, study) for backbone in study.grid.backbone}
+    device = run.device_name(engine.pick_device(study.train.device))
+    took = estimate.seconds(study, images, speeds)
+    many, epochs = len(runs.runs(study.grid, name)), study.train.epochs
+    lines = [
+        f"{many} runs of {epochs} epochs: about {span(took)} on this machine ({device}), by a few "
+        "steps measured now",
+        *disk(study, images, sides),
+    ]
+    fewer = study.model_copy(update={"train": study.train.model_copy(update={"epochs": 10})})
+    less = {"train.epochs: 10": fewer} if epochs > 10 else {}
+    if len(speeds) > 1:
+        fast = min(speeds, key=lambda backbone: speeds[backbone].step)
+        grid = study.grid.model_copy(update={"backbone": [fast]})
+        less[f"grid.backbone: [{fast}]"] = study.model_copy(update={"grid": grid})
+    if less:
+        words = [f"{k} takes {span(estimate.seconds(v, images, speeds))}" for k, v in less.items()]
+        lines.append(f"for less, change params.yaml: {', '.join(words)}")
+    return lines
+
+
+def disk(
+    study: Params, images: dict[str, tuple[int, int]], sides: list[tuple[int, int]]
+) -> list[str]:
+    """What pixels and features take."""
+    short, size = study.pack.short_side, study.pack.size
+    shrunk = [min(1.0, short / min(side)) if short else 1.0 for side in sides]
+    pixels = [w * h * s * s * 3 for (w, h), s in zip(sides, shrunk, strict=True)] or [0.0]
+    packed = sum(train * fmean(pixels) + rest * size * size * 3 for train, rest in images.values())
+    lines = [
+        f"disk: about {2 * packed / 1e9:.1f} GB for pixels, half of it in DVC's cache, and "
+        f"{estimate.features(study, images) / 1e9:.1f} GB for the outputs of frozen backbones"
+    ]
+    if any(share < 1 for share in shrunk):
+        lines.append(
+            f"training images are reduced to a short side of {short} px (pack.short_side), of "
+            f"which the smallest random crop still has {size} px"
+        )
+    return lines

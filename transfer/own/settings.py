@@ -1,0 +1,82 @@
+"""A data set of one's own in params.yaml, whose other settings and comments stay."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+from slugify import slugify
+
+from transfer.images.layout import Reading
+from transfer.params import Params
+
+SHARE = 0.2
+"""Of each class, to test on where the source is not divided, and of training to choose by."""
+
+
+def key(source: Path, study: Params) -> str:
+    """A name for it in params.yaml; with a number, where another source has that name."""
+    plain = slugify(title(source), separator="_") or "images"
+    taken = {name: entry.source for name, entry in study.datasets.items()}
+    number, found = 2, plain
+    while taken.get(found, str(source)) != str(source):
+        found, number = f"{plain}_{number}", number + 1
+    return found
+
+
+def title(source: Path) -> str:
+    return source.name if source.is_dir() else source.stem
+
+
+def put(
+    text: str, study: Params, name: str, source: Path, found: Reading, short_side: int, only: bool
+) -> str:
+    """params.yaml, which is `text` and says `study`, with this data set, and with a fifth of the
+    training images held out to choose by.
+
+    Data sets that are downloaded or drawn leave it, but for sources of pretraining. With `only`,
+    the other own ones leave its grid. short_side: in pixels, for pack. All else and comments stay.
+    """
+    pooled = "all" in found.images
+    entry = {
+        "title": title(source),
+        "table": 0,
+        "quadrant": "none",
+        "source": str(source),
+        "folders": found.folders,
+        "count": {"train": "all", "test": SHARE if pooled else "all"},
+    }
+    needed = {one.source for one in study.pretrain.values()}
+    own = {key for key in study.datasets if key not in {*study.download, *study.draw}} - {name}
+    for section, keep in {"download": needed, "draw": needed, "datasets": needed | own}.items():
+        text = with_section(text, section, keep, {name: entry} if section == "datasets" else {})
+    settings = YAML().load(text)
+    grid = [key for key in study.grid.dataset if key in own and not only]
+    settings["grid"]["dataset"] = [*grid, name]
+    settings["pack"]["short_side"] = short_side
+    settings["split"] |= {"validation": SHARE, "exif": "apply", "transparency": "white"}
+    return dumped(settings)
+
+
+def with_section(text: str, key: str, keep: set[str], more: dict[str, Any]) -> str:
+    """With only those entries of a top-level key, and more. What stands above the next key stays,
+    which it would not if ruamel.yaml replaced the section."""
+    lines = text.splitlines(keepends=True)
+    whole: Any = yaml.compose(text, yaml.CSafeLoader)
+    starts = [name.start_mark.line for name, _ in whole.value] + [len(lines)]
+    at = [name.value for name, _ in whole.value].index(key)
+    start, end = starts[at], starts[at + 1]
+    while not lines[end - 1].strip() or lines[end - 1].startswith("#"):
+        end -= 1
+    before = YAML().load("".join(lines[start:end]))[key]
+    after = {name: entry for name, entry in before.items() if name in keep} | more
+    section = dumped({key: after}).rstrip() + "\n"
+    return text if after == before else "".join([*lines[:start], section, *lines[end:]])
+
+
+def dumped(value: Any) -> str:
+    yaml, out = YAML(), io.StringIO()
+    yaml.width = 4096  # breaks no line
+    yaml.dump(value, out)
+    return out.getvalue()
