@@ -354,6 +354,15 @@ def test_what_it_will_cost_is_told_before_it_starts(study):
     )
 
 
+def test_folders_that_are_linked_are_named(study):
+    laid_out(study, *files("elsewhere/ants", "data/raw/x/bees"))
+    (study / "data/raw/x/ants").symlink_to(study / "elsewhere/ants")
+    out = enter(study, "data/raw/x")
+    assert (
+        "not look into linked folders (ants); after a change in them: dvc repro -f split@x" in out
+    )
+
+
 def test_few_images_are_told_at_once_and_too_few_refused(study):
     laid_out(study / "data/raw/x", *files("ants", count=190), *files("bees", count=10))
     out = enter(study, "data/raw/x")

@@ -39,6 +39,9 @@ def main() -> None:
     text = settings.put(before, study, name, given.source, found, short_side, given.only)
     after = params.load(text=text)
     print("\n".join(costs.costs(after, name, found, sides)))
+    if linked := [one.name for one in given.source.rglob("*") if one.is_symlink() and one.is_dir()]:
+        again = f"after a change in them: dvc repro -f split@{name}"
+        print(f"note: DVC does not look into linked folders ({listed(linked)}); {again}")
     if given.dry_run:
         print("nothing was written")
         return
