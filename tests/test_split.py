@@ -724,6 +724,25 @@ def test_a_group_stays_on_one_side_of_every_division():
         assert report["groups"]["shared"]["count"] == 0
 
 
+def test_a_group_of_two_classes_is_one_and_may_leave_a_class_without_images():
+    both = {f"Ant/p{n}/{n}.png": image(n) for n in range(9)}
+    both |= {f"Bee/p{n}/{n}.png": image(50 + n) for n in range(9)}
+    run(pack(both), GROUPED, test=0.3)
+    found = sides()
+    assert len(found["train"]) + len(found["test"]) == 9
+    few = {name: data for name, data in both.items() if "Bee" not in name}
+    few |= {"Bee/p0/0.png": image(90), "Bee/p1/0.png": image(91)}
+    words = ["no image of class 'bee' is left for test", "try another split.seed"]
+    for seed in range(9):
+        try:
+            run(pack(few), GROUPED, test=0.3, seed=seed)
+        except UserError as error:
+            assert all(word in str(error) for word in words)
+            break
+    else:
+        pytest.fail("some seed draws both patients of bee for training")
+
+
 def test_a_part_far_from_its_share_is_told():
     report = run(pack(patients({"Ant": [30, 30, 30], "Bee": [9] * 10})), GROUPED, test=0.1)
     assert report["split"]["images"]["test"] == {"ant": 30, "bee": 9}

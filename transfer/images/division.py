@@ -229,6 +229,11 @@ def _draw(
         raise UserError(f"{where} {_too_few(number, len(group), whole)}")
     order = _shuffled(f"{seed}/{dataset}/{label}/{part}")
     some = _whole(group, number, lambda p: p.name, order, {} if groups is None else groups)
+    if not some:
+        raise UserError(
+            f"{dataset}: no image of class {label!r} is left for {part}, since its groups also hold "
+            "images of another class, which are in the other part; try another split.seed"
+        )
     return [replace(p, part=part) for p in some]
 
 
