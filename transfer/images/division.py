@@ -231,8 +231,8 @@ def _draw(
     some = _whole(group, number, lambda p: p.name, order, {} if groups is None else groups)
     if not some:
         raise UserError(
-            f"{dataset}: no image of class {label!r} is left for {part}, since its groups also hold "
-            "images of another class, which are in the other part; try another split.seed"
+            f"{dataset}: no image of class {label!r} is left for {part}, since its groups also "
+            "have images of another class, which are in the other part; try another split.seed"
         )
     return [replace(p, part=part) for p in some]
 

@@ -69,10 +69,14 @@ def with_section(text: str, key: str, keep: set[str], more: dict[str, Any]) -> s
     start, end = starts[at], starts[at + 1]
     while not lines[end - 1].strip() or lines[end - 1].startswith("#"):
         end -= 1
-    before = YAML().load("".join(lines[start:end]))[key]
-    after = {name: entry for name, entry in before.items() if name in keep} | more
-    section = dumped({key: after}).rstrip() + "\n"
-    return text if after == before else "".join([*lines[:start], section, *lines[end:]])
+    section = YAML().load("".join(lines[start:end]))
+    gone = set(section[key]) - keep
+    for name in gone:
+        del section[key][name]
+    section[key].update(more)
+    if not gone and not more:
+        return text
+    return "".join([*lines[:start], dumped(section).rstrip() + "\n", *lines[end:]])
 
 
 def dumped(value: Any) -> str:
