@@ -9,6 +9,7 @@ from transfer.evidence.found import Evidence
 from transfer.evidence.measures import Similarity
 from transfer.pages import recommendation
 from transfer.pages.recommendation import Advice
+from transfer.training.record import curve
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
         operations = [recommendation.operations(run, known) for run in runs]
         costs = [cost / operations[0] for cost in operations]
         similar = [Similarity.of(name, backbone) for backbone in grid.backbone]
-        advices.append(Advice(settings.datasets[name], choices, costs, similar))
+        epochs = curve(runs[0])
+        advices.append(Advice(settings.datasets[name], choices, costs, similar, epochs))
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
     page = recommendation.write(advices)
     files.write_text("metrics/recommendation.md", page)

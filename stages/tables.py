@@ -9,7 +9,8 @@ def main() -> None:
     settings = params.load()
     grid = settings.grid
     results = {name: tables.collect(grid, name, Record.of) for name in grid.dataset}
-    files.write_text("metrics/tables.md", tables.page(grid, settings.datasets, results))
+    always = {name: tables.majority(grid, name, Record.of) for name in grid.dataset}
+    files.write_text("metrics/tables.md", tables.page(grid, settings.datasets, results, always))
 
 
 if __name__ == "__main__":

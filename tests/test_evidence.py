@@ -9,7 +9,7 @@ from scipy import stats as reference
 from transfer import files, params
 from transfer.cli import UserError
 from transfer.evidence import compare, stats, suspects
-from transfer.evidence.found import Accuracy, Choice, Evidence
+from transfer.evidence.found import Accuracy, Choice, Evidence, Paired
 from transfer.runs import Run
 from transfer.training import predictions
 
@@ -133,6 +133,12 @@ def test_labels_that_all_good_runs_doubt_are_named():
             **{"n_validation": 0, "validation": None},
             chosen=Accuracy(mean=0.9, low=0.8, high=1.0, sd=None),
             difference=stats.Difference(value=0.0, low=low, high=high),
+            **{"majority": "a", "share": 0.5, "recall": []},
+            above=Paired(
+                difference=stats.Difference(0.4, 0.3, 0.5),
+                mcnemar=stats.Discordant(16, 0, 0.001),
+                p_holm=0.001,
+            ),
         )
         for lr, low, high in ((0.001, 0.0, 0.0), (0.0001, -0.1, 0.1), (0.01, -0.3, -0.1))
     ]

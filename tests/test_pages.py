@@ -3,7 +3,11 @@
 import re
 from dataclasses import replace
 
+import numpy as np
+import pytest
+
 from tests.test_evidence import NAMES, SETTINGS, made_up
+from transfer.evidence import compare
 from transfer.evidence.measures import Similarity
 from transfer.evidence.stats import Difference
 from transfer.pages import recommendation, report
@@ -34,7 +38,7 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
     assert all(choice.difference.high < 0 for choice in rest if choice.start == "scratch")
     costs = [90 if c.backbone == "resnet50" else 30 + 1000 * (i % 2) for i, c in enumerate(own)]
     relative = [cost / 90 for cost in costs]
-    advice = Advice(SETTINGS.datasets["glioma"], own, relative, [])
+    advice = Advice(SETTINGS.datasets["glioma"], own, relative, [], curve(1.0))
     good = advice.cheaper
     assert good and {c.start for c, _ in good} == {"pretrained"}
     assert {cost for _, cost in good} == {1 / 3}
@@ -63,10 +67,60 @@ def doubted(first, rest, validation: float, n: int, costs=None) -> str:
     first = first.model_copy(update={"validation": validation, "n_validation": n})
     choices = [first, *rest]
     dataset = SETTINGS.datasets["glioma"]
-    advice = Advice(dataset, choices, costs or [1.0] * len(choices), [])
+    advice = Advice(dataset, choices, costs or [1.0] * len(choices), [], curve(1.0))
     text = recommendation.write([advice])
     assert ("Doubtful" in text) == advice.doubtful
     return text if advice.doubtful else ""
+
+
+def curve(*accuracies: float) -> list[Epoch]:
+    """With those accuracies on the training images."""
+    return [Epoch(i, 0.001, 0.1, fit, None, None, 0.1, 1.0) for i, fit in enumerate(accuracies)]
+
+
+@pytest.mark.parametrize(
+    "names,accuracy,bold",
+    [
+        (["a"] * 38 + ["b"] * 2, "always a", False),  # 190 : 10, nothing learnt
+        (["a"] * 100 + ["b"] * 100, 0.5, False),  # chance
+        ([f"c{i % 30:02}" for i in range(300)], 1 / 30, False),  # chance of 30 classes
+        (["a"] * 38 + ["b"] * 2, 1.0, False),  # two images of b decide nothing
+        (["a"] * 100 + ["b"] * 100, 0.9, True),
+        ([f"c{i % 30:02}" for i in range(300)], 0.5, True),
+    ],
+)
+def test_only_what_beats_one_answer_is_recommended(names, accuracy, bold):
+    name = np.array([f"{label}/{i}.jpg" for i, label in enumerate(names)])
+    constant = np.array(names) == "a"
+    drawn = np.random.default_rng(0).random(len(names))
+
+    def read(run: Run) -> compare.Tested:
+        right = constant if accuracy == "always a" else drawn < accuracy
+        return compare.Tested(name, right[None], 0, 40, 0.9)
+
+    grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
+    found = compare.compute(grid, SETTINGS.datasets, {}, read, lambda run: {})
+    costs = [1.0] * len(found.choices)
+    advice = Advice(SETTINGS.datasets["glioma"], found.choices, costs, [], curve(0.6, 0.6))
+    text, datasets = recommendation.write([advice]), {"glioma": SETTINGS.datasets["glioma"]}
+    assert ("**Take" in text) == bold == ("None of these settings works yet" not in text)
+    assert ("does no better" in page(datasets, found)) != bold
+    first = found.choices[0]
+    assert f"Always answering “{first.majority}” is right on {first.share:.3f} of these" in text
+    if accuracy == "always a":
+        assert first.share == 0.95 and "b 0.000 [0.000, 0.658] of 2" in text
+
+
+def test_what_to_try_next_is_read_from_the_curve():
+    choices = made_up(0.5, 0.5).choices
+    for fit, words in {
+        (0.5, 0.55, 0.6, 0.65): "More epochs may help: its accuracy on the training images still",
+        (0.5, 0.9, 0.97, 0.97): "More images, stronger augmentation or a frozen backbone may help",
+        (0.5, 0.5, 0.51, 0.51): "Another learning rate, larger images or another backbone may",
+        (0.97,): "it fits its training images (0.970), but not others",
+    }.items():
+        advice = Advice(SETTINGS.datasets["glioma"], choices[:1], [1.0], [], curve(*fit))
+        assert words in advice.next
 
 
 def page(datasets, evidence, similar=(), pictures=()) -> str:

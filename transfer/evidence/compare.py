@@ -17,6 +17,7 @@ from transfer.evidence.found import (
     Freezing,
     Gain,
     Paired,
+    Recall,
     Row,
     Transfer,
     Unleaked,
@@ -151,6 +152,11 @@ class _Arms:
         return np.stack([run.right[run.chosen] for run in self.runs(place, start)])
 
 
+def _labels(name: np.ndarray) -> np.ndarray:
+    """Of test images by name: str [n]."""
+    return np.array([str(one).split("/")[0] for one in name])
+
+
 def _row(place: Place, arms: _Arms, leaked: list[str]) -> Row:
     """One line of a table: each start's accuracies, and transfer against baseline."""
     runs = {start: arms.runs(place, start) for start in arms.grid.start}
@@ -182,7 +188,7 @@ def _arm(runs: list[Tested]) -> Arm:
 
 
 def _unleaked(name: np.ndarray, rights: dict[str, np.ndarray], leaked: list[str]) -> Unleaked:
-    kept, labels = ~np.isin(name, leaked), np.array([str(n).split("/")[0] for n in name])
+    kept, labels = ~np.isin(name, leaked), _labels(name)
     counts = {str(label): int((labels[kept] == label).sum()) for label in np.unique(labels)}
     return Unleaked(
         n=counts,
@@ -243,9 +249,28 @@ def _choices(rows: list[Row], dataset: str, arms: _Arms) -> list[Choice]:
             start=start,
             n_test=row.n_test,
             difference=stats.bootstrap(right, rights[0]),
+            **_by_class(right, _labels(arms.runs(row, start)[0].name)),
         )
         for (start, row), right in zip(order, rights, strict=True)
     ]
+
+
+def _by_class(right: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What a Choice says of the classes; bool [seeds, n], and str [n]."""
+    names, counts = np.unique(labels, return_counts=True)
+    most = int(counts.argmax())
+    always = np.broadcast_to(labels == names[most], right.shape)
+    shares = [float(right[:, labels == name].mean()) for name in names]
+    return {
+        "majority": str(names[most]),
+        "share": float(counts[most] / len(labels)),
+        "above": _paired(right, always),
+        "recall": [
+            Recall(label=str(name), n=int(n), mean=share, low=low, high=high)
+            for name, n, share in zip(names, counts, shares, strict=True)
+            for low, high in [stats.wilson(share, int(n))]
+        ],
+    }
 
 
 def _gains(grid: Grid, arms: _Arms) -> Iterable[Gain]:

@@ -4,7 +4,7 @@ Accuracies and their differences are fractions, on test images; intervals are at
 """
 
 from transfer.evidence.claims import Claim, Size
-from transfer.evidence.stats import Difference, Discordant
+from transfer.evidence.stats import LEVEL, Difference, Discordant
 from transfer.files import Fields, Stored
 from transfer.runs import Place
 
@@ -83,9 +83,25 @@ class Transfer(Place):
     verdict: str
 
 
+class Recall(Fields):
+    """The share of a class's `n` test images that is right: mean over the seeds, and Wilson's
+    interval."""
+
+    label: str
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.n}"
+
+
 class Choice(Place):
     """A setting from a start, among all that a data set has at the first size. `difference`: its
-    accuracy minus that of the recommended one. The other fields are those of Arm."""
+    accuracy minus that of the recommended one. `majority`: the most frequent class of the test
+    images, and `share` how frequent it is, which is what always answering it gets right. `above`:
+    the setting against that. `recall`: of each class. The other fields are those of Arm."""
 
     start: str
     n_test: int
@@ -93,6 +109,15 @@ class Choice(Place):
     n_validation: int
     validation: float | None
     difference: Difference
+    majority: str
+    share: float
+    above: Paired
+    recall: list[Recall]
+
+    @property
+    def works(self) -> bool:
+        """Whether it beats always giving one answer, beyond noise."""
+        return self.above.difference.sign > 0 and self.above.mcnemar.p <= LEVEL
 
 
 class Gain(Fields):

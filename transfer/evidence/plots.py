@@ -26,12 +26,12 @@ def write(folder: Path, grid: Grid, found: list[Row], tested: Read, load: Load) 
 
 
 def curves(grid: Grid, dataset: str, tested: Read) -> Iterable[tuple]:
-    """Of the first size, mean over the seeds."""
+    """Of the first size, mean over the seeds; epochs count from 1."""
     for place in at_first_size(grid, dataset):
         for start in grid.start:
             runs = [tested(place.run(start, seed)) for seed in grid.seed]
             accuracies = np.mean([run.right.mean(1) for run in runs], axis=0)
-            for epoch, accuracy in enumerate(accuracies):
+            for epoch, accuracy in enumerate(accuracies, 1):
                 yield *place.setting, start, epoch, round(float(accuracy), 6)
 
 

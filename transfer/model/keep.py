@@ -107,7 +107,7 @@ def keep(job: Job, study: params.Params, output: Path) -> None:
     card = describe(job, study, chosen, found, needed)
     saved.save(output, card, state)
     print(
-        f"{output}: {run.name}, epoch {chosen}, accuracy {card.accuracy:.4f} "
+        f"{output}: {run.name}, epoch {chosen + 1}, accuracy {card.accuracy:.4f} "
         f"[{card.low:.4f}, {card.high:.4f}] on {card.n} test images, {size(output)}"
         + (f", with {card.start}" if needed else "")
     )

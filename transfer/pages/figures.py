@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from transfer.evidence.found import Row
 from transfer.evidence.stats import Difference
@@ -159,7 +159,8 @@ def _gain_axes(panels: np.ndarray, labels: list[str]) -> None:
     for panel in panels:
         panel.set_yticks(range(len(labels)), labels)
         panel.set_ylim(len(labels) - 0.5, -0.5)
-        panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        panel.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         panel.tick_params(labelbottom=True)
         panel.grid(axis="x")
         for place in range(0, len(labels), 2):

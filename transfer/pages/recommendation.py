@@ -5,17 +5,22 @@ The words are in recommendation.md.j2.
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from transfer import files
 from transfer.cli import span
-from transfer.evidence.found import Choice
+from transfer.evidence.found import Choice, Recall
 from transfer.evidence.measures import MEASURES, Similarity
 from transfer.evidence.stats import wilson
 from transfer.params import Dataset
 from transfer.runs import RECORD, Run
 from transfer.templates import render
-from transfer.training.record import Record, Time
+from transfer.training.record import Epoch, Record, Time
 
+CLASSES = 5
+"""Classes whose recall is shown."""
+RISING = 0.02
+"""By how much training accuracy rises in a quarter of the epochs, if more may help."""
 SHOWN = ("batchnorm_frechet", "prediction_entropy", "leep")
 CHEAPER = 0.9
 """What a setting may take of the recommended one's computation to be named as cheaper."""
@@ -24,16 +29,39 @@ CHEAPER = 0.9
 @dataclass(frozen=True)
 class Advice:
     """For one data set. choices: the recommended first. costs: the computation of each one's run,
-    in multiples of the first one's. similar: by backbone."""
+    in multiples of the first one's. similar: by backbone. curve: of the first one's first run."""
 
     dataset: Dataset
     choices: list[Choice]
     costs: list[float]
     similar: list[Similarity]
+    curve: list[Epoch]
 
     @property
     def costed(self) -> list[tuple[Choice, float]]:
         return list(zip(self.choices, self.costs, strict=True))
+
+    @property
+    def worst(self) -> list[Recall]:
+        """The classes that the first recognises worst, the worst first."""
+        return sorted(self.choices[0].recall, key=lambda recall: recall.mean)[:CLASSES]
+
+    @property
+    def next(self) -> str:
+        """What to try where nothing works yet, and why, by the training curve."""
+        fit = [epoch.train_accuracy for epoch in self.curve]
+        part = max(1, len(fit) // 4)
+        before, last = fmean(fit[-2 * part : -part] or fit), fmean(fit[-part:])
+        if last - before > RISING:
+            rise = (
+                f"its accuracy on the training images still rose, from {before:.3f} to {last:.3f}"
+            )
+            return f"More epochs may help: {rise}."
+        if last > (1 + self.choices[0].share) / 2:
+            fits = f"it fits its training images ({last:.3f}), but not others"
+            return f"More images, stronger augmentation or a frozen backbone may help: {fits}."
+        misses = f"it does not fit even its training images ({last:.3f})"
+        return f"Another learning rate, larger images or another backbone may help: {misses}."
 
     @property
     def ties(self) -> int:

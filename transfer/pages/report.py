@@ -8,7 +8,7 @@ from typing import Any
 
 from transfer.evidence.claims import NO_RUNS, Claim
 from transfer.evidence.compare import best, trained_with
-from transfer.evidence.found import Arm, Claims, Evidence, Gain, Row
+from transfer.evidence.found import Arm, Choice, Claims, Evidence, Gain, Row
 from transfer.evidence.measures import MEASURES, Similarity
 from transfer.evidence.stats import LEVEL
 from transfer.images.audit import Audit
@@ -42,7 +42,11 @@ def write(
         pictures=pictures,
         drawn=drawn,
         made=made(records),
-        answers=[a for n, data in datasets.items() if (a := answer(data, _of(main, n)))],
+        answers=[
+            found
+            for name, data in datasets.items()
+            if (found := answer(data, _of(main, name), evidence.choices))
+        ],
         starts=list(rows[0].arms),
         words=WORDS,
         sizes={row.images for row in rows} != {"all"},
@@ -68,17 +72,19 @@ def made(records: list[Record]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Answer:
-    """A data set's best transfer setting among so many, and those within its interval."""
+    """A data set's best transfer setting among so many, and those within its interval. `choice`:
+    what it is among all settings."""
 
     data: Dataset
     row: Row
     arm: Arm
+    choice: Choice
     among: int
     near: list[Row]
 
 
-def answer(data: Dataset, rows: list[Row]) -> Answer | None:
-    """None without transfer runs."""
+def answer(data: Dataset, rows: list[Row], choices: list[Choice]) -> Answer | None:
+    """None without transfer runs. `choices`: of all data sets."""
     runs = [row for row in rows if "pretrained" in row.arms]
     if not runs:
         return None
@@ -86,7 +92,8 @@ def answer(data: Dataset, rows: list[Row]) -> Answer | None:
     arm = first.arms["pretrained"]
     others = [row for row in runs if row is not first]
     near = [row for row in others if row.arms["pretrained"].chosen.mean >= arm.chosen.low]
-    return Answer(data, first, arm, len(runs), near)
+    choice = next(c for c in choices if (c.place, c.start) == (first.place, "pretrained"))
+    return Answer(data, first, arm, choice, len(runs), near)
 
 
 def judged(claims: Claims) -> dict[str, list]:

@@ -1,11 +1,12 @@
 """The results of a run, as its run.json holds them, and the time that it took."""
 
+import csv
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any, Self
 
 from transfer.files import Fields, Stored
-from transfer.runs import RECORD, Run
+from transfer.runs import CURVE, RECORD, Run
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ class Record(Run, Stored):
     def of(cls, run: Run) -> Self:
         """Read the run's run.json. Raises UserError if the run was not trained."""
         return cls.read(run.written(RECORD))
+
+
+def curve(run: Run) -> list[Epoch]:
+    """The run's epochs. Raises UserError if the run was not trained."""
+    with open(run.written(CURVE), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    numbers = [{key: float(text) if text else None for key, text in row.items()} for row in rows]
+    return [Epoch(**row | {"epoch": int(row["epoch"])}) for row in numbers]  # type: ignore
 
 
 def computed_on(device: str, arithmetic: str, threads: int) -> str:

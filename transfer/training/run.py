@@ -169,11 +169,12 @@ def fit(
 
 
 def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """Pass the outcomes on, each also written to LIVE."""
+    """Pass the outcomes on, each also written to LIVE, by epochs counted from 1."""
     lines = ["run,epoch,train_accuracy,test_accuracy"]
     for outcome in outcomes:
         row = outcome.epoch
-        lines.append(f"{run.name},{row.epoch},{row.train_accuracy:.6f},{row.test_accuracy:.6f}")
+        accuracies = f"{row.train_accuracy:.6f},{row.test_accuracy:.6f}"
+        lines.append(f"{run.name},{row.epoch + 1},{accuracies}")
         # In place: parallel runs share the file, and would remove each other's temporary file.
         LIVE.parent.mkdir(parents=True, exist_ok=True)
         LIVE.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -235,6 +236,6 @@ def summary(outcome: Record) -> str:
     best, row = outcome.best, outcome.chosen
     by = "the epoch that validation chose" if outcome.n["validation"] else "the last epoch"
     return (
-        f"test accuracy {row.test_accuracy:.4f} at {by} ({row.epoch}), "
-        f"{best.accuracy:.4f} at the best ({best.epoch})"
+        f"test accuracy {row.test_accuracy:.4f} at {by} ({row.epoch + 1}), "
+        f"{best.accuracy:.4f} at the best ({best.epoch + 1})"
     )
