@@ -104,6 +104,7 @@ def test_only_what_beats_one_answer_is_recommended(names, accuracy, bold):
     advice = Advice(SETTINGS.datasets["glioma"], found.choices, costs, [], curve(0.6, 0.6))
     text, datasets = recommendation.write([advice]), {"glioma": SETTINGS.datasets["glioma"]}
     assert ("**Take" in text) == bold == ("None of these settings works yet" not in text)
+    assert ("`python -m transfer keep glioma`" in text) == bold
     assert ("does no better" in page(datasets, found)) != bold
     first = found.choices[0]
     assert f"Always answering “{first.majority}” is right on {first.share:.3f} of these" in text
