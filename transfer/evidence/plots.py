@@ -1,20 +1,20 @@
 """What `dvc plots` draws: curves and confusion matrices, as CSV."""
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from transfer.evidence.compare import Read, best_run
 from transfer.evidence.found import Row
+from transfer.evidence.suspects import Load
 from transfer.params import Grid
-from transfer.runs import Run, at_first_size
+from transfer.runs import at_first_size
 from transfer.training.predictions import Predictions, chosen_epoch
 
 CURVE = ("backbone", "lr", "freezing", "recipe", "start", "epoch", "test_accuracy")
 CONFUSION = ("actual", "predicted")
-Load = Callable[[Run], dict[str, Predictions]]
 
 
 def write(folder: Path, grid: Grid, found: list[Row], tested: Read, load: Load) -> None:

@@ -13,7 +13,7 @@ from transfer.runs import runs
 from transfer.training import components, models
 from transfer.training.engine import Protocol, pick_device
 
-FORWARD = 8  # images that go through the network at once while measuring
+FORWARD = 8  # images at least that go through the network at once while measuring
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Speed:
         model.to(memory_format=protocol.layout)
         forward, loss = protocol.forward(model), components.loss(protocol.loss)
         optimizer = components.optimizer(protocol.optimizer, model.parameters(), protocol.lr)
-        images = torch.rand((FORWARD, 3, side, side), device=device)
+        images = torch.rand((max(FORWARD, train.batch_size), 3, side, side), device=device)
         images = images.contiguous(memory_format=protocol.layout)
         batch = images[: train.batch_size]
         labels = torch.arange(len(batch), device=device) % 2
@@ -48,7 +48,7 @@ class Speed:
             with torch.inference_mode():
                 forward(images)
 
-        return cls(_seconds(step) / len(batch), _seconds(alone) / FORWARD)
+        return cls(_seconds(step) / len(batch), _seconds(alone) / len(images))
 
 
 def _seconds(once: Callable[[], None], times: int = 2) -> float:
