@@ -65,6 +65,7 @@ def larger_than_memory(
     n = int(times * total()) // image
     train, test = range(n), range(tested)
     index = {
+        **json.loads((folder / "index.json").read_text(encoding="utf-8")),
         "classes": ["a", "b"],
         "size": size,
         "sha256": "",
