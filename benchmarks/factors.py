@@ -12,11 +12,11 @@ import argparse
 import subprocess
 from pathlib import Path
 
-import numpy as np
 from tabulate import tabulate
 
-from transfer.evidence import compare
-from transfer.evidence.stats import bootstrap
+from transfer.evidence import stats
+from transfer.evidence.arms import Scored
+from transfer.evidence.stats import Seeds
 from transfer.runs import DEFAULT, PREDICTIONS, Place
 from transfer.training import predictions
 
@@ -60,10 +60,10 @@ def main() -> None:
         experiment(folder, datasets, axis, [REPORT[axis], *values], needed)
         own = {name: right(folder, name, **REPORT) for name in datasets}
         if not lines:
-            lines.append(["the report's", "", *(f"{own[name].mean():.3f}" for name in datasets)])
+            lines.append(["the report's", "", *(f"{own[name].value:.3f}" for name in datasets)])
         for value in values:
             other = {name: right(folder, name, **{**REPORT, axis: value}) for name in datasets}
-            cells = [f"{other[n].mean():.3f}, {bootstrap(other[n], own[n])}" for n in datasets]
+            cells = [f"{other[n].value:.3f}, {stats.compare(other[n], own[n])}" for n in datasets]
             lines.append([axis, RECIPES.get(value, value), *cells])
     print(tabulate(lines, ["", "", *datasets], tablefmt="github", disable_numparse=True))
 
@@ -79,14 +79,13 @@ def experiment(
     subprocess.run(["dvc", "exp", "run", "evidence", *settings], cwd=folder, check=True)
 
 
-def right(folder: Path, dataset: str, backbone: str, freezing: str, recipe: str) -> np.ndarray:
-    """bool [seeds, test images]"""
+def right(folder: Path, dataset: str, backbone: str, freezing: str, recipe: str) -> Seeds:
     setting = {"backbone": backbone, "lr": 0.0001, "freezing": freezing, "recipe": recipe}
     place = Place(dataset=dataset, images="all", **setting)
     runs = [place.run("pretrained", seed) for seed in SEEDS]
     paths = [folder / run.folder / PREDICTIONS for run in runs]
-    found = [compare.tested(predictions.load(path)) for path in paths]
-    return np.stack([one.right[one.chosen] for one in found])
+    found = [Scored.of(predictions.load(path), "accuracy") for path in paths]
+    return Seeds([one.right[one.chosen] for one in found])
 
 
 if __name__ == "__main__":

@@ -21,10 +21,20 @@ def main() -> None:
         choices = [choice for choice in evidence.choices if choice.dataset == name]
         runs = [choice.run(choice.start, grid.seed[0]) for choice in choices]
         operations = [recommendation.operations(run, known) for run in runs]
-        costs = [cost / operations[0] for cost in operations]
-        similar = [Similarity.of(name, backbone) for backbone in grid.backbone]
-        epochs = curve(runs[0])
-        advices.append(Advice(settings.datasets[name], choices, costs, similar, epochs))
+        cost = known[recommendation.cost_of(runs[0])]
+        advices.append(
+            Advice(
+                dataset=settings.datasets[name],
+                grid=grid,
+                measure=evidence.measures[name],
+                choices=choices,
+                costs=[one / operations[0] for one in operations],
+                margin=settings.evidence.margin,
+                network=(cost["parameters"], cost["image"]),
+                similar=[Similarity.of(name, backbone) for backbone in grid.backbone],
+                curve=curve(runs[0]),
+            )
+        )
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
     page = recommendation.write(advices)
     files.write_text("metrics/recommendation.md", page)

@@ -16,7 +16,7 @@ def main() -> None:
     study = params.load()
     grid = study.grid
     evidence = Evidence.read("metrics/evidence.json")
-    audits = {name: Audit.read(f"metrics/data/{name}.json") for name in grid.dataset}
+    audits = {name: Audit.of(name) for name in grid.dataset}
     similar = [Similarity.of(*place) for place in product(grid.dataset, grid.backbone)]
     records = [Record.of(run) for run in all_runs(grid)]
     shown = pictures.draw(Path("metrics/figures"), study, evidence, similar, audits)

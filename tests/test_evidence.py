@@ -1,15 +1,21 @@
 """Statistics against scipy and worked cases, and what a page says of runs made up for it."""
 
+from dataclasses import replace
+from itertools import product
+from typing import get_args
 from zlib import crc32
 
 import numpy as np
 import pytest
 from scipy import stats as reference
+from sklearn import metrics
 
 from transfer import files, params
 from transfer.cli import UserError
-from transfer.evidence import compare, stats, suspects
-from transfer.evidence.found import Accuracy, Choice, Evidence, Paired
+from transfer.evidence import choices, compare, scores, stats, suspects
+from transfer.evidence.arms import About, Scored
+from transfer.evidence.found import Choice, Estimate, Evidence
+from transfer.evidence.stats import Difference, Seeds
 from transfer.runs import Run
 from transfer.training import predictions
 
@@ -22,19 +28,35 @@ def test_wilson_is_scipys():
 def test_mcnemar_is_the_binomial_test_on_discordant_images():
     first = np.array([True] * 12 + [False] * 3 + [True] * 85)
     second = np.array([False] * 12 + [True] * 3 + [True] * 85)
-    found = stats.exact_mcnemar(first, second)
-    assert (found.first_only, found.second_only) == (12, 3)
+    found = stats.compare(Seeds([first]), Seeds([second]))
     assert found.p == pytest.approx(reference.binomtest(3, 15).pvalue)
-    assert stats.exact_mcnemar(first, first).p == 1
+    same = stats.compare(Seeds([first]), Seeds([first]))
+    assert (same.value, same.sign, same.p) == (0, 0, 1)
 
 
-def test_five_discordant_images_decide_nothing_and_six_may():
-    def decidable(n):
-        right = np.arange(20) < n
-        return stats.exact_mcnemar(right, np.zeros(20, bool)).decidable
+@pytest.mark.parametrize("n", [10, 40, 153])
+def test_one_seeds_interval_agrees_with_mcnemars_test(n):
+    """It excludes 0 only where the exact test rejects, and hardly ever holds it there."""
+    lenient, strict = [], []
+    for one, other in product(range(min(n, 20)), range(4)):
+        if one + other > n:
+            continue
+        first, second = np.arange(n) < one, (np.arange(n) >= one) & (np.arange(n) < one + other)
+        found = stats.compare(Seeds([first]), Seeds([second]))
+        p = reference.binomtest(one, one + other).pvalue if one + other else 1.0
+        assert found.low <= found.value <= found.high
+        if (found.sign != 0) != (p <= 0.05):
+            (lenient if found.sign else strict).append((one, other))
+    assert not lenient and len(strict) <= 2
+    assert stats.compare(Seeds([np.arange(n) < 4]), Seeds([np.zeros(n, bool)])).sign == 0
 
-    assert [decidable(n) for n in (0, 5, 6)] == [False, False, True]
-    assert stats.exact_mcnemar(np.arange(20) < 6, np.zeros(20, bool)).p < stats.LEVEL
+
+def test_newcombes_interval_for_pairs_is_his_own_example():
+    """Newcombe 1998 (Stat Med 17:2635), table II: 36, 12, 2 and 0 pairs, method 10."""
+    first = np.array([True] * 48 + [False] * 2)
+    second = np.array([True] * 36 + [False] * 12 + [True] * 2)
+    found = stats.compare(Seeds([first]), Seeds([second]))
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=5e-5)
 
 
 def test_holm_by_hand():
@@ -42,34 +64,121 @@ def test_holm_by_hand():
     assert stats.holm([]) == []
 
 
-def test_bootstrap_of_one_seed_is_scipys():
+def test_seeds_that_disagree_widen_the_interval():
+    """Images of one seed alone would not show it."""
     rng = np.random.default_rng(0)
-    first, second = rng.random((1, 200)) < 0.9, rng.random((1, 200)) < 0.7
-    ours = stats.bootstrap(first, second)
-    theirs = reference.bootstrap(
-        ((first.astype(float) - second)[0],), np.mean, method="percentile", random_state=1
-    ).confidence_interval
-    assert ours.value == pytest.approx(first.mean() - second.mean())
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
-
-
-def test_bootstrap_covers_the_seeds_too():
-    """Seeds that disagree widen the interval; images of one seed alone would not show it."""
-    rng = np.random.default_rng(0)
-    second = np.zeros((4, 400), bool)
-    steady = rng.random((4, 400)) < 0.5
-    varying = rng.random((4, 400)) < np.array([[0.2], [0.4], [0.6], [0.8]])
-    narrow, wide = stats.bootstrap(steady, second), stats.bootstrap(varying, second)
+    zero = Seeds([np.zeros(400, bool)] * 4)
+    steady = Seeds([rng.random(400) < 0.5 for _ in range(4)])
+    varying = Seeds([rng.random(400) < share for share in (0.2, 0.4, 0.6, 0.8)])
+    narrow, wide = stats.compare(steady, zero), stats.compare(varying, zero)
     assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+    low, high = stats.interval(varying, 400)
+    assert high - low > 3 * np.subtract(*stats.wilson(0.5, 400)[::-1])
 
 
-def test_bootstrap_interval_covers_nine_times_in_ten_or_more():
-    rng = np.random.default_rng(1)
-    covered = 0
+def test_p_is_the_level_at_which_the_interval_reaches_0():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        first, second = (Seeds([rng.random(99) < share for _ in range(3)]) for share in (0.8, 0.6))
+        found = stats.compare(first, second)
+        assert (found.p <= 0.05) == (found.sign != 0)
+        assert found.p >= reference.ttest_1samp((first.means - second.means), 0).pvalue
+
+
+def test_own_divisions_are_compared_by_the_corrected_t_test():
+    """Nadeau and Bengio 2003: with a test image for three training images the variance of the mean
+    over five divisions is (1/5 + 1/3) of that of one."""
+    rng = np.random.default_rng(0)
+    first, second = (
+        Seeds([rng.random(400) < share + noise for noise in rng.normal(0, 0.05, 5)], 1 / 3)
+        for share in (0.8, 0.7)
+    )
+    found = stats.compare(first, second)
+    differences = first.means - second.means
+    half = reference.t.ppf(0.975, 4) * differences.std(ddof=1) * np.sqrt(1 / 5 + 1 / 3)
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
+    same = Seeds([np.arange(10) < 6] * 3, 0.25), Seeds([np.arange(10) < 5] * 3, 0.25)
+    assert stats.compare(*same).sign == 0  # seeds that agree by chance on so few images
+
+
+SLOPE = 0.07
+"""By how much an accuracy near 0.9 rises with the mean of what `simulated` draws images from."""
+
+
+def simulated(rng, accuracy: float, hard: np.ndarray, seeds: int, sd: float) -> Seeds:
+    """Runs whose accuracies on all images have that standard deviation. Images are as `hard` for
+    all settings, and each setting finds some harder."""
+    own = hard + rng.normal(0, 0.5, len(hard))
+    centre = {0.9: 3.13, 0.85: 2.5}[accuracy]
+    logits = centre + own + rng.normal(0, sd / SLOPE, (seeds, 1))
+    return Seeds(list(rng.random((seeds, len(hard))) < 1 / (1 + np.exp(-logits))))
+
+
+@pytest.mark.parametrize("n", [153, 1000, 2000])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_equal_settings_are_told_apart_in_a_twentieth_of_cases_at_most(n, seeds):
+    """And of unequal ones the interval holds the difference in 95 of 100 at least, with seeds whose
+    accuracies have a standard deviation of 1.5 points. What chance allows of 200 draws is 18."""
+    rng, false, missed = np.random.default_rng(n + seeds), 0, 0
     for _ in range(200):
-        found = stats.bootstrap(rng.random((1, 150)) < 0.8, rng.random((1, 150)) < 0.7, draws=500)
-        covered += found.low <= 0.1 <= found.high
-    assert covered >= 180
+        hard = rng.normal(0, 1.5, n)
+        first, second = (simulated(rng, 0.9, hard, seeds, 0.015) for _ in range(2))
+        false += stats.compare(first, second).sign != 0
+        found = stats.compare(first, simulated(rng, 0.85, hard, seeds, 0.015))
+        missed += not found.low <= 0.05 <= found.high
+    assert false <= 18 and missed <= 18
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_measures_are_scikit_learns(classes):
+    rng = np.random.default_rng(0)
+    labels = np.minimum(rng.integers(0, classes + 2, 120), classes - 1)
+    given = rng.dirichlet(np.ones(classes), (3, 120)) + np.eye(classes)[labels] * [[[0.3]]]
+    found = predictions.of(["a/b"] * 120, labels, given / given.sum(2, keepdims=True))
+    for epoch in range(3):
+        said = found.predicted[epoch]
+        area = [
+            metrics.roc_auc_score(labels == c, found.probabilities[epoch, :, c])
+            for c in (range(classes) if classes > 2 else [1])
+        ]
+        theirs = {
+            "accuracy": metrics.accuracy_score(labels, said),
+            "balanced_accuracy": metrics.balanced_accuracy_score(labels, said),
+            "macro_f1": metrics.f1_score(labels, said, average="macro"),
+            "auroc": np.mean(area),
+        }
+        for measure, value in theirs.items():
+            assert scores.of(measure, found)[epoch].mean() == pytest.approx(value), measure
+
+
+@pytest.mark.parametrize("measure", get_args(scores.Measure))
+def test_the_scores_standard_error_is_the_bootstraps(measure):
+    rng = np.random.default_rng(0)
+    labels = (rng.random(400) < 0.25).astype(int)
+    sure = np.clip(0.3 + 0.4 * labels + rng.normal(0, 0.2, 400), 0.01, 0.99)
+    rows = np.stack([1 - sure, sure], axis=1)[None]
+    ours = scores.of(measure, predictions.of(["a/b"] * 400, labels, rows))[0].std() / 20
+    redrawn = []
+    for _ in range(400):
+        some = rng.integers(0, 400, 400)
+        drawn = predictions.of(["a/b"] * 400, labels[some], rows[:, some])
+        redrawn.append(scores.of(measure, drawn)[0].mean())
+    assert ours == pytest.approx(np.std(redrawn), rel=0.15)
+
+
+def test_auto_is_balanced_where_classes_differ_by_more_than_two_to_one():
+    assert scores.measure("auto", {"a": 20, "b": 10}) == "accuracy"
+    assert scores.measure("auto", {"a": 21, "b": 10}) == "balanced_accuracy"
+    assert scores.measure("auroc", {"a": 20, "b": 10}) == "auroc"
+
+
+def test_always_one_answer_scores_what_chance_does():
+    labels = np.array([0] * 19 + [1])
+    found = scores.always(predictions.of(["a/b"] * 20, labels, np.full((2, 20, 2), 0.5)))
+    means = {measure: scores.of(measure, found).mean() for measure in get_args(scores.Measure)}
+    assert means == pytest.approx(
+        {"accuracy": 0.95, "balanced_accuracy": 0.5, "macro_f1": 0.487, "auroc": 0.5}, abs=1e-3
+    )
 
 
 def test_predictions_come_back_as_they_were(tmp_path):
@@ -83,7 +192,10 @@ def test_predictions_come_back_as_they_were(tmp_path):
     found = predictions.load(tmp_path / "one.npz")["test"]
     assert found.name.tolist() == names
     assert np.array_equal(found.right, probabilities.argmax(2) == labels)
+    assert np.allclose(found.probabilities, probabilities, atol=1e-3)
     assert np.allclose(found.confidence, probabilities.max(2), atol=1e-3)
+    right = np.take_along_axis(probabilities, labels[None, :, None], 2)[..., 0]
+    assert np.allclose(found.loss, -np.log(right).mean(1), atol=1e-2)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
@@ -93,16 +205,31 @@ SETTINGS = params.load()
 NAMES = np.array([f"{'ab'[i % 2]}/{i}.jpg" for i in range(200)])
 
 
-def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, **axes):
+ABOUT = {name: About("accuracy", []) for name in SETTINGS.grid.dataset}
+
+
+def run_of(name, right, chosen=0, validation: float | None = None) -> Scored:
+    """A run by whether it was right, bool [epochs, n]; with that accuracy on 100 validation images,
+    if any."""
+    labels = np.array([str(one).split("/")[0] for one in name])
+    names, counts = np.unique(labels, return_counts=True)
+    said = np.where(right[chosen], labels, "other")
+    held = None if validation is None else np.arange(100) < round(100 * validation)
+    loss = None if validation is None else 1 - validation
+    return Scored(name, said, right, right, labels == names[counts.argmax()], chosen, held, loss)
+
+
+def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, margin=0.01, **axes):
     """Evidence of runs with those accuracies, on 200 images."""
 
-    def read(run: Run) -> compare.Tested:
+    def read(run: Run) -> Scored:
         accuracy = transfer if run.start == "pretrained" else baseline
         right = np.random.default_rng(crc32(run.name.encode())).random((3, 200)) < accuracy
-        return compare.Tested(NAMES, right, 2, *((49, validation(run)) if validation else ()))
+        return run_of(NAMES, right, 2, validation(run) if validation else None)
 
     grid = SETTINGS.grid.model_copy(update=axes)
-    return compare.compute(grid, SETTINGS.datasets, {"glioma": list(leaked)}, read, unseen)
+    about = ABOUT | {"glioma": About("accuracy", list(leaked))}
+    return compare.compute(grid, SETTINGS.datasets, about, margin, read, unseen)
 
 
 def unseen(run: Run) -> dict[str, predictions.Predictions]:
@@ -126,29 +253,25 @@ def test_labels_that_all_good_runs_doubt_are_named():
         rows = np.stack([np.where(labels == label, right, 1 - right) for label in (0, 1)], axis=1)
         return {"test": predictions.of(names, labels, np.stack([rows, rows[::-1]])[:1])}
 
-    choices = [
+    settings = [
         Choice(
             **{"dataset": "x", "images": "all", "backbone": "r", "freezing": "frozen"},
             **{"lr": lr, "recipe": "default", "start": "scratch", "n_test": 40},
-            **{"n_validation": 0, "validation": None},
-            chosen=Accuracy(mean=0.9, low=0.8, high=1.0, sd=None),
-            difference=stats.Difference(value=0.0, low=low, high=high),
-            **{"majority": "a", "share": 0.5, "recall": []},
-            above=Paired(
-                difference=stats.Difference(0.4, 0.3, 0.5),
-                mcnemar=stats.Discordant(16, 0, 0.001),
-                p_holm=0.001,
-            ),
+            **{"n_validation": 0, "validation": None, "as_good": True, "wins": None},
+            chosen=Estimate(mean=0.9, low=0.8, high=1.0, sd=None),
+            difference=Difference(0.0, low, high, 1.0),
+            **{"majority": "a", "share": 0.5, "recall": [], "mistakes": []},
+            above=Difference(0.4, 0.3, 0.5, 0.001),
         )
         for lr, low, high in ((0.001, 0.0, 0.0), (0.0001, -0.1, 0.1), (0.01, -0.3, -0.1))
     ]
-    found = suspects.find(choices, [0, 1], load)
+    found = suspects.find(settings, [0, 1], load, "accuracy")
     assert [(one.image, one.said, one.runs) for one in found] == [
-        ("test/a/0.jpg", "b", 4),
-        ("test/b/3.jpg", "a", 4),
+        ("a/0.jpg", "b", 4),
+        ("b/3.jpg", "a", 4),
     ]
     assert found[0].confidence == pytest.approx(0.98, abs=1e-3)
-    assert suspects.find(choices[:1], [0], load) == []  # one run alone is no witness
+    assert suspects.find(settings[:1], [0], load, "accuracy") == []  # one run alone is no witness
 
 
 def verdicts(found: Evidence, text: str) -> list[str]:
@@ -179,11 +302,11 @@ def test_the_epoch_is_the_best_on_validation_and_the_latest_of_equals():
 
     test = parts(0.1, 0.9, 0.2, 0.3)
     held = parts(0.5, 0.7, 0.7, 0.6)
-    assert predictions.chosen_epoch({"test": test}) == 3
-    assert predictions.chosen_epoch({"validation": held, "test": test}) == 2
-    found = compare.tested({"validation": held, "test": test})
+    assert scores.chosen_epoch({"test": test}, "accuracy") == 3
+    assert scores.chosen_epoch({"validation": held, "test": test}, "accuracy") == 2
+    found = Scored.of({"validation": held, "test": test}, "accuracy")
     assert (found.best, found.right[found.chosen].mean()) == (0.9, 0.2)
-    assert (found.n_validation, found.validation) == (10, 0.7)
+    assert (len(found.held), found.held.mean()) == (10, 0.7)
 
 
 def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
@@ -192,28 +315,81 @@ def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
     def validation(run: Run) -> float:
         return 0.5 + 0.1 * (run.lr == (0.0001 if run.start == "pretrained" else 0.001))
 
-    found = made_up(validation=validation)
-    assert all((row.lr, row.baseline_lr) == (0.0001, 0.001) for row in found.transfer)
+    seeds = {"seed": [0, 1, 2]}
+    found = made_up(validation=validation, **seeds)
+    assert all((row.lr, row.baseline.lr) == (0.0001, 0.001) for row in found.transfer)
     assert {row.verdict for row in found.transfer} == {"helps"}
+    assert [row.overall for row in found.transfer[:5]] == [True] * 4 + [False]
     assert compare.best(found.rows, "pretrained").lr == 0.0001
-    assert {row.verdict for row in made_up(0.6, 0.9, validation=validation).transfer} == {"hurts"}
+    assert {row.verdict for row in made_up(0.6, 0.9, validation=validation, **seeds).transfer} == {
+        "hurts"
+    }
     assert made_up(0.6, 0.9).transfer == []
+    one = made_up(validation=validation)
+    assert {row.verdict for row in one.transfer} == {"cannot tell"}
+
+
+def test_how_often_a_setting_wins():
+    """Of two that are equal on validation the one with the lower loss wins, which is first; one
+    that is hardly worse wins sometimes, and one far off never."""
+    rng = np.random.default_rng(0)
+
+    def runs(*accuracies: float) -> list[Scored]:
+        right = [rng.random(60) < accuracy for accuracy in accuracies]
+        return [run_of(NAMES, np.ones((1, 200), bool), 0, 0.5) for _ in right]
+
+    def held(images) -> list[Scored]:
+        return [replace(one, held=images) for one in runs(0.5, 0.5)]
+
+    best, close, bad = np.arange(60) < 55, np.arange(60) >= 6, np.arange(60) < 20
+    assert choices.often([held(best), held(best)]) == [1.0, 0.0]
+    first, second, third = choices.often([held(best), held(close), held(bad)])
+    assert first > second > 0.2 and third == 0 and first + second == pytest.approx(1)
+
+
+def test_ties_are_broken_by_the_validation_loss():
+    def read(run: Run) -> Scored:
+        one = run_of(NAMES, np.ones((1, 200), bool), 0, 0.9)
+        return replace(one, loss=0.1 if (run.lr, run.freezing) == (0.0001, "finetuned") else 0.2)
+
+    found = compare.compute(SETTINGS.grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen)
+    assert found.choices[0].label == "R18 0.0001 finetuned"
+
+
+def test_as_good_is_certain_to_within_the_margin():
+    def good(margin: float) -> int:
+        found = made_up(0.9, 0.5, validation=lambda run: 0.8, margin=margin)
+        return sum(choice.as_good for choice in found.choices)
+
+    assert good(0.01) < good(0.2) < good(0.99) == 64
+
+
+def test_a_learning_curve_compares_the_two_largest_sizes():
+    def read(run: Run) -> Scored:
+        n = {"all": 190, 50: 150, 20: 120}[run.images] - 20 * (run.start == "scratch")
+        return run_of(NAMES, (np.arange(200) < n)[None])
+
+    grid = SETTINGS.grid.model_copy(update={"images": ["all", 20, 50]})
+    found = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen).learning
+    assert {(one.smaller, one.larger, round(one.difference.value, 6)) for one in found} == {
+        (50, "all", 0.2)
+    }
 
 
 def test_seeds_are_averaged_and_paired():
     """Of three seeds with 0.5, 0.6 and 0.7 right, the baseline's always 0.4 less."""
 
-    def read(run: Run) -> compare.Tested:
+    def read(run: Run) -> Scored:
         accuracy = 0.5 + run.seed / 10 - 0.4 * (run.start == "scratch")
-        return compare.Tested(NAMES, np.arange(200)[None] < round(200 * accuracy), 0)
+        return run_of(NAMES, np.arange(200)[None] < round(200 * accuracy))
 
     grid = SETTINGS.grid.model_copy(update={"seed": [0, 1, 2]})
-    row = compare.compute(grid, SETTINGS.datasets, {}, read, unseen).rows[0]
+    row = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen).rows[0]
     found = row.arms["pretrained"]
     assert (found.best, found.inflation) == (0.5, 0)
     assert (found.chosen.mean, found.chosen.sd) == pytest.approx((0.6, 0.1))
     assert row.paired.difference.value == pytest.approx(0.4)
-    assert row.paired.mcnemar.first_only == 80
+    assert row.paired.alone == (80, 0)
     assert str(found.chosen).startswith("0.600 ± 0.100 [")
 
 
@@ -238,10 +414,9 @@ def test_without_leaks_each_class_counts_the_same():
     right = np.array([[name.startswith("a/") or i % 4 == 1 for i, name in enumerate(NAMES)]])
     leaked = [name for name in NAMES if name.startswith("a/")][10:]
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
-    read = lambda run: compare.Tested(NAMES, right, 0)  # noqa: E731
-    found = (
-        compare.compute(grid, SETTINGS.datasets, {"glioma": leaked}, read, unseen).rows[0].unleaked
-    )
+    about = {"glioma": About("accuracy", leaked)}
+    read = lambda run: run_of(NAMES, right)  # noqa: E731
+    found = compare.compute(grid, SETTINGS.datasets, about, 0.01, read, unseen).rows[0].unleaked
     assert found.recall["pretrained"] == (0.75, 0.75)
     assert found.n == {"a": 10, "b": 100}
 

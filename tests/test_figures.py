@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
-from transfer.evidence.found import Accuracy, Arm, Row
+from transfer.evidence.found import Arm, Choice, Estimate, Mistake, Recall, Row
 from transfer.evidence.stats import Difference
 from transfer.pages import figures
 from transfer.runs import DEFAULT, Place
@@ -36,14 +36,35 @@ def grid(datasets="abcd", starts=STARTS):
 
 
 def arm(mean: float) -> Arm:
-    chosen = Accuracy(mean=mean, sd=None, low=mean - 0.04, high=mean + 0.03)
-    return Arm(best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None)
+    chosen = Estimate(mean=mean, sd=None, low=mean - 0.04, high=mean + 0.03)
+    return Arm(best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None, loss=None)
+
+
+def choice(classes: int) -> Choice:
+    """With every fourth image of a class taken for the next."""
+    names = [f"class {i}" for i in range(classes)]
+    nothing = Difference(0.0, 0.0, 0.0, 1.0)
+    return Choice(
+        **dict(grid("a")[0].place),
+        **{"start": "pretrained", "n_test": 80, "n_validation": 0, "validation": None},
+        **{"difference": nothing, "as_good": True, "wins": None, "majority": "class 0"},
+        **{"share": 0.1, "above": nothing, "chosen": arm(0.75).chosen},
+        recall=[Recall(label=name, n=8, mean=0.75, low=0.5, high=0.9) for name in names],
+        mistakes=[
+            Mistake(label=a, said=b, n=2) for a, b in zip(names, names[1:] + names[:1], strict=True)
+        ],
+    )
+
+
+def sizes() -> list[Row]:
+    more = [row.model_copy(update={"images": images}) for row in grid() for images in ("all", 50)]
+    return sorted(more, key=lambda row: row.dataset)
 
 
 def measured(measures=("Distance (m)", "Entropy (nats)")):
     points = []  # that crowd each other
     for (i, name), (j, backbone) in product(enumerate("abcd"), enumerate(["r18", "r50"])):
-        gain = Difference(i / 20 + j / 40, i / 20 - 0.05, i / 20 + 0.1)
+        gain = Difference(i / 20 + j / 40, i / 20 - 0.05, i / 20 + 0.1, 0.1)
         found = {measure: i / 9 + j / 50 for measure in measures}
         points.append(figures.Point(name, backbone, gain, found))
     return points
@@ -62,6 +83,10 @@ FIGURES = {
     "gains": lambda: figures.gains(grid(), N_TRAIN, TITLES, PRINTED),
     "three without baseline": lambda: figures.gains(grid("abc", STARTS[:1]), N_TRAIN, TITLES, {}),
     "one": lambda: figures.gains(grid("b"), N_TRAIN, {"b": "many words " * 20}, {}),
+    "confusion": lambda: figures.confusion(
+        {title: choice(n) for title, n in zip(TITLES.values(), (2, 3, 8, 20), strict=True)}
+    ),
+    "learning": lambda: figures.learning(sizes(), TITLES),
     "similarity": lambda: figures.similarity(measured()),
     "three measures": lambda: figures.similarity(measured(["x" * 99, "y", "z"])),
     "disagreements": lambda: figures.gallery({LONG: [example(LONG)] * 8}, 4),

@@ -22,6 +22,7 @@ from stages import evidence
 from tests.conftest import ROOT, draw_split
 from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
+from transfer.evidence.scores import chosen_epoch
 from transfer.images import audit, packed, reader
 from transfer.model import exported, predict, saved
 from transfer.model import keep as model
@@ -48,8 +49,8 @@ class Study:
     def predicted(self, freezing: str) -> predictions.Predictions:
         """The test images at the epoch chosen, as the only one."""
         parts = predictions.load(self.folder / self.runs[freezing].folder / runs.PREDICTIONS)
-        test, epoch = parts["test"], predictions.chosen_epoch(parts)
-        kept = {name: getattr(test, name)[[epoch]] for name in ("predicted", "confidence")}
+        test, epoch = parts["test"], chosen_epoch(parts, "accuracy")
+        kept = {name: getattr(test, name)[[epoch]] for name in ("predicted", "probabilities")}
         return replace(test, **kept)
 
 
@@ -138,7 +139,7 @@ def test_the_network_is_that_of_the_very_epoch(study, freezing):
     with chdir(study.folder):
         job = training.Job.of(run, params.load())
         parts = predictions.load(run.folder / runs.PREDICTIONS)
-        before, epoch = parts["test"], 1 - predictions.chosen_epoch(parts)
+        before, epoch = parts["test"], 1 - chosen_epoch(parts, "accuracy")
         network = model.trained(job, epoch + 1)
     found = saved.probabilities(network, model.test_images(job.data))
     assert (found.argmax(1) == before.predicted[epoch]).all()
@@ -262,7 +263,7 @@ def test_predictions_that_differ_are_a_warning(study, tmp_path):
     folder = shutil.copytree(study.folder, tmp_path / "study")
     parts = predictions.load(folder / run.folder / runs.PREDICTIONS)
     parts["test"].predicted[:, :2] ^= 1
-    parts["test"].confidence[:, 2] -= 0.1
+    parts["test"].probabilities[:, 2] -= 0.1
     predictions.save(folder / run.folder / runs.PREDICTIONS, parts)
     status, _, err = apart(folder, model.main, "kept", "--run", run.name)
     lines = [line for line in err.splitlines() if line.startswith("warning: ")]

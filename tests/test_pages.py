@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.test_evidence import NAMES, SETTINGS, made_up
+from tests.test_evidence import ABOUT, NAMES, SETTINGS, made_up, run_of
 from transfer.evidence import compare
+from transfer.evidence.arms import Scored
 from transfer.evidence.measures import Similarity
 from transfer.evidence.stats import Difference
 from transfer.pages import recommendation, report
@@ -18,8 +19,7 @@ from transfer.training.record import Best, Epoch, Record
 RECORD = Record(
     **dict(dataset="glioma", images="all", backbone="resnet18", lr=0.001, freezing="frozen"),
     **dict(recipe="default", start="scratch", seed=0, best=Best(accuracy=1.0, epoch=0)),
-    chosen=Epoch(0, 0.001, 0.1, 1.0, None, None, 0.1, 1.0),
-    **dict(chosen_by="last", n={}, counts={}, data="0" * 64, device="cpu", arithmetic="AVX2"),
+    **dict(n={}, counts={}, data="0" * 64, device="cpu", arithmetic="AVX2"),
     **dict(threads=1, versions={"torch": "2"}),
 )
 
@@ -29,53 +29,64 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
         place = run.backbone, run.lr, run.freezing, run.start
         return 0.9 if place == ("resnet50", 0.001, "finetuned", "pretrained") else 0.7
 
-    found = made_up(0.9, 0.5, validation=validation).choices
+    found = made_up(0.9, 0.5, validation=validation, margin=0.12).choices
     own = [choice for choice in found if choice.dataset == "glioma"]
     assert len(found) == 64 and len(own) == 16
     first, *rest = own
     assert (first.label, first.start) == ("R50 0.001 finetuned", "pretrained")
-    assert first.difference == Difference(0.0, 0.0, 0.0)
+    assert (first.difference.value, first.difference.sign, first.wins) == (0, 0, 1)
     assert all(choice.difference.high < 0 for choice in rest if choice.start == "scratch")
     costs = [90 if c.backbone == "resnet50" else 30 + 1000 * (i % 2) for i, c in enumerate(own)]
     relative = [cost / 90 for cost in costs]
-    advice = Advice(SETTINGS.datasets["glioma"], own, relative, [], curve(1.0))
+    advice = advise(own, relative, margin=0.12)
     good = advice.cheaper
     assert good and {c.start for c, _ in good} == {"pretrained"}
     assert {cost for _, cost in good} == {1 / 3}
     text = recommendation.write([advice])
     assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
-    assert "of 200 test images, chosen among 16 settings on 49 validation images." in text
-    assert "statistically indistinguishable from it" in text
-    assert "takes 33% of the computation" in text
-    cheap = [0.01 if choice is good[-1][0] else c for choice, c in zip(own, relative, strict=True)]
-    assert "takes 33% of the computation" in recommendation.write([replace(advice, costs=cheap)])
+    assert "of 200 test images, chosen among 16 settings on 100 validation images." in text
+    assert "it is the best in 100 % of draws" in text
+    assert "is as good to within 12 points on the test images" in text
+    assert "takes 33 % of the computation" in text
+    assert "Its learning rate is the highest of the grid: try 0.01 too." in text
+    assert "11.2 million parameters, 44.7 MB" in text and "another seed may order" in text
+    unsure = [choice.model_copy(update={"as_good": False}) for choice in own]
+    text = recommendation.write([replace(advice, choices=unsure)])
+    assert "to within 12 points, so few test images and seeds cannot tell" in text
     assert "Doubtful" not in text
     equal = recommendation.write([replace(advice, costs=[1.0] * 16)])
-    assert "of the computation." not in equal
+    assert "of the computation" not in equal
     assert "On the test images, no other setting did" in doubted(first, rest, 1.0, 400)
     lucky = first.model_copy(update={"chosen": first.chosen.model_copy(update={"high": 0.85})})
     assert doubted(lucky, [], 0.98, 49)
     assert not doubted(lucky, rest, 0.98, 49)  # the best of 16 may be as lucky
-    gain = good[0][0].model_copy(update={"difference": Difference(0.1, 0.05, 0.15)})
-    words = doubted(first, [gain], 1.0, 400, [1, 1 / 3])
-    assert "did better on the test images (+0.100 [0.050, 0.150]) and takes 33%" in words
+    gain = good[0][0].model_copy(update={"difference": Difference(0.1, 0.05, 0.15, 0.01)})
+    words = doubted(first, [gain], 1.0, 400)
     assert "On the test images, 1 other setting did significantly better." in words
 
 
-def doubted(first, rest, validation: float, n: int, costs=None) -> str:
+def advise(choices, costs=None, fit=(1.0,), margin=0.01, grid=SETTINGS.grid) -> Advice:
+    """On the glioma images, with those accuracies on the training images."""
+    return Advice(
+        dataset=SETTINGS.datasets["glioma"],
+        grid=grid,
+        measure="accuracy",
+        choices=choices,
+        costs=costs or [1.0] * len(choices),
+        margin=margin,
+        network=(11_177_538, 1_800_000_000),
+        similar=[],
+        curve=[Epoch(i, 0.001, 0.1, one, None, None, 0.1, 1.0) for i, one in enumerate(fit)],
+    )
+
+
+def doubted(first, rest, validation: float, n: int) -> str:
     """The page, if it calls the first doubtful with that validation accuracy."""
     first = first.model_copy(update={"validation": validation, "n_validation": n})
-    choices = [first, *rest]
-    dataset = SETTINGS.datasets["glioma"]
-    advice = Advice(dataset, choices, costs or [1.0] * len(choices), [], curve(1.0))
+    advice = advise([first, *rest])
     text = recommendation.write([advice])
     assert ("Doubtful" in text) == advice.doubtful
     return text if advice.doubtful else ""
-
-
-def curve(*accuracies: float) -> list[Epoch]:
-    """With those accuracies on the training images."""
-    return [Epoch(i, 0.001, 0.1, fit, None, None, 0.1, 1.0) for i, fit in enumerate(accuracies)]
 
 
 @pytest.mark.parametrize(
@@ -94,14 +105,13 @@ def test_only_what_beats_one_answer_is_recommended(names, accuracy, bold):
     constant = np.array(names) == "a"
     drawn = np.random.default_rng(0).random(len(names))
 
-    def read(run: Run) -> compare.Tested:
+    def read(run: Run) -> Scored:
         right = constant if accuracy == "always a" else drawn < accuracy
-        return compare.Tested(name, right[None], 0, 40, 0.9)
+        return run_of(name, right[None], 0, 0.9)
 
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
-    found = compare.compute(grid, SETTINGS.datasets, {}, read, lambda run: {})
-    costs = [1.0] * len(found.choices)
-    advice = Advice(SETTINGS.datasets["glioma"], found.choices, costs, [], curve(0.6, 0.6))
+    found = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, lambda run: {})
+    advice = advise(found.choices, fit=(0.6, 0.6))
     text, datasets = recommendation.write([advice]), {"glioma": SETTINGS.datasets["glioma"]}
     assert ("**Take" in text) == bold == ("None of these settings works yet" not in text)
     assert ("`python -m transfer keep glioma`" in text) == bold
@@ -120,21 +130,20 @@ def test_what_to_try_next_is_read_from_the_curve():
         (0.5, 0.5, 0.51, 0.51): "Another learning rate, larger images or another backbone may",
         (0.97,): "it fits its training images (0.970), but not others",
     }.items():
-        advice = Advice(SETTINGS.datasets["glioma"], choices[:1], [1.0], [], curve(*fit))
-        assert words in advice.next
+        assert words in advise(choices[:1], fit=fit).next
 
 
-def page(datasets, evidence, similar=(), pictures=()) -> str:
-    return report.write(datasets, evidence, list(similar), {}, [RECORD], list(pictures))
+def page(datasets, evidence, similar=(), pictures=(), records=(RECORD,)) -> str:
+    return report.write(datasets, evidence, list(similar), {}, list(records), list(pictures))
 
 
 DATASETS = {name: SETTINGS.datasets[name] for name in SETTINGS.grid.dataset}
 
 
 def test_the_page_says_what_was_found():
-    helps, equal = page(DATASETS, made_up()), page(DATASETS, made_up(0.6, 0.6))
-    assert helps.count("transfer is better than random weights") == 4
-    assert equal.count("statistically indistinguishable from random weights") >= 3
+    helps = page(DATASETS, made_up())
+    assert helps.count("Over its own baseline from random weights it gains +0.3") >= 3
+    assert "All runs have one seed." in helps
     assert "states 200 test images: its accuracies are no multiples of 1/200" in helps
     assert "figures/" not in helps
     assert "![Accuracy of every setting](figures/gains.png)" in page(
@@ -144,14 +153,20 @@ def test_the_page_says_what_was_found():
     assert "## The report's claims" in helps and "states 200 test images" in helps
     assert "claim" not in page(own, made_up())
     assert "(small, similar)" in helps and "on the test images themselves" in helps
-    judged = page(DATASETS, made_up(0.6, 0.9, validation=lambda _: 0.5))
-    assert "hurts: negative transfer" in judged and "on 49 validation images" in judged
+    worse = {"transfer": 0.6, "baseline": 0.9, "validation": lambda _: 0.5}
+    assert re.search(r"\| one seed +\|", page(DATASETS, made_up(**worse)))
+    several = RECORD.model_copy(update={"seed": 1})
+    judged = page(DATASETS, made_up(**worse, seed=[0, 1, 2]), records=[RECORD, several])
+    assert "hurts: negative transfer" in judged and "on 100 validation images" in judged
+    assert ", over the best baseline -0.3" in judged
     leaks = page(DATASETS, made_up(leaked=NAMES[::2]))
     assert "Of glioma no test image of a is left." in leaks and "0 a, 100 b" in leaks
 
 
 def test_sizes_and_seeds_stand_in_the_tables():
-    assert "50 a class" in page(DATASETS, made_up(images=["all", 50]))
+    text = page(DATASETS, made_up(images=["all", 50]))
+    assert "50 a class" in text
+    assert "**Ant and bee**: from 50 images a class to all images, accuracy changed by" in text
     assert "50 a class" not in page(DATASETS, made_up())
     assert " ± 0." in page(DATASETS, made_up(seed=[0, 1, 2]))
 

@@ -196,7 +196,7 @@ def divided(folder: Path, images: dict[str, Path], **rules) -> audit.Audit:
         folders=params.Folders(**where),
         count=params.Counts(train="all", test="all"),
     )
-    rules = {"exif": "apply", "transparency": "white"} | rules
+    rules = {"exif": "apply", "transparency": "white", "redraw": False} | rules
     rules |= {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"}
     found = division.divide("ab", dataset, params.Split(**rules))
     packed.write(Path("data/split/ab"), Path("data/packed/ab"), resize=24, size=24, short_side=0)

@@ -98,7 +98,7 @@ def run(source, folders=OWN, train="all", test="all", name="ab", **rules) -> dic
         count=params.Counts(train=train, test=test),
     )
     rules = {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"} | rules
-    rules = {"exif": "ignore", "transparency": "drop"} | rules
+    rules = {"exif": "ignore", "transparency": "drop", "redraw": False} | rules
     return split(name, dataset, params.Split(**rules)).model_dump(mode="json")
 
 
@@ -108,7 +108,7 @@ def summary(report: dict) -> list[str]:
 
 def written(name="ab") -> dict[str, bytes]:
     root = Path("data/split", name)
-    images = [p for p in root.rglob("*") if p.is_file() and p != root / reader.HOW]
+    images = [p for p in root.rglob("*") if p.is_file() and p.suffix != ".json"]
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in images}
 
 

@@ -218,11 +218,15 @@ class Dataset(Section):
     """Where each class lies: its folders, or a table that lists the images."""
     count: Counts
 
+    @property
+    def pooled(self) -> bool:
+        """Whether the source does not say which images are for testing."""
+        found = self.folders
+        return not found.split if isinstance(found, Table) else found.all is not None
+
     @model_validator(mode="after")
     def _some_test(self) -> "Dataset":
-        found = self.folders
-        pooled = not found.split if isinstance(found, Table) else found.all is not None
-        if pooled and self.count.train == self.count.test == "all":
+        if self.pooled and self.count.train == self.count.test == "all":
             raise ValueError("count: train and test share one pool and cannot both be all")
         return self
 
@@ -232,6 +236,9 @@ class Split(Section):
 
     seed: Annotated[int, Field(ge=0)]
     """Seed for choosing images (where `count` uses some), dividing them and holding some out."""
+    redraw: bool
+    """Whether each seed of the grid divides the images anew (true), where the source does not
+    divide them itself, or all seeds share one division (false)."""
     validation: Annotated[float, Field(ge=0, lt=1)]
     """The share of each class's training images to hold out, to choose epochs and settings on. 0.0,
     as in the report, trains on all of them and takes the last epoch."""
@@ -317,6 +324,9 @@ class Train(Section):
     """How the learning rate changes with the epochs: a class of torch.optim.lr_scheduler."""
     loss: Named
     """The loss: a class of torch.nn, such as CrossEntropyLoss."""
+    class_weights: Literal["none", "balanced"]
+    """Whether every class weighs the same in the loss, whatever its number of training images
+    (balanced, for CrossEntropyLoss), or every image (none, as in the report)."""
     activation: Named
     """A class of torch.nn in place of the backbone's activations (but its gates), or own."""
     pooling: Named
@@ -351,6 +361,18 @@ class Train(Section):
         """What the results of runs with that freezing depend on, as JSON takes it."""
         idle = {"keep_features"} | ({"probe_epochs"} if freezing != "lpft" else set())
         return self.model_dump(mode="json", exclude=idle)
+
+
+class Evidence(Section):
+    """How settings are compared. A change trains nothing again."""
+
+    select_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
+    """What epochs and settings are chosen by, on the validation images, and judged by on the test
+    images: accuracy, as in the report; the mean of the classes' recalls (balanced_accuracy) or of
+    their F1 scores (macro_f1); or the area under the ROC curve (auroc). auto is balanced_accuracy
+    where a class has more than twice as many training images as another, else accuracy."""
+    margin: Annotated[float, Field(ge=0, lt=1)]
+    """By how much a cheaper setting may be worse and is still called as good; 0.01 is one point."""
 
 
 class Grid(Section):
@@ -402,12 +424,15 @@ class Params(Section):
     recipes: Entries[dict[str, Any]]
     """What each recipe changes in train for its runs: any setting but device, arithmetic and
     keep_features."""
+    evidence: Evidence
     grid: Grid
 
     @model_validator(mode="after")
     def _known(self) -> "Params":
         if self.train.arithmetic == "fixed" and self.train.device != "cpu":
             raise ValueError("train.arithmetic: fixed is for train.device: cpu")
+        for name in self.datasets if self.split.redraw else ():
+            self._redrawable(name)
         grid, weighted = self.grid, {*self.weights, *self.pretrain}
         _all_in(self.datasets, "grid.dataset", grid.dataset, "datasets lacks")
         _all_in(weighted, "grid.backbone", grid.backbone, "has no weights")
@@ -423,6 +448,14 @@ class Params(Section):
                     f"recipes.{name}: probe_epochs leaves lpft no epoch to finetune in"
                 )
         return self
+
+    def _redrawable(self, name: str) -> None:
+        dataset = self.datasets[name]
+        count = dataset.count
+        if dataset.pooled and not (count.train == "all" and isinstance(count.test, float)):
+            raise ValueError(
+                f"datasets.{name}.count: split.redraw takes train: all and a fraction for test"
+            )
 
     def trained_by(self, recipe: str) -> Train:
         """train with what the recipe changes. Raises ValueError for a change that does not fit."""

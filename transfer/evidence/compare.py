@@ -1,88 +1,66 @@
 """From the runs' predictions on the test images to the evidence."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import product
+from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 
-from transfer.evidence import claims, stats, suspects
+from transfer.evidence import choices, claims, scores, stats, suspects
+from transfer.evidence.arms import About, Arms, Read, Scored
 from transfer.evidence.found import (
-    Accuracy,
     Arm,
-    Choice,
     Claims,
+    Estimate,
     Evidence,
     Freezing,
     Gain,
+    Learning,
     Paired,
-    Recall,
     Row,
     Transfer,
     Unleaked,
 )
 from transfer.evidence.published import STARTS, published
+from transfer.evidence.stats import Seeds
 from transfer.params import QUADRANTS, Dataset, Grid
 from transfer.runs import DEFAULT, Place, Run, at_first_size, places
-from transfer.training import predictions
 from transfer.training.record import Record, computed_on
 
 BOTH = ("pretrained", "scratch")
 VERDICTS = {1: "helps", -1: "hurts", 0: claims.CANNOT_TELL}
 
 
-@dataclass(frozen=True)
-class Tested:
-    """A run on its n test images.
-
-    name: str [n], <class>/<file>. right: bool [epochs, n]. chosen: the epoch to report, see
-    predictions.chosen_epoch. n_validation: validation images, which may be none. validation: the
-    accuracy on them at the chosen epoch.
-    """
-
-    name: np.ndarray
-    right: np.ndarray
-    chosen: int
-    n_validation: int = 0
-    validation: float | None = None
-
-    @property
-    def best(self) -> float:
-        """The best epoch's test accuracy, as the report gives it."""
-        return float(self.right.mean(1).max())
-
-
-Read = Callable[[Run], Tested]
-Leaked = dict[str, list[str]]
-"""Data set → names of the test images that stand in training too."""
-
-
-def tested(parts: dict[str, predictions.Predictions]) -> Tested:
-    chosen, held = predictions.chosen_epoch(parts), parts.get("validation")
-    test = parts["test"]
-    if held is None:
-        return Tested(test.name, test.right, chosen)
-    return Tested(test.name, test.right, chosen, len(held.label), float(held.right[chosen].mean()))
-
-
 def compute(
-    grid: Grid, datasets: dict[str, Dataset], leaked: Leaked, read: Read, load: suspects.Load
+    grid: Grid,
+    datasets: dict[str, Dataset],
+    about: dict[str, About],
+    margin: float,
+    read: Read,
+    load: suspects.Load,
 ) -> Evidence:
-    """Everything. Runs of several seeds are taken together, paired by seed."""
-    arms = _Arms(grid, read)
+    """Everything. Runs of several seeds are taken together, paired by seed. `about`: by data set.
+    margin: see choices.of."""
+    arms = Arms(grid, about, read)
     there = [place for name in grid.dataset for place in places(grid, name)]
-    found = _corrected([_row(place, arms, leaked.get(place.dataset, [])) for place in there])
+    found = _corrected([_row(place, arms) for place in there])
     sizes = claims.implied_sizes(published())
-    choices = {name: _choices(found, name, arms) for name in grid.dataset}
+    chosen = {name: choices.of(found, name, arms, margin) for name in grid.dataset}
     implied = {size.table: size.implied or size.stated for size in sizes}
+    doubted = {
+        name: suspects.find(own, grid.seed, load, about[name].measure)
+        for name, own in chosen.items()
+    }
     return Evidence(
+        measures={name: about[name].measure for name in grid.dataset},
         rows=found,
         frozen_finetuned=_corrected(list(_frozen_finetuned(there, arms))),
         transfer=list(_transfer(found, arms)),
-        choices=[choice for own in choices.values() for choice in own],
+        choices=[choice for own in chosen.values() for choice in own],
         gains=list(_gains(grid, arms)),
-        suspects=[one for own in choices.values() for one in suspects.find(own, grid.seed, load)],
+        learning=list(_learning(found, arms)),
+        suspects=[one for own in doubted.values() for one in own],
         implied_sizes=sizes,
         claims=Claims(
             published=claims.check(claims.published_study(published(), implied)),
@@ -94,9 +72,10 @@ def compute(
 def summary(found: Evidence, grid: Grid, records: Iterable[Record]) -> dict[str, Any]:
     """Of all that was found, what `dvc metrics diff` compares.
 
-    Of each data set's recommended setting its name and its accuracy (`chosen`, at the epoch
-    chosen); `rows`: data set → row → accuracy (and baseline) of the best test epoch, as in the
-    report's tables, with `test_images`: how many images those are of; and `trained`, see there.
+    Of each data set's recommended setting its name, what it is chosen by (`measure`), and that
+    on the test images at the epoch chosen (`chosen`). `rows`: data set → row → accuracy (and
+    baseline) of the best test epoch, as in the report's tables, with `test_images`: how many images
+    those are of. `trained`: see trained_with.
     """
     first = {choice.dataset: choice for choice in reversed(found.choices)}  # the recommended
     lines: dict[str, Any] = {name: {"test_images": first[name].n_test} for name in first}
@@ -107,6 +86,7 @@ def summary(found: Evidence, grid: Grid, records: Iterable[Record]) -> dict[str,
     return {
         "chosen": {name: choice.chosen.mean for name, choice in first.items()},
         "setting": {name: f"{_name(choice)}-{choice.start}" for name, choice in first.items()},
+        "measure": dict(found.measures),
         "rows": lines,
         "trained": trained_with(records),
     }
@@ -126,8 +106,8 @@ def trained_with(records: Iterable[Record]) -> dict[str, str]:
 
 
 def best(rows: list[Row], start: str) -> Row:
-    """The row of the best setting with that start: by validation accuracy, where there is one."""
-    return max(rows, key=lambda row: row.arms[start].score)
+    """The row of the best setting with that start, by validation images where there are any."""
+    return min(rows, key=lambda row: row.arms[start].rank)
 
 
 def best_run(grid: Grid, rows: list[Row]) -> Run:
@@ -137,66 +117,48 @@ def best_run(grid: Grid, rows: list[Row]) -> Run:
     return row.run(start, grid.seed[0])
 
 
-@dataclass(frozen=True)
-class _Arms:
-    """The runs of a setting and start, over the seeds."""
-
-    grid: Grid
-    read: Read
-
-    def runs(self, place: Place, start: str) -> list[Tested]:
-        return [self.read(place.run(start, seed)) for seed in self.grid.seed]
-
-    def right(self, place: Place, start: str) -> np.ndarray:
-        """bool [seeds, n], each at its own chosen epoch."""
-        return np.stack([run.right[run.chosen] for run in self.runs(place, start)])
-
-
-def _labels(name: np.ndarray) -> np.ndarray:
-    """Of test images by name: str [n]."""
-    return np.array([str(one).split("/")[0] for one in name])
-
-
-def _row(place: Place, arms: _Arms, leaked: list[str]) -> Row:
-    """One line of a table: each start's accuracies, and transfer against baseline."""
-    runs = {start: arms.runs(place, start) for start in arms.grid.start}
-    name = next(iter(runs.values()))[0].name
-    rights: dict[str, np.ndarray] = {start: arms.right(place, start) for start in runs}
+def _row(place: Place, arms: Arms) -> Row:
+    """One line of a table: each start's measure, and transfer against baseline."""
+    about, starts = arms.about[place.dataset], arms.grid.start
+    first = arms.runs(place, starts[0])[0]
+    found = {
+        start: _arm(arms.runs(place, start), arms.seeds(place, start), about) for start in starts
+    }
     return Row(
         **dict(place),
-        n_test=len(name),
-        arms={start: _arm(found) for start, found in runs.items()},
-        paired=_paired(rights["pretrained"], rights["scratch"]) if len(runs) == 2 else None,
-        unleaked=_unleaked(name, rights, leaked) if leaked else None,
+        n_test=len(first.name),
+        arms=found,
+        paired=_paired(arms, (place, BOTH[0]), (place, BOTH[1])) if len(starts) == 2 else None,
+        unleaked=_unleaked(place, arms, about.leaked) if about.leaked else None,
     )
 
 
-def _arm(runs: list[Tested]) -> Arm:
-    chosen = np.array([run.right[run.chosen].mean() for run in runs])
-    best = np.array([run.best for run in runs])
-    mean = float(chosen.mean())
-    low, high = stats.wilson(mean, runs[0].right.shape[1])
-    sd = round(float(chosen.std(ddof=1)), 6) if len(runs) > 1 else None
-    validation = [run.validation for run in runs if run.validation is not None]
+def _arm(runs: list[Scored], seeds: Seeds, about: About) -> Arm:
+    first = runs[0]
+    low, high = stats.interval(seeds, scores.images(about.measure, first.labels))
+    held = [float(run.held.mean()) for run in runs if run.held is not None]
+    losses = [run.loss for run in runs if run.loss is not None]
+    inflation = [run.best - float(run.right[run.chosen].mean()) for run in runs]
+    sd = None if seeds.sd is None else round(seeds.sd, 6)
     return Arm(
-        best=round(float(best[0]), 6),
-        chosen=Accuracy(mean=round(mean, 6), sd=sd, low=low, high=high),
-        inflation=round(float((best - chosen).mean()), 6),
-        n_validation=runs[0].n_validation,
-        validation=round(float(np.mean(validation)), 6) if validation else None,
+        best=round(first.best, 6),
+        chosen=Estimate(mean=round(seeds.value, 6), sd=sd, low=low, high=high),
+        inflation=round(float(np.mean(inflation)), 6),
+        n_validation=0 if first.held is None else len(first.held),
+        validation=round(float(np.mean(held)), 6) if held else None,
+        loss=round(float(np.mean(losses)), 6) if losses else None,
     )
 
 
-def _unleaked(name: np.ndarray, rights: dict[str, np.ndarray], leaked: list[str]) -> Unleaked:
-    kept, labels = ~np.isin(name, leaked), _labels(name)
+def _unleaked(place: Place, arms: Arms, leaked: list[str]) -> Unleaked:
+    first = arms.runs(place, arms.grid.start[0])[0]
+    kept, labels = ~np.isin(first.name, leaked), first.labels
     counts = {str(label): int((labels[kept] == label).sum()) for label in np.unique(labels)}
-    return Unleaked(
-        n=counts,
-        recall={
-            start: (_recall(right, labels), _recall(right[:, kept], labels[kept]))
-            for start, right in rights.items()
-        },
-    )
+    recall = {}
+    for start in arms.grid.start:
+        right = np.stack([run.right[run.chosen] for run in arms.runs(place, start)])
+        recall[start] = _recall(right, labels), _recall(right[:, kept], labels[kept])
+    return Unleaked(n=counts, recall=recall)
 
 
 def _recall(right: np.ndarray, labels: np.ndarray) -> float | None:
@@ -206,91 +168,77 @@ def _recall(right: np.ndarray, labels: np.ndarray) -> float | None:
     return round(float(np.mean(shares)), 6) if shares else None
 
 
-def _frozen_finetuned(there: list[Place], arms: _Arms) -> Iterable[Freezing]:
-    if not ({"frozen", "finetuned"} <= set(arms.grid.freezing) and "pretrained" in arms.grid.start):
+def _frozen_finetuned(there: list[Place], arms: Arms) -> Iterable[Freezing]:
+    if not ({"frozen", "finetuned"} <= set(arms.grid.freezing) and BOTH[0] in arms.grid.start):
         return
     for place in there:
         if place.freezing == "frozen":
             twin = place.model_copy(update={"freezing": "finetuned"})
-            rights = [arms.right(one, "pretrained") for one in (place, twin)]
-            yield Freezing(**dict(place), paired=_paired(*rights))
+            paired = _paired(arms, (place, BOTH[0]), (twin, BOTH[0]))
+            yield Freezing(**dict(place), paired=paired)
 
 
-def _transfer(rows: list[Row], arms: _Arms) -> Iterable[Transfer]:
-    """One for each place but for its learning rate; none without validation images or without both
-    starts."""
-    groups: dict[Place, list[Row]] = {}
+def _transfer(rows: list[Row], arms: Arms) -> Iterable[Transfer]:
+    """One for each data set, and then for each place but for its learning rate; none without
+    validation images or without both starts."""
+    if len(arms.grid.start) < 2 or not rows[0].arms[BOTH[1]].n_validation:
+        return
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.dataset, row.images), []).append(row)
+    for own in groups.values():
+        yield _chosen_transfer(own, arms, overall=True)
+    groups = {}
     for row in rows:
         groups.setdefault(row.place.model_copy(update={"lr": 0.0}), []).append(row)
-    for group in groups.values():
-        if len(group[0].arms) < 2 or not group[0].arms["scratch"].n_validation:
-            continue
-        first, second = (best(group, start) for start in BOTH)
-        difference = stats.bootstrap(arms.right(first, BOTH[0]), arms.right(second, BOTH[1]))
-        yield Transfer(
-            **dict(first.place),
-            baseline_lr=second.lr,
-            difference=difference,
-            verdict=VERDICTS[difference.sign],
-        )
+    for own in groups.values():
+        yield _chosen_transfer(own, arms, overall=False)
 
 
-def _choices(rows: list[Row], dataset: str, arms: _Arms) -> list[Choice]:
-    """Every setting and start of the data set at the first size, the best first: in the order of
-    validation accuracy, where there is one."""
-    size = arms.grid.images[0]
-    own = [row for row in rows if (row.dataset, row.images) == (dataset, size)]
-    order = sorted(product(arms.grid.start, own), key=lambda pair: -pair[1].arms[pair[0]].score)
-    rights = [arms.right(row, start) for start, row in order]
-    return [
-        Choice(
-            **dict(row.place),
-            **row.arms[start].model_dump(include={"validation", "n_validation", "chosen"}),
-            start=start,
-            n_test=row.n_test,
-            difference=stats.bootstrap(right, rights[0]),
-            **_by_class(right, _labels(arms.runs(row, start)[0].name)),
-        )
-        for (start, row), right in zip(order, rights, strict=True)
-    ]
+def _chosen_transfer(rows: list[Row], arms: Arms, overall: bool) -> Transfer:
+    first, second = (best(rows, start).place for start in BOTH)
+    difference = stats.compare(arms.seeds(first, BOTH[0]), arms.seeds(second, BOTH[1]))
+    told = len(arms.grid.seed) > 1
+    return Transfer(
+        **dict(first),
+        baseline=second,
+        overall=overall,
+        difference=difference,
+        verdict=VERDICTS[difference.sign] if told else claims.CANNOT_TELL,
+    )
 
 
-def _by_class(right: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """What a Choice says of the classes; bool [seeds, n], and str [n]."""
-    names, counts = np.unique(labels, return_counts=True)
-    most = int(counts.argmax())
-    always = np.broadcast_to(labels == names[most], right.shape)
-    shares = [float(right[:, labels == name].mean()) for name in names]
-    return {
-        "majority": str(names[most]),
-        "share": float(counts[most] / len(labels)),
-        "above": _paired(right, always),
-        "recall": [
-            Recall(label=str(name), n=int(n), mean=share, low=low, high=high)
-            for name, n, share in zip(names, counts, shares, strict=True)
-            for low, high in [stats.wilson(share, int(n))]
-        ],
-    }
-
-
-def _gains(grid: Grid, arms: _Arms) -> Iterable[Gain]:
+def _gains(grid: Grid, arms: Arms) -> Iterable[Gain]:
     if not set(BOTH) <= set(grid.start):
         return
     for dataset, images, backbone in product(grid.dataset, grid.images, grid.backbone):
         own = [p for p in places(grid, dataset) if (p.images, p.backbone) == (images, backbone)]
-        first, second = (np.mean([arms.right(p, start) for p in own], axis=0) for start in BOTH)
+        first, second = (stats.average([arms.seeds(p, start) for p in own]) for start in BOTH)
         yield Gain(
             dataset=dataset,
             images=images,
             backbone=backbone,
-            difference=stats.bootstrap(first, second),
+            difference=stats.compare(first, second),
         )
 
 
-def _paired(first: np.ndarray, second: np.ndarray) -> Paired:
-    """bool [seeds, n] each."""
-    test = stats.exact_mcnemar(first[0], second[0])
-    return Paired(difference=stats.bootstrap(first, second), mcnemar=test, p_holm=test.p)
+def _learning(rows: list[Row], arms: Arms) -> Iterable[Learning]:
+    sizes = sorted(arms.grid.images, key=lambda n: inf if isinstance(n, str) else n)[-2:]
+    start = BOTH[0] if BOTH[0] in arms.grid.start else arms.grid.start[0]
+    for name in arms.grid.dataset if len(sizes) > 1 else ():
+        own = [[r for r in rows if (r.dataset, r.images) == (name, size)] for size in sizes]
+        smaller, larger = (arms.seeds(best(some, start).place, start) for some in own)
+        difference = stats.compare(larger, smaller)
+        yield Learning(dataset=name, smaller=sizes[0], larger=sizes[1], difference=difference)
+
+
+def _paired(arms: Arms, first: tuple[Place, str], second: tuple[Place, str]) -> Paired:
+    one, other = (
+        run.right[run.chosen] for run in (arms.runs(*pair)[0] for pair in (first, second))
+    )
+    difference = stats.compare(arms.seeds(*first), arms.seeds(*second))
+    alone = int((one & ~other).sum()), int((~one & other).sum())
+    return Paired(difference=difference, alone=alone, p_holm=difference.p)
 
 
 Compared = TypeVar("Compared", Row, Freezing)
@@ -298,7 +246,7 @@ Compared = TypeVar("Compared", Row, Freezing)
 
 def _corrected(compared: list[Compared]) -> list[Compared]:
     """With Holm's p-values: the rows are as many answers to one question."""
-    p = iter(stats.holm([one.paired.mcnemar.p for one in compared if one.paired]))
+    p = iter(stats.holm([one.paired.difference.p for one in compared if one.paired]))
     return [
         one.model_copy(update={"paired": one.paired.model_copy(update={"p_holm": next(p)})})
         if one.paired
@@ -307,23 +255,27 @@ def _corrected(compared: list[Compared]) -> list[Compared]:
     ]
 
 
-def _study(grid: Grid, datasets: dict[str, Dataset], arms: _Arms) -> claims.Study:
+def _study(grid: Grid, datasets: dict[str, Dataset], arms: Arms) -> claims.Study:
     """Our runs of the first size and recipe, by the quadrant that their data set stands for."""
     names = {
         QUADRANTS.index(datasets[name].quadrant) + 1: name
         for name in reversed(grid.dataset)
         if datasets[name].quadrant in QUADRANTS
     }
-    right: dict[int, dict[claims.Key, np.ndarray]] = {
+    runs: dict[int, dict[claims.Key, Seeds]] = {
         table: {
-            (place.backbone, place.lr, place.freezing, start): arms.right(place, start)
+            (place.backbone, place.lr, place.freezing, start): arms.seeds(place, start)
             for place, start in product(at_first_size(grid, name), grid.start)
             if place.recipe == grid.recipe[0]
         }
         for table, name in names.items()
     }
+
+    def compared(table: int, a: claims.Key, b: claims.Key, among: int) -> stats.Difference:
+        return stats.compare(runs[table][a], runs[table][b], among)
+
     return claims.Study(
-        {table: {key: float(r.mean()) for key, r in runs.items()} for table, runs in right.items()},
-        lambda table, a, b: stats.bootstrap(right[table][a], right[table][b]),
-        {table: next(iter(runs.values())).shape[1] for table, runs in right.items()},
+        {table: {key: one.value for key, one in own.items()} for table, own in runs.items()},
+        compared,
+        {table: len(next(iter(own.values())).scores[0]) for table, own in runs.items()},
     )

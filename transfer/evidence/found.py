@@ -1,16 +1,18 @@
 """What the runs allow one to say: the fields of metrics/evidence.json.
 
-Accuracies and their differences are fractions, on test images; intervals are at 95 %.
+Accuracies, other measures and their differences are fractions, on test images; intervals are at
+95 %, see transfer.evidence.stats.
 """
 
 from transfer.evidence.claims import Claim, Size
-from transfer.evidence.stats import LEVEL, Difference, Discordant
+from transfer.evidence.scores import Measure
+from transfer.evidence.stats import Difference
 from transfer.files import Fields, Stored
 from transfer.runs import Place
 
 
-class Accuracy(Fields):
-    """Mean over the seeds, their standard deviation (None: one seed), and Wilson's interval."""
+class Estimate(Fields):
+    """A measure: its mean over the seeds, their standard deviation (None: one), its interval."""
 
     mean: float
     sd: float | None
@@ -23,29 +25,33 @@ class Accuracy(Fields):
 
 
 class Arm(Fields):
-    """One setting from one start. `chosen`: at the epoch that was not chosen on test images.
-    `best`: at the best test epoch of the first seed, as the report gives it. `inflation`: by how
-    much the best epoch exceeds the chosen one, mean over the seeds. `validation`: the mean accuracy
-    on `n_validation` images at the epoch chosen, None where there are none."""
+    """One setting from one start. `chosen`: the data set's measure, at the epoch that was not
+    chosen on test images. `best`: the accuracy at the best test epoch of the first seed, as the
+    report gives it. `inflation`: by how much the best epoch's accuracy exceeds the chosen one's,
+    mean over the seeds. `validation`: the measure on `n_validation` images at the epoch chosen, and
+    `loss` their cross entropy in nats, means over the seeds; None where there are none."""
 
     best: float
-    chosen: Accuracy
+    chosen: Estimate
     inflation: float
     n_validation: int
     validation: float | None
+    loss: float | None
 
     @property
-    def score(self) -> float:
-        """What settings are chosen by."""
-        return self.chosen.mean if self.validation is None else self.validation
+    def rank(self) -> tuple[float, float]:
+        """What settings are chosen by, the least first; of equals, by loss."""
+        score = self.chosen.mean if self.validation is None else self.validation
+        return -score, self.loss or 0.0
 
 
 class Paired(Fields):
-    """Two runs on the same images: the first's accuracy minus the second's, over all seeds, and
-    McNemar's test, of the first seed. `p_holm`: its p, corrected for all rows of the question."""
+    """Two settings on the same images: the first's measure minus the second's. `alone`: test images
+    that only the first, and only the second, got right with the first seed. `p_holm`: the p-value,
+    corrected for all rows of the question."""
 
     difference: Difference
-    mcnemar: Discordant
+    alone: tuple[int, int]
     p_holm: float
 
 
@@ -74,18 +80,19 @@ class Freezing(Place):
 
 
 class Transfer(Place):
-    """Transfer against baseline, each at the learning rate (the place's, and `baseline_lr`) that
-    its validation accuracy chose. `verdict`: helps, hurts (negative transfer) or cannot tell, by
-    the interval."""
+    """Transfer against baseline, each as its validation images chose it: the learning rate, or, if
+    `overall`, the whole setting. `baseline`: the other's place. `verdict`: helps, hurts (negative
+    transfer) or cannot tell, by the interval; with one seed it always cannot tell."""
 
-    baseline_lr: float
+    baseline: Place
+    overall: bool
     difference: Difference
     verdict: str
 
 
 class Recall(Fields):
     """The share of a class's `n` test images that is right: mean over the seeds, and Wilson's
-    interval."""
+    interval for those of one seed."""
 
     label: str
     n: int
@@ -97,27 +104,43 @@ class Recall(Fields):
         return f"{self.label} {self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.n}"
 
 
+class Mistake(Fields):
+    """How often images of a class were taken for another, all seeds together."""
+
+    label: str
+    said: str
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.label} for {self.said} ({self.n} times)"
+
+
 class Choice(Place):
     """A setting from a start, among all that a data set has at the first size. `difference`: its
-    accuracy minus that of the recommended one. `majority`: the most frequent class of the test
-    images, and `share` how frequent it is, which is what always answering it gets right. `above`:
-    the setting against that. `recall`: of each class. The other fields are those of Arm."""
+    measure minus that of the recommended one. `as_good`: whether it is certain to be no worse by
+    more than the margin. `wins`: how often it is the best when seeds and validation images are
+    drawn again. `majority`: the most frequent class of the test images, and `share` how frequent it
+    is, which is what always answering it gets right. `above`: the setting against that. `recall`:
+    of each class. `mistakes`: the most frequent first. The other fields are those of Arm."""
 
     start: str
     n_test: int
-    chosen: Accuracy
+    chosen: Estimate
     n_validation: int
     validation: float | None
     difference: Difference
+    as_good: bool
+    wins: float | None
     majority: str
     share: float
-    above: Paired
+    above: Difference
     recall: list[Recall]
+    mistakes: list[Mistake]
 
     @property
     def works(self) -> bool:
         """Whether it beats always giving one answer, beyond noise."""
-        return self.above.difference.sign > 0 and self.above.mcnemar.p <= LEVEL
+        return self.above.sign > 0
 
 
 class Gain(Fields):
@@ -129,9 +152,19 @@ class Gain(Fields):
     difference: Difference
 
 
+class Learning(Fields):
+    """The best transfer setting (or the only start's) with the data set's most training images a
+    class, and with the next fewer: the first's measure minus the second's."""
+
+    dataset: str
+    larger: int | str
+    smaller: int | str
+    difference: Difference
+
+
 class Suspect(Fields):
-    """An image whose label looks wrong. `image`: <part>/<class>/<name>, of validation or test.
-    `said`: the class that all good runs take it for, `runs` of them, with that mean confidence."""
+    """An image whose label looks wrong. `image`: <class>/<name>, of validation or test. `said`: the
+    class that all good runs take it for, `runs` of them, with that mean confidence."""
 
     dataset: str
     image: str
@@ -148,14 +181,17 @@ class Claims(Fields):
 
 
 class Evidence(Stored):
-    """`choices`: of each data set the recommended setting first. `implied_sizes`: what the report's
-    printed accuracies say of its test sets."""
+    """`measures`: data set → what its settings are chosen by. `choices`: of each data set the
+    recommended setting first. `implied_sizes`: what the report's printed accuracies say of its test
+    sets."""
 
+    measures: dict[str, Measure]
     rows: list[Row]
     frozen_finetuned: list[Freezing]
     transfer: list[Transfer]
     choices: list[Choice]
     gains: list[Gain]
+    learning: list[Learning]
     suspects: list[Suspect]
     implied_sizes: list[Size]
     claims: Claims

@@ -6,23 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.evidence.compare import Read, best_run
-from transfer.evidence.found import Row
+from transfer.evidence.arms import Read
+from transfer.evidence.compare import best_run
+from transfer.evidence.found import Evidence
+from transfer.evidence.scores import Measure, chosen_epoch
 from transfer.evidence.suspects import Load
 from transfer.params import Grid
 from transfer.runs import at_first_size
-from transfer.training.predictions import Predictions, chosen_epoch
+from transfer.training.predictions import Predictions
 
 CURVE = ("backbone", "lr", "freezing", "recipe", "start", "epoch", "test_accuracy")
 CONFUSION = ("actual", "predicted")
 
 
-def write(folder: Path, grid: Grid, found: list[Row], tested: Read, load: Load) -> None:
-    """A file of each kind for every data set. `found`: the evidence's rows."""
-    for name in grid.dataset:
-        own = [row for row in found if row.dataset == name]
+def write(folder: Path, grid: Grid, found: Evidence, tested: Read, load: Load) -> None:
+    """A file of each kind for every data set."""
+    for name, measure in found.measures.items():
+        best = best_run(grid, [row for row in found.rows if row.dataset == name])
         table(folder / f"curves/{name}.csv", CURVE, curves(grid, name, tested))
-        table(folder / f"confusion/{name}.csv", CONFUSION, confusion(load(best_run(grid, own))))
+        table(folder / f"confusion/{name}.csv", CONFUSION, confusion(load(best), measure))
 
 
 def curves(grid: Grid, dataset: str, tested: Read) -> Iterable[tuple]:
@@ -35,9 +37,9 @@ def curves(grid: Grid, dataset: str, tested: Read) -> Iterable[tuple]:
                 yield *place.setting, start, epoch, round(float(accuracy), 6)
 
 
-def confusion(parts: dict[str, Predictions]) -> Iterable[tuple]:
+def confusion(parts: dict[str, Predictions], measure: Measure) -> Iterable[tuple]:
     """A run's test images at its chosen epoch."""
-    test, epoch = parts["test"], chosen_epoch(parts)
+    test, epoch = parts["test"], chosen_epoch(parts, measure)
     classes = sorted({name.split("/")[0] for name in test.name})
     for actual, predicted in zip(test.label, test.predicted[epoch], strict=True):
         yield classes[actual], classes[predicted]

@@ -1,11 +1,20 @@
-"""Intervals and tests on test images that were classified right or wrong."""
+"""Intervals and tests of a measure over test images and seeds.
 
+A run on n images is its n `scores`, whose mean is the measure: see transfer.evidence.scores. Where
+several seeds were tested on the same images, an interval adds the variation of images to that of
+seeds, as if independent, and so rather too much than too little (Owen 2007 on crossed samples; Zou
+and Donner 2008 on adding distances). Where each seed divided the images anew, its seeds' means are
+compared by the corrected resampled t-test (Nadeau and Bengio 2003).
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from math import hypot, sqrt
+from typing import NamedTuple
 
 import numpy as np
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
+from scipy.optimize import brentq
+from scipy.special import bdtr, ndtr, ndtri, stdtrit
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 LEVEL = 0.05
@@ -13,11 +22,13 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of accuracies (fractions) and its 95 % interval."""
+    """A difference of accuracies (fractions), its 95 % interval, and the p-value of no difference:
+    at most 0.05 where the interval excludes 0."""
 
     value: float
     low: float
     high: float
+    p: float
 
     def __str__(self) -> str:
         return f"{self.value:+.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -28,67 +39,183 @@ class Difference:
         return int(self.low > 0) - int(self.high < 0)
 
 
-@dataclass(frozen=True)
-class Discordant:
-    """Images that one of two runs alone got right, and McNemar's exact p (McNemar 1947)."""
+class Seeds(NamedTuple):
+    """A setting's runs. scores: of each seed, float [n]. ratio: 0 where all seeds have the same
+    test images; where each has its own, the number of test images for one training image."""
 
-    first_only: int
-    second_only: int
-    p: float
+    scores: list[np.ndarray]
+    ratio: float = 0.0
 
     @property
-    def decidable(self) -> bool:
-        """Whether so few images could be significant at all, before any correction."""
-        return 2 * 0.5 ** (self.first_only + self.second_only) <= LEVEL
+    def means(self) -> np.ndarray:
+        """float [seeds]."""
+        return np.array([score.mean() for score in self.scores])
+
+    @property
+    def value(self) -> float:
+        return float(self.means.mean())
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over the seeds, None for one."""
+        return float(self.means.std(ddof=1)) if len(self.scores) > 1 else None
 
 
-def wilson(accuracy: float, n: int, among: int = 1) -> tuple[float, float]:
+def minus(first: Seeds, second: Seeds) -> Seeds:
+    """Image by image."""
+    pairs = zip(first.scores, second.scores, strict=True)
+    return Seeds([one.astype(float) - other for one, other in pairs], first.ratio)
+
+
+def average(settings: list[Seeds]) -> Seeds:
+    """The mean score of each image, over settings."""
+    by_seed = zip(*(one.scores for one in settings), strict=True)
+    return Seeds([np.mean(scores, axis=0) for scores in by_seed], settings[0].ratio)
+
+
+def wilson(accuracy: float, n: float, among: int = 1) -> tuple[float, float]:
     """95 % interval of an accuracy on n images (Wilson 1927); of one picked among several, that in
     which each of them lies with 95 % (Bonferroni)."""
     low, high = proportion_confint(accuracy * n, n, alpha=LEVEL / among, method="wilson")
     return float(low), float(high)
 
 
-def newcombe(first: float, n_first: int, second: float, n_second: int) -> Difference:
+def interval(runs: Seeds, n: int) -> tuple[float, float]:
+    """95 % interval of a measure: Wilson's for as many images as have its standard error, at most
+    n, with that of the seeds added on either side."""
+    value, spread = runs.value, _images(runs)
+    effective = min(n, value * (1 - value) / spread**2) if spread else n
+    low, high = wilson(value, effective)
+    wide = (
+        _seeds(runs) * stdtrit(len(runs.scores) - 1, 1 - LEVEL / 2) if runs.sd is not None else 0.0
+    )
+    if runs.ratio:  # the seeds' images vary too, and so do their means
+        return max(0.0, min(low, value - wide)), min(1.0, max(high, value + wide))
+    return max(0.0, value - hypot(value - low, wide)), min(1.0, value + hypot(high - value, wide))
+
+
+def compare(first: Seeds, second: Seeds, among: int = 1) -> Difference:
+    """The first's measure minus the second's, paired by seed and image. `among`: of so many
+    differences this one was picked; then each of them lies in such an interval with 95 %.
+
+    With one seed it is about these two runs alone, on other images: Newcombe's interval for pairs
+    where scores are right or wrong, wide enough to hold 0 where McNemar's exact test does not
+    reject.
+    """
+    difference, level = minus(first, second), LEVEL / among
+    value = difference.value
+    test = sign_test(difference)
+    if len(difference.scores) == 1 and _is_right(first) and _is_right(second):
+        found = _newcombe_paired(first.scores[0], second.scores[0], level)
+        return _holding(Difference(value, *found, test), level)
+    images = _images(difference)
+    seeds, df = (_seeds(difference), len(difference.scores) - 1) if difference.sd else (0.0, 1)
+
+    def half(alpha: float) -> float:
+        parts = ndtri(1 - alpha / 2) * images, stdtrit(df, 1 - alpha / 2) * seeds
+        return float(max(parts) if first.ratio else hypot(*parts))
+
+    wide = half(level)
+    p = max(_level(half, abs(value)), test if _is_right(first) and not first.ratio else 0.0)
+    return _holding(Difference(value, value - wide, value + wide, p), level)
+
+
+def _level(half: Callable[[float], float], value: float) -> float:
+    """The level at which an interval of that half-width just reaches 0."""
+    least, most = 1e-12, 1 - 1e-12
+    if half(least) <= value:
+        return least if value else 1.0
+    return float(brentq(lambda a: half(a) - value, least, most)) if half(most) < value else 1.0
+
+
+def _holding(found: Difference, level: float) -> Difference:
+    """With 0 in the interval, if the p-value asks for it."""
+    if found.p <= level:
+        return found
+    return Difference(found.value, min(found.low, 0.0), max(found.high, 0.0), found.p)
+
+
+def _images(runs: Seeds) -> float:
+    """Standard error by the images; where each seed has its own, of one seed's."""
+    if runs.ratio:
+        return float(np.mean([score.std() / sqrt(len(score)) for score in runs.scores]))
+    mean = np.mean(runs.scores, axis=0)
+    return float(mean.std() / sqrt(len(mean)))
+
+
+def _seeds(runs: Seeds) -> float:
+    """Standard error by the seeds. Divisions of the same images share most of those trained on,
+    which `ratio` corrects for."""
+    return (runs.sd or 0.0) * sqrt(1 / len(runs.scores) + runs.ratio)
+
+
+def _is_right(runs: Seeds) -> bool:
+    return runs.scores[0].dtype == bool
+
+
+def sign_test(difference: Seeds) -> float:
+    """Exact p of as many images above 0, by their mean over the seeds, as below; McNemar's, of one
+    seed. With own images for each seed, 1."""
+    if difference.ratio:
+        return 1.0
+    mean = np.mean(difference.scores, axis=0)
+    return _mcnemar(int((mean > 0).sum()), int((mean < 0).sum()))
+
+
+def _mcnemar(first_only: int, second_only: int) -> float:
+    """The exact test (McNemar 1947), two-sided: of so many coin flips."""
+    fewer, both = min(first_only, second_only), first_only + second_only
+    return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))
+
+
+def _newcombe_paired(first: np.ndarray, second: np.ndarray, level: float) -> tuple[float, float]:
+    """Newcombe 1998 (Stat Med 17:2635), method 10: bool [n] each."""
+    n, p, q = len(first), first.mean(), second.mean()
+    wilsons = [proportion_confint(k * n, n, alpha=level, method="wilson") for k in (p, q)]
+    (low_p, high_p), (low_q, high_q) = wilsons
+    both, only_p, only_q = (first & second).sum(), (first & ~second).sum(), (~first & second).sum()
+    neither = n - both - only_p - only_q
+    product = float(both + only_p) * (only_q + neither) * (both + only_q) * (only_p + neither)
+    cross = float(both) * neither - float(only_p) * only_q
+    if cross > 0:
+        cross = max(cross - n / 2, 0.0)
+    phi = cross / sqrt(product) if product else 0.0
+
+    def distance(one: float, other: float) -> float:
+        return sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
+
+    low = p - q - distance(p - low_p, high_q - q)
+    return float(low), float(p - q + distance(high_p - p, q - low_q))
+
+
+def newcombe(
+    first: float, n_first: int, second: float, n_second: int, among: int = 1
+) -> Difference:
     """Accuracy of the first minus the second's, on n images each, with the interval of Newcombe
     (1998, Stat Med 17:873, method 10). It takes the images as drawn apart: on shared ones a paired
-    interval, which needs to know the images, is narrower."""
+    interval, which needs to know the images, is narrower. `among`: see compare."""
     counts = first * n_first, n_first, second * n_second, n_second
-    low, high = confint_proportions_2indep(*counts, alpha=LEVEL, method="newcomb", compare="diff")
-    return Difference(first - second, float(low), float(high))
+    options = {"method": "newcomb", "compare": "diff"}
+    low, high = confint_proportions_2indep(*counts, alpha=LEVEL / among, **options)
+    return normal(first - second, float(low), float(high), among)
 
 
-def exact_mcnemar(first: np.ndarray, second: np.ndarray) -> Discordant:
-    """Two runs on the same images: bool [n] each, right or wrong."""
-    only = int((first & ~second).sum()), int((~first & second).sum())
-    p = mcnemar([[0, only[0]], [only[1], 0]], exact=True).pvalue if sum(only) else 1.0
-    return Discordant(*only, min(1.0, float(p)))
+def normal(value: float, low: float, high: float, among: int = 1) -> Difference:
+    """With the p-value of an interval whose ends lie where a normal distribution has them."""
+    reach = value - low if value > 0 else high - value
+    z = abs(value) / reach * ndtri(1 - LEVEL / among / 2) if reach else 0.0
+    return Difference(value, low, high, float(2 * ndtr(-z)))
 
 
 def holm(p_values: list[float]) -> list[float]:
     """p-values adjusted for being several answers to one question (Holm 1979)."""
-    return multipletests(p_values, method="holm")[1].tolist() if p_values else []
+    order = np.argsort(p_values)
+    steps = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    adjusted = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted[np.argsort(order)].tolist()
 
 
-@lru_cache(maxsize=8)
-def _redrawn(n: int, draws: int, seed: int) -> np.ndarray:
-    """float32 [draws, n]: the weight of each of n things in each redraw."""
+def redrawn(n: int, draws: int, seed: int) -> np.ndarray:
+    """float [draws, n]: the weight of each of n things in each redraw with replacement."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float32) / n
-
-
-def bootstrap(
-    first: np.ndarray, second: np.ndarray, draws: int = 4000, seed: int = 0
-) -> Difference:
-    """Accuracy of the first minus the second's, bool [seeds, n] each, paired by seed and image.
-
-    Percentile interval over redrawn seeds and redrawn images; every seed is tested on the same
-    images, so both are redrawn, crossed (Owen 2007). With one seed it covers the choice of
-    images alone.
-    """
-    difference = first.astype(np.float32) - second.astype(np.float32)
-    seeds, n = difference.shape
-    images, runs = _redrawn(n, draws, seed), _redrawn(seeds, draws, seed + 1)
-    values = ((images @ difference.T) * runs).sum(1)
-    low, high = np.quantile(values, [LEVEL / 2, 1 - LEVEL / 2])
-    return Difference(float(difference.mean()), float(low), float(high))
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n

@@ -1,17 +1,21 @@
 """Images whose labels look wrong: every good run takes them for another class, with confidence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from transfer.evidence.found import Choice, Suspect
+from transfer.evidence.scores import Measure, chosen_epoch
 from transfer.runs import Run
-from transfer.training.predictions import Predictions, chosen_epoch
+from transfer.training.predictions import Predictions
 
 Load = Callable[[Run], dict[str, Predictions]]
+Opinion = tuple[str, bool, float]
+"""The class that a run takes an image for, whether with at least its mean confidence in that class,
+and that confidence."""
 
 
-def find(choices: list[Choice], seeds: list[int], load: Load) -> list[Suspect]:
+def find(choices: list[Choice], seeds: list[int], load: Load, measure: Measure) -> list[Suspect]:
     """Of a data set's validation and test images, those that all of its good runs predict as one
     other class, each with at least the mean confidence that it has in that class. The most
     confident first; none where there is a single good run.
@@ -20,45 +24,40 @@ def find(choices: list[Choice], seeds: list[int], load: Load) -> list[Suspect]:
     (the first of `choices`, and what its difference says of the others). The threshold is that of
     confident learning (Northcutt 2021), which estimates it from the probabilities of all classes.
     """
-    good = [choice.run(choice.start, s) for choice in choices for s in seeds if _good(choice)]
-    if len(good) < 2:
-        return []
-    runs = [load(run) for run in good]
-    return sorted(
-        (found for part in runs[0] for found in _of_part(choices[0].dataset, part, runs)),
-        key=lambda found: (-found.confidence, found.image),
-    )
-
-
-def _good(choice: Choice) -> bool:
-    return choice.difference.sign >= 0
-
-
-def _of_part(dataset: str, part: str, runs: list[dict[str, Predictions]]) -> list[Suspect]:
-    first = runs[0][part]
-    names = {
-        int(label): str(name).split("/")[0]
-        for name, label in zip(first.name, first.label, strict=True)
-    }
-    said, sure, confidences = [], [], []
-    for run in runs:
-        predicted, confidence = (
-            getattr(run[part], field)[chosen_epoch(run)] for field in ("predicted", "confidence")
-        )
-        confidence = confidence.astype(float)
-        means = {label: confidence[predicted == label].mean() for label in set(predicted.tolist())}
-        said.append(predicted)
-        sure.append(confidence >= [means[label] for label in predicted.tolist()])
-        confidences.append(confidence)
-    same = (np.array(said) == said[0]).all(axis=0) & (said[0] != first.label)
-    mean = np.mean(confidences, axis=0)
-    return [
+    said: dict[str, list[Opinion]] = {}
+    for choice in choices:
+        for seed in seeds if choice.difference.sign >= 0 else ():
+            for name, opinion in _opinions(load(choice.run(choice.start, seed)), measure):
+                said.setdefault(name, []).append(opinion)
+    found = [
         Suspect(
-            dataset=dataset,
-            image=f"{part}/{first.name[i]}",
-            said=names[int(said[0][i])],
-            runs=len(runs),
-            confidence=round(float(mean[i]), 4),
+            dataset=choices[0].dataset,
+            image=name,
+            said=opinions[0][0],
+            runs=len(opinions),
+            confidence=round(float(np.mean([confidence for *_, confidence in opinions])), 4),
         )
-        for i in np.flatnonzero(same & np.all(sure, axis=0))
+        for name, opinions in said.items()
+        if len(opinions) > 1 and _agreed(name.split("/")[0], opinions)
     ]
+    return sorted(found, key=lambda one: (-one.confidence, one.image))
+
+
+def _agreed(label: str, opinions: list[Opinion]) -> bool:
+    (said, *others) = {class_ for class_, *_ in opinions}
+    return not others and said != label and all(sure for _, sure, _ in opinions)
+
+
+def _opinions(parts: dict[str, Predictions], measure: Measure) -> Iterator[tuple[str, Opinion]]:
+    """Of a run at its chosen epoch: each image by name."""
+    if not parts:
+        return
+    epoch = chosen_epoch(parts, measure)
+    names = np.concatenate([part.name for part in parts.values()])
+    labels = np.concatenate([part.label for part in parts.values()])
+    predicted = np.concatenate([part.predicted[epoch] for part in parts.values()])
+    confidence = np.concatenate([part.confidence[epoch] for part in parts.values()]).astype(float)
+    classes = {int(c): str(n).split("/")[0] for c, n in zip(labels, names, strict=True)}
+    means = {c: confidence[predicted == c].mean() for c in np.unique(predicted)}
+    for name, said, sure in zip(names, predicted, confidence, strict=True):
+        yield str(name), (classes.get(int(said), ""), sure >= means[said], float(sure))

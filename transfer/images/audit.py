@@ -21,6 +21,7 @@ from transfer.cli import UserError, one_line
 from transfer.files import Fields, Stored
 from transfer.images import near, reader
 from transfer.images.archive import Source, Unreadable, quoted
+from transfer.images.folds import Division
 from transfer.images.reader import How
 
 NAMES_SHOWN = 20
@@ -82,7 +83,8 @@ class Groups(Fields):
 class Audit(Stored):
     """metrics/data/<dataset>.json: what a data set's source holds, and what was made of it.
 
-    `rules`: split's settings and the data set's counts. `how`: how images are read. `left_out`:
+    `rules`: split's settings and the data set's counts. `how`: how images are read. `redrawn`: how
+    each seed divides the part train anew, without the units, None if none does. `left_out`:
     reason → files. `no_class`: of the first of those elsewhere, folder → files that are named as
     images. `archive`: all readable images of the classes. `dropped`: copies removed. `split`: the
     images drawn. `leaked`: test images, as <class>/<name>, that also occur in training, as
@@ -93,6 +95,7 @@ class Audit(Stored):
     source: str
     rules: dict[str, Any]
     how: How
+    redrawn: Division | None
     left_out: dict[str, Listed]
     no_class: dict[str, int]
     archive: Described
@@ -101,6 +104,10 @@ class Audit(Stored):
     groups: Groups
     leaked: list[tuple[str, str]]
     near: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, dataset: str) -> Self:
+        return cls.read(f"metrics/data/{dataset}.json")
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from transfer.cli import UserError
 from transfer.files import replacing
-from transfer.images import audit, near, table
+from transfer.images import audit, folds, near, table
 from transfer.images.archive import Source, opened
 from transfer.images.audit import Audit, Member, Picture
+from transfer.images.folds import Division
 from transfer.images.reader import HOW, How
 from transfer.images.table import PARTS
 from transfer.params import Dataset, Folders, Split, Table
@@ -32,16 +34,22 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
             gone = near.dropped(kept)
             kept = [picture for picture in kept if picture not in gone]
         parts = dict.fromkeys(member.part for member in members)
-        chosen = select(kept, list(parts), dataset.folders.classes, count, name, rules.seed)
-        if "validation" not in parts:
+        redrawn = rules.redraw and "validation" not in parts
+        if redrawn and dataset.pooled:
+            chosen = sorted((replace(p, part="train") for p in kept), key=audit.place)
+        else:
+            chosen = select(kept, list(parts), dataset.folders.classes, count, name, rules.seed)
+        if not redrawn and "validation" not in parts:
             chosen = hold_out(chosen, rules.validation, name, rules.seed)
         how = audit.how_to_read(chosen, how)
-        write(source, chosen, how, Path("data/split", name))
+        division = divided_anew(chosen, dataset, rules) if redrawn else None
+        write(source, chosen, how, Path("data/split", name), division)
     report = Audit(
         dataset=name,
         source=dataset.source,
         rules=rules.model_dump() | {"count": count},
         how=how,
+        redrawn=None if division is None else division.model_copy(update={"units": {}}),
         left_out={why: audit.Listed.of(paths) for why, paths in (beside | left_out).items()},
         no_class=audit.no_class(beside["elsewhere"]),
         archive=audit.describe(found),
@@ -73,11 +81,27 @@ def found_in(source: Source, where: Folders | Table) -> tuple[list[Member], audi
     return sorted(members, key=lambda m: (PARTS.index(m.part), order[m.label], m.path)), beside
 
 
-def write(source: Source, pictures: list[Picture], how: How, folder: Path) -> None:
+def divided_anew(chosen: list[Picture], dataset: Dataset, rules: Split) -> Division:
+    """How each seed divides the training pictures. Raises UserError where the first one cannot."""
+    pool = [picture for picture in chosen if picture.part == "train"]
+    names = [f"{picture.label}/{picture.name}" for picture in pool]
+    units = dict(zip(names, near.units(pool), strict=True))
+    test = float(dataset.count.test) if dataset.pooled else 0.0
+    division = Division(test=test, validation=rules.validation, units=units)
+    classes = dataset.folders.classes
+    division.parts(names, np.array([classes.index(picture.label) for picture in pool]), 0)
+    return division
+
+
+def write(
+    source: Source, pictures: list[Picture], how: How, folder: Path, division: Division | None
+) -> None:
     """Copy each picture's bytes, unchanged, to folder/<part>/<class>/<name>, and beside them how
-    they are to be read."""
+    they are to be read and, where each seed does that anew, divided."""
     with replacing(folder) as fresh:
         how.write(fresh / HOW)
+        if division:
+            division.write(fresh / folds.FILE)
         for picture in pictures:
             path = fresh / picture.part / picture.label / picture.name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +117,10 @@ def summary(report: Audit) -> list[str]:
     ]
     out = [f"{left.count} {why}" for why, left in report.left_out.items() if left.count]
     lines = [f"{name}: {'; '.join(parts)}; left out: {', '.join(out) or 'none'}"]
+    if anew := report.redrawn:
+        shares = {"test": anew.test, "validation": anew.validation}
+        held = " and ".join(f"{share:g} for {part}" for part, share in shares.items() if share)
+        lines.append(f"{name}: each seed holds out others of the training images: {held}")
     lines += [f"{name}: {line}" for line in (*elsewhere(report), *uneven(report), *deep(report))]
     if (shared := report.groups.shared).count:
         some = ", ".join(shared.names)

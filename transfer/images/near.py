@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 if TYPE_CHECKING:
     from transfer.images.audit import Picture
@@ -49,6 +51,24 @@ def dropped(pictures: list[Picture]) -> set[Picture]:
         before = vectors[:i][kept[:i]]
         kept[i] = np.maximum(before @ vectors[i], before @ mirrored[i]).max() < ALIKE
     return gone | {picture for picture, stays in zip(pool, kept, strict=True) if not stays}
+
+
+def units(pictures: list[Picture]) -> list[int]:
+    """Of each picture a number, equal for those that stay together: the pictures of a group, equal
+    ones, and those that look alike."""
+    first: dict[str, int] = {}
+    edges = []
+    for at, picture in enumerate(pictures):
+        for name in (f"group {picture.group}" if picture.group else "", picture.content.digest):
+            edges += [(first.setdefault(name, at), at)] if name else []
+    theirs, mirrored = _vectors(pictures)
+    for start in range(0, len(pictures), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        found = np.maximum(theirs[chunk] @ theirs.T, mirrored[chunk] @ theirs.T) >= ALIKE
+        edges += [(start + one, other) for one, other in np.argwhere(found).tolist()]
+    one, other = np.array(edges).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(pictures),) * 2)
+    return connected_components(graph, directed=False)[1].tolist()
 
 
 def _nearest(some: list[Picture], others: list[Picture]) -> tuple[np.ndarray, np.ndarray]:

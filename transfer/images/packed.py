@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.cli import UserError
-from transfer.images import reader
+from transfer.images import folds, reader
 
 if TYPE_CHECKING:
     import torch
@@ -66,11 +66,17 @@ class Packed:
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
     def prepared_images(self) -> "torch.Tensor":
-        """All v validation images and then all m test images, as uint8 [v + m, size, size, 3], not
-        copied."""
-        start = int(np.concatenate([self.validation.offset, self.test.offset])[0])
-        shape = (len(self.validation) + len(self.test), self.size, self.size, 3)
-        return self.pixels[start : start + int(np.prod(shape))].reshape(shape)
+        """All v validation images and then all m test images, as uint8 [v + m, size, size, 3];
+        copied only where they do not lie side by side."""
+        offsets = np.concatenate([self.validation.offset, self.test.offset])
+        shape = (len(offsets), self.size, self.size, 3)
+        each = self.size * self.size * 3
+        if (np.diff(offsets) == each).all():
+            return self.pixels[offsets[0] : offsets[0] + len(offsets) * each].reshape(shape)
+        images = [self.pixels[start : start + each] for start in offsets]
+        import torch
+
+        return torch.stack(images).reshape(shape)
 
 
 def fewer(part: Part, per_class: int) -> Part:
@@ -101,20 +107,9 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def _train_pixels(path: Path, how: reader.How, short_side: int) -> np.ndarray:
-    image = _read(path, how)
-    if short_side and min(image.size) > short_side:
-        image = resize_short_side(image, short_side)
-    return np.asarray(image)
-
-
 def prepare(image: Image.Image, resize: int, size: int) -> np.ndarray:
     """torchvision's Resize(resize) and CenterCrop(size): uint8 [size, size, 3]."""
     return np.asarray(center_crop(resize_short_side(image, resize), size))
-
-
-def _prepared_pixels(path: Path, how: reader.How, resize: int, size: int) -> np.ndarray:
-    return prepare(_read(path, how), resize, size)
 
 
 def _read(path: Path, how: reader.How) -> Image.Image:
@@ -129,33 +124,49 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
     `out`/index.json, as `split`/how.json says, if it is there.
 
     Training images keep their pixels, or a short side of `short_side` if that is smaller and
-    not 0. Validation images, if there are any, and test images are prepared. Images are streamed,
-    so a data set may be larger than memory. Returns the images of each part. Raises UserError for
-    an image that does not decode.
+    not 0. Validation images, if there are any, and test images are prepared. If `split` has a
+    division.json, training images are stored both ways. Images are streamed, so a data set may be
+    larger than memory. Returns the images of each part. Raises UserError for an image that does not
+    decode.
     """
     classes = sorted(folder.name for folder in (split / "train").iterdir())
-    beside = split / reader.HOW
+    beside, anew = split / reader.HOW, split / folds.FILE
     how = reader.How.read(beside) if beside.is_file() else reader.REPORT
-    prepared = partial(_prepared_pixels, how=how, resize=resize, size=size)
-    train = partial(_train_pixels, how=how, short_side=short_side)
-    readers = {"train": train, "validation": prepared, "test": prepared}
+    division = folds.Division.read(anew) if anew.is_file() else None
+
+    def pixels(part: str, path: Path) -> list[np.ndarray]:
+        image = _read(path, how)
+        found = []
+        if part == "train":
+            small = short_side and min(image.size) > short_side
+            found.append(np.asarray(resize_short_side(image, short_side) if small else image))
+        if part != "train" or division:
+            found.append(prepare(image, resize, size))
+        return found
+
     out.mkdir(parents=True)
     index: dict[str, Any] = {"classes": classes, "size": size, "how": how.model_dump()}
+    index["division"] = division and division.model_dump()
     digest = hashlib.sha256()
     with open(out / "pixels.bin", "wb") as file:
-        for part, read in readers.items():
+        for part in PARTS:
             files = [
                 (label, path)
                 for label, name in enumerate(classes)
                 for path in sorted((split / part / name).glob("*"))
             ]
-            columns: dict[str, list[Any]] = {key: [] for key in ("names", *COLUMNS)}
-            for (label, path), pixels in zip(files, _decoded(read, files), strict=True):
-                row = (f"{path.parent.name}/{path.name}", file.tell(), *pixels.shape[:2], label)
-                for column, value in zip(columns.values(), row, strict=True):
+            columns: dict[str, list[Any]] = {key: [] for key in ("names", *COLUMNS, "prepared")}
+            read = _decoded(partial(pixels, part), files)
+            for (label, path), found in zip(files, read, strict=True):
+                starts = [file.tell() + sum(p.nbytes for p in found[:i]) for i in range(len(found))]
+                name, side = f"{path.parent.name}/{path.name}", found[0].shape[:2]
+                for column, value in zip(
+                    columns.values(), (name, starts[0], *side, label, starts[-1]), strict=True
+                ):
                     column.append(value)
-                file.write(pixels.data)
-                digest.update(pixels.data)
+                for one in found:
+                    file.write(one.data)
+                    digest.update(one.data)
             index[part] = columns
     # So that index.json alone tells whether two packed data sets are the same.
     index["sha256"] = digest.hexdigest()
@@ -164,8 +175,8 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
 
 
 def _decoded(
-    read: Callable[[Path], np.ndarray], files: list[tuple[int, Path]]
-) -> Iterator[np.ndarray]:
+    read: Callable[[Path], list[np.ndarray]], files: list[tuple[int, Path]]
+) -> Iterator[list[np.ndarray]]:
     """Pillow decodes outside Python's lock, so threads do; a few at a time, to bound memory."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -173,20 +184,36 @@ def _decoded(
             yield from pool.map(read, [path for _, path in files[start : start + 16 * workers]])
 
 
-def load(folder: str | Path) -> Packed:
-    """Map what `write` wrote; nothing is read until it is used."""
+def load(folder: str | Path, seed: int | None = None) -> Packed:
+    """Map what `write` wrote; nothing is read until it is used. seed: of the run, which divides the
+    training images if each seed does so anew; without it, all are training images. Raises UserError
+    as Division.parts does."""
     folder = Path(folder)
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    parts = {
-        part: Part(
-            names=index[part]["names"],
-            **{key: np.asarray(index[part][key], dtype=np.int64) for key in COLUMNS},
-        )
-        for part in PARTS
-    }
+    division = index["division"] and folds.Division(**index["division"])
+    parts = {part: _part(index[part]) for part in PARTS}
+    if division and seed is not None:
+        names, label = index["train"]["names"], parts["train"].label
+        for part, places in division.parts(names, label, seed).items():
+            if len(places):
+                parts[part] = _taken(index["train"], places, part, index["size"])
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
     how, classes = reader.How(**index["how"]), index["classes"]
     return Packed(_tensor(pixels), how, classes, index["size"], index["sha256"], **parts)
+
+
+def _part(columns: dict[str, list[Any]]) -> Part:
+    numbers = {key: np.asarray(columns[key], dtype=np.int64) for key in COLUMNS}
+    return Part(names=columns["names"], **numbers)
+
+
+def _taken(columns: dict[str, list[Any]], places: np.ndarray, part: str, size: int) -> Part:
+    """Those training images as that part."""
+    taken = {key: [values[i] for i in places] for key, values in columns.items()}
+    if part != "train":
+        sides = [size] * len(places)
+        taken |= {"offset": taken["prepared"], "height": sides, "width": sides}
+    return _part(taken)
 
 
 def _tensor(pixels: np.ndarray) -> "torch.Tensor":

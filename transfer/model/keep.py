@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from transfer import cli, files, params
-from transfer.evidence import stats
+from transfer.evidence import scores, stats
 from transfer.evidence.found import Evidence
 from transfer.images import packed
 from transfer.model import exported, saved
@@ -96,7 +96,8 @@ def keep(job: Job, study: params.Params, output: Path) -> None:
         raise cli.UserError(
             f"{run.name}: trained with another train.epochs than params.yaml's; `dvc repro` first"
         )
-    chosen = predictions.chosen_epoch(before)
+    measure = scores.measure(study.evidence.select_by, Record.of(run).counts["train"])
+    chosen = scores.chosen_epoch(before, measure)
     model = trained(job, chosen + 1)
     images = test_images(job.data)
     with job.protocol.autocast(job.device):

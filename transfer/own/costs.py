@@ -18,6 +18,8 @@ from transfer.training import engine, estimate, run
 
 LOOKED_AT = 50
 """Images whose sizes are read."""
+SEEDS, MANY_SEEDS, FEW_IMAGES = 3, 5, 500
+"""Seeds by default; and where there is a GPU, or no more images than that."""
 
 
 def sizes(source: Source) -> list[tuple[int, int]]:
@@ -41,6 +43,13 @@ def enough(study: Params, sides: list[tuple[int, int]]) -> int:
     return side if sides and median(map(min, sides)) > side else 0
 
 
+def seeds(study: Params, found: Reading) -> int:
+    """How many to train each setting with, so that a few lucky runs do not decide."""
+    few = sum(sum(part.values()) for part in found.images.values()) <= FEW_IMAGES
+    gpu = engine.pick_device(study.train.device).type == "cuda"
+    return MANY_SEEDS if few or gpu else SEEDS
+
+
 def costs(study: Params, name: str, found: Reading, sides: list[tuple[int, int]]) -> list[str]:
     """What studying these images will take, and what to change for less, as lines. `sides`: width
     and height of some of the images."""
@@ -60,6 +69,10 @@ def costs(study: Params, name: str, found: Reading, sides: list[tuple[int, int]]
     ]
     fewer = study.model_copy(update={"train": study.train.model_copy(update={"epochs": 10})})
     less = {"train.epochs: 10": fewer} if epochs > 10 else {}
+    if len(study.grid.seed) > 1:
+        grid = study.grid.model_copy(update={"seed": study.grid.seed[:1]})
+        one = f"grid.seed: [{grid.seed[0]}]"
+        less[one] = study.model_copy(update={"grid": grid})
     if len(speeds) > 1:
         fast = min(speeds, key=lambda backbone: speeds[backbone].step)
         grid = study.grid.model_copy(update={"backbone": [fast]})
@@ -77,7 +90,10 @@ def disk(
     short, size = study.pack.short_side, study.pack.size
     shrunk = [min(1.0, short / min(side)) if short else 1.0 for side in sides]
     pixels = [w * h * s * s * 3 for (w, h), s in zip(sides, shrunk, strict=True)] or [0.0]
-    packed = sum(train * fmean(pixels) + rest * size * size * 3 for train, rest in images.values())
+    prepared = 3 * size**2
+    packed = sum(train * fmean(pixels) + rest * prepared for train, rest in images.values())
+    if study.split.redraw:  # any image may be in any part
+        packed = sum((train + rest) * (fmean(pixels) + prepared) for train, rest in images.values())
     lines = [
         f"disk: about {2 * packed / 1e9:.1f} GB for pixels, half of it in DVC's cache, and "
         f"{estimate.features(study, images) / 1e9:.1f} GB for the outputs of frozen backbones"

@@ -36,7 +36,8 @@ def main() -> None:
     study = params.load()
     name, short_side = settings.key(given.source, study), costs.enough(study, sides)
     before = Path("params.yaml").read_text(encoding="utf-8")
-    text = settings.put(before, study, name, given.source, found, short_side, given.only)
+    seeds = costs.seeds(study, found)
+    text = settings.put(before, study, name, given.source, found, short_side, seeds, given.only)
     after = params.load(text=text)
     print("\n".join(costs.costs(after, name, found, sides)))
     if linked := [one.name for one in given.source.rglob("*") if one.is_symlink() and one.is_dir()]:

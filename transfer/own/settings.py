@@ -30,13 +30,21 @@ def title(source: Path) -> str:
 
 
 def put(
-    text: str, study: Params, name: str, source: Path, found: Reading, short_side: int, only: bool
+    text: str,
+    study: Params,
+    name: str,
+    source: Path,
+    found: Reading,
+    short_side: int,
+    seeds: int,
+    only: bool,
 ) -> str:
     """params.yaml, which is `text` and says `study`, with this data set, and with a fifth of the
-    training images held out to choose by.
+    training images held out to choose by, others by each seed.
 
     Data sets that are downloaded or drawn leave it, but for sources of pretraining. With `only`,
-    the other own ones leave its grid. short_side: in pixels, for pack. All else and comments stay.
+    the other own ones leave its grid. short_side: in pixels, for pack. seeds: how many
+    there are at least. All else and comments stay.
     """
     pooled = "all" in found.images
     entry = {
@@ -55,7 +63,11 @@ def put(
     grid = [key for key in study.grid.dataset if key in own and not only]
     settings["grid"]["dataset"] = [*grid, name]
     settings["pack"]["short_side"] = short_side
-    settings["split"] |= {"validation": SHARE, "exif": "apply", "transparency": "white"}
+    settings["split"] |= {"redraw": True, "validation": SHARE}
+    settings["split"] |= {"exif": "apply", "transparency": "white"}
+    settings["evidence"]["select_by"] = "auto"
+    if len(study.grid.seed) < seeds:
+        settings["grid"]["seed"] = list(range(seeds))
     return dumped(settings)
 
 

@@ -6,10 +6,26 @@ import numpy as np
 from PIL import Image
 
 from transfer.evidence.found import Suspect
-from transfer.images.packed import Packed, prepare
+from transfer.images.packed import PARTS, Packed, prepare
 from transfer.pages.figures import INK, VERMILION, Example
 from transfer.params import Pack
 from transfer.training.predictions import Predictions
+
+
+def mistakes(
+    data: Packed, run: Predictions, epoch: int, limit: int = 8
+) -> tuple[list[Example], int]:
+    """Test images that a run classifies wrongly in that epoch: some, and how many there are."""
+    names = {data.test.names[i]: int(i) for i in np.flatnonzero(~run.right[epoch])}
+    found = []
+    for name in sorted(names, key=_hash)[:limit]:
+        i = names[name]
+        said = data.classes[run.predicted[epoch][i]]
+        words = f"✗ {said} {100 * float(run.confidence[epoch][i]):.0f} %"
+        truth = (f"truth: {data.classes[data.test.label[i]]}", INK)
+        image = _test_image(data, i)
+        found.append(Example(name.split("/", 1)[1], image, [truth, (words, VERMILION)]))
+    return found, len(names)
 
 
 def disagreements(
@@ -44,16 +60,14 @@ def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 
     return found
 
 
-def doubted(data: Packed, suspects: list[Suspect], limit: int = 8) -> list[Example]:
+def doubted(data: Packed, suspects: list[Suspect], pack: Pack, limit: int = 8) -> list[Example]:
     """The first of them, with their label and what the runs say."""
     found = []
     for suspect in suspects[:limit]:
-        part, name = suspect.image.split("/", 1)
-        label, file = name.split("/", 1)
-        place = getattr(data, part).names.index(name)
-        at = place if part == "validation" else len(data.validation) + place
+        label, file = suspect.image.split("/", 1)
+        part = next(p for p in PARTS if suspect.image in getattr(data, p).names)
         said = (f"✗ all: {suspect.said} {100 * suspect.confidence:.0f} %", VERMILION)
-        image = data.prepared_images()[at].numpy()
+        image = _image(data, part, suspect.image, pack)
         found.append(Example(file, image, [(f"label: {label}", INK), said]))
     return found
 
@@ -63,10 +77,10 @@ def _test_image(data: Packed, i: int) -> np.ndarray:
 
 
 def _image(data: Packed, part: str, name: str, pack: Pack) -> np.ndarray:
-    """An image of training or validation, prepared as a test image is."""
+    """An image of any part, prepared as a test image is."""
     images = getattr(data, part)
     pixels = data.image(images, images.names.index(name)).numpy()
-    if part == "validation":
+    if part != "train":
         return pixels
     return prepare(Image.fromarray(pixels), pack.resize, pack.size)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import cycle
+from math import inf
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -21,7 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from transfer.evidence.found import Row
+from transfer.evidence.found import Choice, Row
 from transfer.evidence.stats import Difference
 from transfer.files import replacing
 from transfer.runs import DEFAULT, short
@@ -176,6 +177,73 @@ def _gain_handles(rows: list[Row], report: bool) -> list[Line2D]:
     if report:
         handles.append(Line2D([], [], color=QUIET, lw=0, label="as the report has it", **DIAMOND))
     return handles
+
+
+# What is taken for what.
+
+
+@styled
+def confusion(chosen: dict[str, Choice]) -> Figure:
+    """Recall of each data set's recommended setting, by title, and what it takes images for."""
+    columns = min(2, len(chosen))
+    lines = -(-len(chosen) // columns)
+    figure = Figure((WIDTH, 0.4 + lines * 3.2), layout="constrained")
+    figure.suptitle("Of each class's test images, how many are taken for which", x=0.01, ha="left")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for panel, (title, choice) in zip(panels, chosen.items(), strict=False):
+        words, labels = f"{title}: {choice.label}", [recall.label for recall in choice.recall]
+        shares = np.diag([recall.mean for recall in choice.recall])
+        said = sum(one.n for one in choice.mistakes)
+        for one in choice.mistakes if said else ():
+            if one.said in labels:
+                row = labels.index(one.label)
+                wrong = sum(other.n for other in choice.mistakes if other.label == one.label)
+                shares[row, labels.index(one.said)] = (1 - shares[row, row]) * one.n / wrong
+        panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        room = 0.5 * WIDTH / columns
+        panel.set_title("\n".join(_fit(line, room) for line in _wrap(words, room, NORMAL)[:4]))
+        names = [_fit(label, 1.0) for label in labels]
+        panel.set_xticks(range(len(labels)), names, rotation=90 if len(labels) > 4 else 0)
+        panel.set_yticks(range(len(labels)), names)
+        panel.set_xlabel("taken for")
+        for (y, x), share in np.ndenumerate(shares) if len(labels) <= 10 else ():
+            colour = "white" if share > 0.6 else INK
+            panel.text(x, y, f"{100 * share:.0f} %", ha="center", va="center", color=colour)
+    for panel in panels[len(chosen) :]:
+        panel.remove()
+    _settle(figure)
+    return figure
+
+
+# Accuracy by the number of training images.
+
+
+@styled
+def learning(rows: list[Row], titles: dict[str, str]) -> Figure:
+    """Each start's best setting at every size, by its validation images where it has any: a panel
+    for each data set. `titles`: of the data sets."""
+    sizes = sorted({row.images for row in rows}, key=lambda n: inf if isinstance(n, str) else n)
+    title = "Test images right by the number of training images, with 95 % intervals"
+    figure = _headed(3.2, title, _gain_handles(rows, False))
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False).ravel()
+    for panel, (name, words) in zip(panels, titles.items(), strict=True):
+        for start, (offset, colour, _) in STARTS.items():
+            own = [row for row in rows if row.dataset == name and start in row.arms]
+            best = [
+                min((r.arms[start] for r in own if r.images == size), key=lambda arm: arm.rank)
+                for size in (sizes if own else ())
+            ]
+            x = np.arange(len(best)) + offset / 4
+            for at, arm in zip(x, best, strict=True):
+                panel.plot([at, at], [arm.chosen.low, arm.chosen.high], color=colour, alpha=0.5)
+            panel.plot(x, [arm.chosen.mean for arm in best], "o-", color=colour, ms=4.5)
+        panel.set_xticks(range(len(sizes)), list(map(str, sizes)))
+        panel.set_title("\n".join(_wrap(words, WIDTH / len(titles) - 0.3, NORMAL)))
+        panel.grid(axis="y")
+        panel.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    figure.supxlabel("training images of each class", size=SMALL)
+    _settle(figure)
+    return figure
 
 
 # Gain against similarity.

@@ -10,6 +10,7 @@ from transfer.evidence.found import Evidence, Gain
 from transfer.evidence.measures import MEASURES, Similarity
 from transfer.evidence.published import published
 from transfer.evidence.published import settings as printed_settings
+from transfer.evidence.scores import Measure, chosen_epoch
 from transfer.files import replacing
 from transfer.images import draw as drawings
 from transfer.images import packed
@@ -19,6 +20,7 @@ from transfer.pages.figures import Example
 from transfer.params import Params
 from transfer.runs import PREDICTIONS, Run
 from transfer.training import predictions
+from transfer.training.record import Record
 
 CONTACTS = 8
 """Images in a row of the contact sheet."""
@@ -33,7 +35,7 @@ def draw(
     audits: dict[str, Audit],
 ) -> list[str]:
     """Write all that there are as PNG into a new folder; returns their names."""
-    found: dict[str, Figure | None] = {**overview(study, evidence, similar, audits)}
+    found: dict[str, Figure | None] = {**overview(study, evidence, similar)}
     found["contact_sheet"] = figures.gallery(drawn_images(study), CONTACTS)
     for name, audit in audits.items():
         found |= looked_at(name, study, evidence, audit)
@@ -45,28 +47,35 @@ def draw(
     return [path.stem for path in folder.glob("*.png")]
 
 
-def overview(
-    study: Params, evidence: Evidence, similar: list[Similarity], audits: dict[str, Audit]
-) -> dict[str, Figure]:
-    """Accuracies, and gains by similarity, at the first size."""
+def overview(study: Params, evidence: Evidence, similar: list[Similarity]) -> dict[str, Figure]:
+    """What the study found, at the first size, and by size if there are several."""
     grid, datasets = study.grid, study.datasets
     titles = {name: datasets[name].title for name in grid.dataset}
     size, tables = grid.images[0], published()
     printed = {name: printed_settings(tables.get(datasets[name].table, {})) for name in titles}
-    n_train = {name: trained(audit, size) for name, audit in audits.items()}
     rows = [row for row in evidence.rows if row.images == size]
-    pictures = {"gains": figures.gains(rows, n_train, titles, printed)}
+    first = {row.dataset: row.run(grid.start[0], grid.seed[0]) for row in reversed(rows)}
+    n_train = {name: Record.of(run).n["train"] for name, run in first.items()}
+    chosen = {choice.dataset: choice for choice in reversed(evidence.choices)}
+    pictures = {
+        "gains": figures.gains(rows, n_train, titles, printed),
+        "confusion": figures.confusion({titles[name]: one for name, one in chosen.items()}),
+    }
     points = [point(gain, similar) for gain in evidence.gains if gain.images == size]
     if len({point.dataset for point in points}) > 1:  # one alone shows no relation
         pictures["similarity"] = figures.similarity(points)
+    if len(grid.images) > 1:
+        pictures["learning"] = figures.learning(evidence.rows, titles)
     return pictures
 
 
 def looked_at(
     name: str, study: Params, evidence: Evidence, audit: Audit
 ) -> dict[str, Figure | None]:
-    """Test images on which the best transfer run and its baseline disagree, and leaked ones."""
-    data, grid, title = packed.load(f"data/packed/{name}"), study.grid, study.datasets[name].title
+    """Images that the best transfer run gets wrong, or on which its baseline disagrees with it,
+    and those with copies or doubtful labels."""
+    grid, title, measure = study.grid, study.datasets[name].title, evidence.measures[name]
+    data = packed.load(f"data/packed/{name}", grid.seed[0])
     twins = {}
     for what, pairs in {"also occur": audit.leaked, "look like one": audit.near}.items():
         if shown := examples.twins(data, pairs, study.pack):
@@ -74,13 +83,17 @@ def looked_at(
             twins[f"Test images that {what} in training, {title}: {among}"] = shown
     found = {f"twins-{name}": figures.gallery(twins, 6)}
     if doubted := [one for one in evidence.suspects if one.dataset == name]:
-        shown = examples.doubted(data, doubted)
+        shown = examples.doubted(data, doubted, study.pack)
         words = f"Labels that look wrong, {title}: the {len(shown)} most confident of "
         words += f"{len(doubted)}, by {doubted[0].runs} good runs"
         found[f"suspects-{name}"] = figures.gallery({words: shown}, 4)
+    run = best_run(grid, [row for row in evidence.rows if row.dataset == name])
+    shown, wrong = examples.mistakes(data, *last(run, measure))
+    words = f"What {run.label} gets wrong, {title}: {len(shown)} of {wrong} test images, at random"
+    found[f"mistakes-{name}"] = figures.gallery({words: shown}, 4)
     if {"pretrained", "scratch"} <= set(grid.start):
-        run = best_run(grid, [row for row in evidence.rows if row.dataset == name])
-        runs = {"transfer": last(run), "baseline": last(run.run("scratch", run.seed))}
+        both = {"transfer": run, "baseline": run.run("scratch", run.seed)}
+        runs = {who: last(one, measure) for who, one in both.items()}
         shown, differ = examples.disagreements(data, runs)
         words = f"Where transfer and baseline disagree, {title}, {run.label}: "
         words += f"{len(shown)} of {differ} test images, at random"
@@ -103,16 +116,10 @@ def drawn_images(study: Params) -> dict[str, list[Example]]:
     return found
 
 
-def last(run: Run) -> tuple[predictions.Predictions, int]:
+def last(run: Run, measure: Measure) -> tuple[predictions.Predictions, int]:
     """What a run predicted of the test images, and the epoch to take."""
     parts = predictions.load(run.written(PREDICTIONS))
-    return parts["test"], predictions.chosen_epoch(parts)
-
-
-def trained(audit: Audit, per_class: int | str) -> int:
-    """Training images of a data set."""
-    counts = audit.split.images["train"].values()
-    return sum(n if isinstance(per_class, str) else min(n, per_class) for n in counts)
+    return parts["test"], chosen_epoch(parts, measure)
 
 
 def point(gain: Gain, similar: list[Similarity]) -> figures.Point:

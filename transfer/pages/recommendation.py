@@ -11,8 +11,9 @@ from transfer import files
 from transfer.cli import span
 from transfer.evidence.found import Choice, Recall
 from transfer.evidence.measures import MEASURES, Similarity
+from transfer.evidence.scores import WORDS, Measure
 from transfer.evidence.stats import wilson
-from transfer.params import Dataset
+from transfer.params import Dataset, Grid
 from transfer.runs import RECORD, Run
 from transfer.templates import render
 from transfer.training.record import Epoch, Record, Time
@@ -28,12 +29,18 @@ CHEAPER = 0.9
 
 @dataclass(frozen=True)
 class Advice:
-    """For one data set. choices: the recommended first. costs: the computation of each one's run,
-    in multiples of the first one's. similar: by backbone. curve: of the first one's first run."""
+    """For one data set. measure: what its settings are chosen by. choices: the recommended first.
+    costs: the computation of each one's run, in multiples of the first one's. margin: as in
+    params.yaml. network: its number of parameters, and its operations for an image. similar: by
+    backbone. curve: of the first one's first run."""
 
     dataset: Dataset
+    grid: Grid
+    measure: Measure
     choices: list[Choice]
     costs: list[float]
+    margin: float
+    network: tuple[int, int]
     similar: list[Similarity]
     curve: list[Epoch]
 
@@ -64,20 +71,33 @@ class Advice:
         return f"Another learning rate, larger images or another backbone may help: {misses}."
 
     @property
-    def ties(self) -> int:
-        """Other settings that did as well as the recommended on the validation images."""
-        first, *others = self.choices
-        return sum(c.validation == first.validation for c in others) if first.n_validation else 0
+    def cheaper(self) -> list[tuple[Choice, float]]:
+        """Those that are certain to be as good to within the margin and that take less computation,
+        the best by validation first."""
+        return [(choice, cost) for choice, cost in self._less if choice.as_good]
 
     @property
-    def cheaper(self) -> list[tuple[Choice, float]]:
-        """Those that the test images do not show to be worse and that take less computation, the
-        best by validation first. With few test images many settings are indistinguishable."""
-        return [
-            (choice, cost)
-            for choice, cost in self.costed
-            if cost < CHEAPER and choice.difference.sign >= 0
-        ]
+    def maybe_cheaper(self) -> list[tuple[Choice, float]]:
+        """Those that take less computation and of which one cannot tell."""
+        return [(c, cost) for c, cost in self._less if not c.as_good and c.difference.sign >= 0]
+
+    @property
+    def _less(self) -> list[tuple[Choice, float]]:
+        return [(choice, cost) for choice, cost in self.costed if cost < CHEAPER]
+
+    @property
+    def beyond(self) -> float | None:
+        """The next learning rate to try, where that of the first is the grid's last on one side."""
+        rates, own = sorted(self.grid.lr), self.choices[0].lr
+        if len(rates) < 2 or rates[0] < own < rates[-1]:
+            return None
+        neighbour = rates[1] if own == rates[0] else rates[-2]
+        return float(f"{own * own / neighbour:.1g}")
+
+    @property
+    def words(self) -> str:
+        """What the settings are chosen by."""
+        return WORDS[self.measure]
 
     @property
     def doubtful(self) -> bool:
@@ -103,8 +123,13 @@ def write(advices: list[Advice]) -> str:
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
     """The floating-point operations of the run; `costs`: as transfer.training.cost has them."""
-    cost, n = costs[f"{run.backbone}-{run.recipe}-{run.freezing}"], Record.of(run).n
+    cost, n = costs[cost_of(run)], Record.of(run).n
     return n["train"] * cost["train"] + (n["validation"] + n["test"]) * cost["predict"]
+
+
+def cost_of(run: Run) -> str:
+    """The run's key in transfer.training.cost."""
+    return f"{run.backbone}-{run.recipe}-{run.freezing}"
 
 
 def seconds(run: Run) -> float | None:

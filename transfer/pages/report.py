@@ -8,11 +8,14 @@ from typing import Any
 
 from transfer.evidence.claims import NO_RUNS, Claim
 from transfer.evidence.compare import best, trained_with
-from transfer.evidence.found import Arm, Choice, Claims, Evidence, Gain, Row
+from transfer.evidence.found import Arm, Choice, Claims, Evidence, Gain, Row, Transfer
 from transfer.evidence.measures import MEASURES, Similarity
+from transfer.evidence.scores import WORDS as MEASURED
+from transfer.evidence.scores import Measure
 from transfer.evidence.stats import LEVEL
 from transfer.images.audit import Audit
 from transfer.params import Dataset
+from transfer.runs import capital
 from transfer.templates import render
 from transfer.training.record import Record
 
@@ -42,10 +45,14 @@ def write(
         pictures=pictures,
         drawn=drawn,
         made=made(records),
+        measured={name: MEASURED[measure] for name, measure in evidence.measures.items()},
+        learning=[
+            words for name, data in datasets.items() if (words := learning(data, evidence, name))
+        ],
         answers=[
             found
             for name, data in datasets.items()
-            if (found := answer(data, _of(main, name), evidence.choices))
+            if (found := answer(data, evidence, _of(main, name)))
         ],
         starts=list(rows[0].arms),
         words=WORDS,
@@ -73,27 +80,68 @@ def made(records: list[Record]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Answer:
     """A data set's best transfer setting among so many, and those within its interval. `choice`:
-    what it is among all settings."""
+    what it is among all settings. `transfer`: it against the best baseline, if that was judged."""
 
     data: Dataset
+    measure: Measure
     row: Row
     arm: Arm
     choice: Choice
     among: int
     near: list[Row]
+    transfer: Transfer | None
+
+    @property
+    def words(self) -> str:
+        return MEASURED[self.measure]
 
 
-def answer(data: Dataset, rows: list[Row], choices: list[Choice]) -> Answer | None:
-    """None without transfer runs. `choices`: of all data sets."""
+def answer(data: Dataset, evidence: Evidence, rows: list[Row]) -> Answer | None:
+    """None without transfer runs. `rows`: the data set's of the first size."""
     runs = [row for row in rows if "pretrained" in row.arms]
     if not runs:
         return None
     first = best(runs, "pretrained")
     arm = first.arms["pretrained"]
-    others = [row for row in runs if row is not first]
-    near = [row for row in others if row.arms["pretrained"].chosen.mean >= arm.chosen.low]
-    choice = next(c for c in choices if (c.place, c.start) == (first.place, "pretrained"))
-    return Answer(data, first, arm, choice, len(runs), near)
+    near = [
+        row
+        for row in runs
+        if row is not first and row.arms["pretrained"].chosen.mean >= arm.chosen.low
+    ]
+    place = first.dataset, first.images
+    return Answer(
+        data=data,
+        measure=evidence.measures[first.dataset],
+        row=first,
+        arm=arm,
+        choice=next(
+            c for c in evidence.choices if (c.place, c.start) == (first.place, "pretrained")
+        ),
+        among=len(runs),
+        near=near,
+        transfer=next(
+            (t for t in evidence.transfer if t.overall and (t.dataset, t.images) == place), None
+        ),
+    )
+
+
+def learning(data: Dataset, evidence: Evidence, name: str) -> str:
+    """What the data set's learning curve says in a sentence; '' with one size."""
+    for found in evidence.learning:
+        if found.dataset == name:
+            rise = f"{MEASURED[evidence.measures[name]]} changed by {found.difference}"
+            told = {
+                1: "more images would probably help still.",
+                0: "whether more images would help cannot be told from that.",
+                -1: "more images did not help.",
+            }
+            sizes = f"from {_size(found.smaller)} to {_size(found.larger)}"
+            return f"**{capital(data.title)}**: {sizes}, {rise}; {told[found.difference.sign]}"
+    return ""
+
+
+def _size(images: int | str) -> str:
+    return "all images" if isinstance(images, str) else f"{images} images a class"
 
 
 def judged(claims: Claims) -> dict[str, list]:

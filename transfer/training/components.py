@@ -36,7 +36,9 @@ def check(train: Train, backbones: list[str]) -> None:
         model = models.shape(backbone)
         replace_activation(model, train.activation)
         replace_pooling(model, train.pooling)
-    _called(train.loss, loss(train.loss), torch.zeros(2, 3), torch.tensor([0, 2]))
+    classes = len(train.loss.options.get("weight", "abc"))
+    found = loss(train.loss, train.class_weights, [1] * classes)
+    _called(train.loss, found, torch.zeros(2, classes), torch.tensor([0, classes - 1]))
     stand_in = torch.zeros(2, requires_grad=True)
     stand_in.sum().backward()
     checked = optimizer(train.optimizer, [stand_in], lr=0.001)
@@ -79,14 +81,31 @@ def replace_pooling(model: nn.Module, component: Component) -> None:
     model.avgpool = getattr(nn, component.name)(found.output_size)
 
 
-def loss(component: Component) -> Loss:
-    """Raises ValueError for a name that is no loss of outputs and labels in torch.nn, and for
-    options that it does not take."""
-    if component == Component("CrossEntropyLoss"):
+def loss(
+    component: Component,
+    class_weights: str,
+    counts: list[int],
+    device: torch.device | str = "cpu",
+) -> Loss:
+    """On the device. counts: training images of each class, which `balanced` class weights divide
+    by, as scikit-learn's do.
+
+    Raises ValueError for a name that is no loss of outputs and labels in torch.nn, and for options
+    that it does not take."""
+    options = dict(component.options)
+    if class_weights == "balanced":
+        if component.name != "CrossEntropyLoss" or "weight" in options:
+            raise ValueError("class_weights: balanced is for CrossEntropyLoss without weight")
+        options["weight"] = [sum(counts) / len(counts) / count for count in counts]
+    if component.name == "CrossEntropyLoss" and not options:
         return cross_entropy
     if component.name not in BY_LABEL + BY_CLASS:
         raise ValueError(f"{component.name}: give one of {', '.join(BY_LABEL + BY_CLASS)}")
-    module = _made(nn, component)
+    if isinstance(weight := options.get("weight"), list):
+        if component.name in BY_LABEL and len(weight) != len(counts):
+            raise ValueError(f"{component.name}: {len(weight)} weights for {len(counts)} classes")
+        options["weight"] = torch.tensor(weight, dtype=torch.float32)
+    module = _made(nn, Component(component.name, options)).to(device)
     if component.name in BY_LABEL:
         return module
     return lambda outputs, labels: module(outputs, one_hot(labels, outputs.shape[1]).float())

@@ -13,7 +13,8 @@ from transfer.training.engine import phase
 
 def costs(study: Params) -> dict[str, dict[str, int]]:
     """backbone-recipe-freezing → the floating-point operations of a run, all its epochs, for each
-    image that it trains on (`train`: forward and backward) and that it predicts (`predict`).
+    image that it trains on (`train`: forward and backward) and that it predicts (`predict`), and of
+    its network for one image (`image`); and how many `parameters` that has, with two classes.
 
     The convolutions and matrix products, as PyTorch counts them.
     """
@@ -27,6 +28,8 @@ def costs(study: Params) -> dict[str, dict[str, int]]:
             found[f"{backbone}-{recipe}-{freezing}"] = {
                 "train": sum(map(step, trained)),
                 "predict": settings.epochs * forward,
+                "image": forward,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
             }
     return found
 

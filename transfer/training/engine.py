@@ -43,6 +43,7 @@ class Protocol:
     seed: int
     optimizer: Component = Component("Adam")
     loss: Component = Component("CrossEntropyLoss")
+    class_weights: str = "none"
     activation: Component = Component(components.OWN)
     pooling: Component = Component(components.OWN)
     augmentation: tuple[Component, ...] = components.REPORT
@@ -71,11 +72,16 @@ class Protocol:
     def backbone_only(self) -> "Protocol":
         """The same for all protocols that differ in what a frozen backbone never sees."""
         unseen = Component("")
-        return replace(self, lr=0.0, schedule=unseen, optimizer=unseen, loss=unseen, probe_epochs=1)
+        own = {"schedule": unseen, "optimizer": unseen, "loss": unseen, "class_weights": "none"}
+        return replace(self, lr=0.0, probe_epochs=1, **own)  # type: ignore[arg-type]
 
     def begin(self, epoch: int) -> None:
         """Seed what a network itself draws (dropout, stochastic depth), by (seed, epoch) alone."""
         torch.manual_seed(int(np.random.default_rng([self.seed, epoch, 1]).integers(2**31)))
+
+    def loss_of(self, data: Packed, device: torch.device) -> Loss:
+        counts = data.train.count(data.classes)
+        return components.loss(self.loss, self.class_weights, counts, device)
 
     def rates(self) -> list[float]:
         """The learning rate of each epoch."""
@@ -137,7 +143,7 @@ def finetune(
     yield from list(outcomes)
     left = range(len(outcomes), protocol.epochs)
     for trained, epochs in groupby(left, lambda e: phase(freezing, protocol.probe_epochs, e)):
-        step = _step(model, trained, protocol, device)
+        step = _step(model, trained, protocol, data, device)
         if found and found["trained"] == trained:
             step.optimizer.load_state_dict(found["optimizer"])
         for epoch in epochs:
@@ -169,11 +175,13 @@ def phase(freezing: str, probe_epochs: int, epoch: int) -> str:
     return freezing
 
 
-def _step(model: nn.Module, trained: str, protocol: Protocol, device: torch.device) -> Step:
+def _step(
+    model: nn.Module, trained: str, protocol: Protocol, data: Packed, device: torch.device
+) -> Step:
     models.freeze(model, trained)
     parameters = (parameter for parameter in model.parameters() if parameter.requires_grad)
     optimizer = components.optimizer(protocol.optimizer, parameters, protocol.lr)
-    forward, loss = protocol.forward(model), components.loss(protocol.loss)
+    forward, loss = protocol.forward(model), protocol.loss_of(data, device)
     if protocol.cuda_graph and optimizer.defaults.get("capturable"):
         return Recorded(forward, loss, optimizer, Totals(device), list(model.buffers()))
     return Step(forward, loss, optimizer, Totals(device))
@@ -189,7 +197,7 @@ def probe(
     """
     device, rates = next(head.parameters()).device, protocol.rates()
     optimizer = components.optimizer(protocol.optimizer, head.parameters(), protocol.lr)
-    step = Step(head, components.loss(protocol.loss), optimizer, Totals(device))
+    step = Step(head, protocol.loss_of(data, device), optimizer, Totals(device))
     for epoch, (train_features, prepared_features) in enumerate(epochs):
         set_rate(optimizer, rates[epoch])
         order = np.concatenate(protocol.plan(data, epoch)[0])

@@ -32,7 +32,10 @@ class Speed:
         protocol = Protocol(lr=1e-3, seed=0, **train.protocol)
         model = models.architecture(backbone)(num_classes=2).to(device)
         model.to(memory_format=protocol.layout)
-        forward, loss = protocol.forward(model), components.loss(protocol.loss)
+        forward, loss = (
+            protocol.forward(model),
+            components.loss(protocol.loss, "none", [1, 1], device),
+        )
         optimizer = components.optimizer(protocol.optimizer, model.parameters(), protocol.lr)
         images = torch.rand((max(FORWARD, train.batch_size), 3, side, side), device=device)
         images = images.contiguous(memory_format=protocol.layout)

@@ -18,18 +18,33 @@ class Predictions:
     """One part's images. Classes are places in the data set's sorted class names.
 
     name: str [n], <class>/<file>. label: int16 [n]. predicted: int16 [epochs, n].
-    confidence: float16 [epochs, n], the probability given to the predicted class.
+    probabilities: float16 [epochs, n, classes], which may tie where the network's own do not.
     """
 
     name: np.ndarray
     label: np.ndarray
     predicted: np.ndarray
-    confidence: np.ndarray
+    probabilities: np.ndarray
 
     @property
     def right(self) -> np.ndarray:
         """bool [epochs, n]."""
         return self.predicted == self.label
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float16 [epochs, n], the probability of the predicted class."""
+        return self._probability(self.predicted)
+
+    @property
+    def loss(self) -> np.ndarray:
+        """float [epochs], the mean cross entropy in nats."""
+        given = self._probability(np.broadcast_to(self.label, self.predicted.shape))
+        smallest = np.finfo(np.float16).smallest_subnormal
+        return -np.log(np.maximum(given, smallest).astype(float)).mean(1)
+
+    def _probability(self, classes: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(self.probabilities, classes[..., None].astype(int), 2)[..., 0]
 
 
 def of(names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
@@ -38,17 +53,8 @@ def of(names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> Predi
         np.asarray(names),
         labels.astype(np.int16),
         probabilities.argmax(2).astype(np.int16),
-        probabilities.max(2).astype(np.float16),
+        probabilities.astype(np.float16),
     )
-
-
-def chosen_epoch(parts: dict[str, Predictions]) -> int:
-    """The epoch of the best validation accuracy (of tied ones the latest); the last epoch where
-    there are no validation images."""
-    if "validation" not in parts:
-        return len(parts["test"].predicted) - 1
-    accuracy = parts["validation"].right.mean(1)
-    return int(np.flatnonzero(accuracy == accuracy.max())[-1])
 
 
 def save(path: str | Path, parts: dict[str, Predictions]) -> None:

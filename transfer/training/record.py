@@ -1,9 +1,8 @@
 """The results of a run, as its run.json holds them, and the time that it took."""
 
 import csv
-from dataclasses import asdict, dataclass, replace
-from math import isfinite
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 from transfer.files import Fields, Stored
 from transfer.runs import CURVE, RECORD, Run
@@ -14,8 +13,7 @@ class Epoch:
     """One row of a training curve.
 
     epoch: counted from 0. lr: its learning rate. Losses: means of the protocol's loss (the report's
-    is cross entropy, in nats). Accuracies: fractions. None: there are no validation images, or, in
-    run.json, the loss diverged.
+    is cross entropy, in nats). Accuracies: fractions. None: there are no validation images.
     """
 
     epoch: int
@@ -26,11 +24,6 @@ class Epoch:
     validation_accuracy: float | None
     test_loss: float | None
     test_accuracy: float
-
-    def finite(self) -> Self:
-        """The same, with None for losses that diverged: JSON has no number for them."""
-        lost: dict[str, Any] = {k: None for k, v in asdict(self).items() if v and not isfinite(v)}
-        return replace(self, **lost)
 
 
 class Best(Fields):
@@ -44,8 +37,6 @@ class Record(Run, Stored):
     """A run's run.json. Identical runs give identical files.
 
     best: the best epoch by test accuracy, which is an optimistic estimate.
-    chosen: the epoch that is reported. chosen_by: `validation` accuracy (the latest of equal
-    epochs), or `last` where there are no validation images.
     n: images in each part (`train`, `validation`, `test`). counts: part → class → images.
     data: sha256 of the packed pixels.
     device: the GPU's name, or cpu. arithmetic: on a GPU what convolutions computed in (TF32,
@@ -56,8 +47,6 @@ class Record(Run, Stored):
     """
 
     best: Best
-    chosen: Epoch
-    chosen_by: str
     n: dict[str, int]
     counts: dict[str, dict[str, int]]
     data: str

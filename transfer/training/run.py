@@ -54,7 +54,8 @@ class Job:
     @classmethod
     def of(cls, run: Run, study: Params) -> Self:
         """Raises UserError for settings that would fail only after a whole epoch."""
-        settings, data = study.trained_by(run.recipe), packed.load(f"data/packed/{run.dataset}")
+        settings = study.trained_by(run.recipe)
+        data = packed.load(f"data/packed/{run.dataset}", run.seed)
         if isinstance(run.images, int):
             data = replace(data, train=packed.fewer(data.train, run.images))
         # The last stage of a ResNet sees size/32 pixels; batch norm needs more than one value.
@@ -66,6 +67,10 @@ class Job:
             )
         device = pick_device(settings.device)
         protocol = Protocol(lr=run.lr, seed=run.seed, **settings.protocol)
+        try:
+            protocol.loss_of(data, device)
+        except ValueError as error:
+            raise cli.UserError(f"params.yaml: train: {run.dataset}: {error}") from None
         numbers = arithmetic.apply(settings.arithmetic, settings.precision, device.type)
         return cls(run, data, protocol, device, numbers)
 
@@ -112,7 +117,7 @@ def train(run: Run, study: Params, key: str, every: float) -> None:
     found = watched(run.name, job.protocol.epochs, job.images, epochs)
     predicted = predict(job.data, found)
     curve = [outcome.epoch for outcome in found]
-    outcome = record(job, curve, predictions.chosen_epoch(predicted))
+    outcome = record(job, curve)
     kept = outcomes.kept(run, key)
     with files.replacing(kept) as folder:
         folder.mkdir()
@@ -121,7 +126,7 @@ def train(run: Run, study: Params, key: str, every: float) -> None:
         predictions.save(folder / PREDICTIONS, predicted)
     clock.write(len(curve), files.sha256(kept / RECORD))
     checkpoint.remove()
-    print(f"{run.name}: {summary(outcome)}, {cli.span(clock.seconds)}", flush=True)
+    print(f"{run.name}: {summary(curve)}, {cli.span(clock.seconds)}", flush=True)
 
 
 @cache
@@ -193,8 +198,8 @@ def predict(data: packed.Packed, outcomes: list[Outcome]) -> dict[str, predictio
     return found
 
 
-def record(job: Job, curve: list[Epoch], chosen: int) -> Record:
-    """The run's record, from its epochs and the index of the chosen one."""
+def record(job: Job, curve: list[Epoch]) -> Record:
+    """The run's record, from its epochs."""
     data, best = job.data, max(curve, key=lambda epoch: epoch.test_accuracy)
     counts = {
         part: dict(zip(data.classes, getattr(data, part).count(data.classes), strict=True))
@@ -203,8 +208,6 @@ def record(job: Job, curve: list[Epoch], chosen: int) -> Record:
     return Record(
         **dict(job.run),
         best=Best(accuracy=best.test_accuracy, epoch=best.epoch),
-        chosen=curve[chosen].finite(),
-        chosen_by="validation" if len(data.validation) else "last",
         n={part: sum(count.values()) for part, count in counts.items()},
         counts=counts,
         data=data.sha256,
@@ -232,10 +235,14 @@ def write_curve(path: Path, curve: list[Epoch]) -> None:
         table.writerows(asdict(epoch) for epoch in curve)
 
 
-def summary(outcome: Record) -> str:
-    best, row = outcome.best, outcome.chosen
-    by = "the epoch that validation chose" if outcome.n["validation"] else "the last epoch"
+def summary(curve: list[Epoch]) -> str:
+    best = max(curve, key=lambda epoch: epoch.test_accuracy)
+    row, by = curve[-1], "the last epoch"
+    if row.validation_accuracy is not None:
+        # Of equals the latest.
+        row = max(reversed(curve), key=lambda epoch: epoch.validation_accuracy or 0.0)
+        by = "the epoch of the best validation accuracy"
     return (
         f"test accuracy {row.test_accuracy:.4f} at {by} ({row.epoch + 1}), "
-        f"{best.accuracy:.4f} at the best ({best.epoch + 1})"
+        f"{best.test_accuracy:.4f} at the best ({best.epoch + 1})"
     )

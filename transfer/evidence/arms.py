@@ -1,0 +1,95 @@
+"""A setting's runs from one start, over the seeds, on their test images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from transfer.evidence import scores
+from transfer.evidence.scores import Measure
+from transfer.evidence.stats import Seeds
+from transfer.params import Grid
+from transfer.runs import Place, Run
+from transfer.training.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run on its n test images.
+
+    name: str [n], <class>/<file>. said: str [n], the class predicted at the epoch to report. right:
+    bool [epochs, n]. scores: [epochs, n], see
+    transfer.evidence.scores. always: [n], those of always answering the most frequent class.
+    chosen: the epoch to report, see scores.chosen_epoch. held: [v], the scores of the validation
+    images at that epoch, and `loss` their mean cross entropy, None where there are none.
+    """
+
+    name: np.ndarray
+    said: np.ndarray
+    right: np.ndarray
+    scores: np.ndarray
+    always: np.ndarray
+    chosen: int
+    held: np.ndarray | None = None
+    loss: float | None = None
+
+    @property
+    def best(self) -> float:
+        """The best epoch's test accuracy, as the report gives it."""
+        return float(self.right.mean(1).max())
+
+    @property
+    def labels(self) -> np.ndarray:
+        """str [n]."""
+        return np.array([str(one).split("/")[0] for one in self.name])
+
+    @classmethod
+    def of(cls, parts: dict[str, Predictions], measure: Measure) -> "Scored":
+        test, held = parts["test"], parts.get("validation")
+        chosen = scores.chosen_epoch(parts, measure)
+        classes = {int(c): str(n).split("/")[0] for c, n in zip(test.label, test.name, strict=True)}
+        return cls(
+            test.name,
+            np.array([classes.get(int(c), "another class") for c in test.predicted[chosen]]),
+            test.right,
+            scores.of(measure, test),
+            scores.of(measure, scores.always(test))[0],
+            chosen,
+            None if held is None else scores.of(measure, held)[chosen],
+            None if held is None else float(held.loss[chosen]),
+        )
+
+
+class About(NamedTuple):
+    """A data set. measure: what its settings are chosen by. leaked: names of the test images that
+    stand in training too. ratio: see stats.Seeds."""
+
+    measure: Measure
+    leaked: list[str]
+    ratio: float = 0.0
+
+
+Read = Callable[[Run], Scored]
+
+
+@dataclass(frozen=True)
+class Arms:
+    """All runs of the grid. `about`: by data set."""
+
+    grid: Grid
+    about: dict[str, About]
+    read: Read
+
+    def runs(self, place: Place, start: str) -> list[Scored]:
+        return [self.read(place.run(start, seed)) for seed in self.grid.seed]
+
+    def seeds(self, place: Place, start: str) -> Seeds:
+        """Each at its own chosen epoch."""
+        runs = self.runs(place, start)
+        return Seeds([run.scores[run.chosen] for run in runs], self.about[place.dataset].ratio)
+
+    def always(self, place: Place, start: str) -> Seeds:
+        """Of always answering the most frequent class."""
+        runs = self.runs(place, start)
+        return Seeds([run.always for run in runs], self.about[place.dataset].ratio)

@@ -1,0 +1,87 @@
+"""A data set's settings, the one to take first, and how sure that choice is."""
+
+from collections import Counter
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from transfer.evidence import stats
+from transfer.evidence.arms import Arms, Scored
+from transfer.evidence.found import Choice, Mistake, Recall, Row
+
+DRAWS = 1000
+"""Redraws that say how often each setting is the best."""
+
+
+def of(rows: list[Row], dataset: str, arms: Arms, margin: float) -> list[Choice]:
+    """Every setting and start of the data set at the first size, in the order of what they are
+    chosen by. margin: by how much a setting may be worse than the first to be as good."""
+    size = arms.grid.images[0]
+    own = [row for row in rows if (row.dataset, row.images) == (dataset, size)]
+    order = sorted(product(arms.grid.start, own), key=lambda pair: pair[1].arms[pair[0]].rank)
+    seeds = [arms.seeds(row, start) for start, row in order]
+    wins = often([arms.runs(row, start) for start, row in order])
+    found = []
+    for (start, row), runs, won in zip(order, seeds, wins, strict=True):
+        difference = stats.compare(runs, seeds[0])
+        found.append(
+            Choice(
+                **dict(row.place),
+                **row.arms[start].model_dump(include={"validation", "n_validation", "chosen"}),
+                start=start,
+                n_test=row.n_test,
+                difference=difference,
+                as_good=difference.low > -margin,
+                wins=won,
+                above=stats.compare(runs, arms.always(row.place, start)),
+                **by_class(arms.runs(row, start)),
+            )
+        )
+    return found
+
+
+def often(settings: list[list[Scored]], seed: int = 0) -> list[float | None]:
+    """Of each setting, in the order that breaks ties, the share of redraws of the seeds and of
+    their validation images in which it is the best; None without validation images."""
+    held = [[run.held for run in runs if run.held is not None] for runs in settings]
+    n_seeds = len(held[0])
+    if not n_seeds:
+        return [None] * len(settings)
+    total = np.zeros((DRAWS, len(settings)))
+    weights = stats.redrawn(n_seeds, DRAWS, seed)
+    for place in range(n_seeds):
+        scores = np.stack([runs[place] for runs in held]).astype(float)
+        images = stats.redrawn(scores.shape[1], DRAWS, seed + 1 + place)
+        total += weights[:, place, None] * (images @ scores.T)
+    best = total.round(9).argmax(1)
+    return [float((best == place).mean()) for place in range(len(settings))]
+
+
+def by_class(runs: list[Scored]) -> dict[str, Any]:
+    """What a Choice says of the classes. Seeds with test images of their own add theirs."""
+    labels = np.concatenate([run.labels for run in runs])
+    right = np.concatenate([run.right[run.chosen] for run in runs])
+    names, counts = np.unique(runs[0].labels, return_counts=True)
+    own = len({run.name.tobytes() for run in runs}) > 1
+    recalls = []
+    for name, count in zip(names, counts, strict=True):
+        share, n = float(right[labels == name].mean()), int(count)
+        low, high = stats.wilson(share, n)
+        if own:
+            n = int((labels == name).sum())
+        recalls.append(Recall(label=str(name), n=n, mean=share, low=low, high=high))
+    mistakes = Counter(
+        (str(label), str(said))
+        for label, said in zip(labels, np.concatenate([run.said for run in runs]), strict=True)
+        if label != said
+    )
+    return {
+        "mistakes": [
+            Mistake(label=label, said=said, n=n)
+            for (label, said), n in sorted(mistakes.items(), key=lambda pair: (-pair[1], pair[0]))
+        ],
+        "majority": str(names[counts.argmax()]),
+        "share": float(counts.max() / counts.sum()),
+        "recall": recalls,
+    }
