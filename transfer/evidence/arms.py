@@ -22,7 +22,7 @@ class Scored:
     bool [epochs, n]. scores: [epochs, n], see
     transfer.evidence.scores. always: [n], those of always answering the most frequent class.
     chosen: the epoch to report, see scores.chosen_epoch. held: [v], the scores of the validation
-    images at that epoch, and `loss` their mean cross entropy, None where there are none.
+    images at that epoch, and `loss` their cross entropies in nats, None where there are none.
     """
 
     name: np.ndarray
@@ -32,7 +32,7 @@ class Scored:
     always: np.ndarray
     chosen: int
     held: np.ndarray | None = None
-    loss: float | None = None
+    loss: np.ndarray | None = None
 
     @property
     def best(self) -> float:
@@ -57,7 +57,7 @@ class Scored:
             scores.of(measure, scores.always(test))[0],
             chosen,
             None if held is None else scores.of(measure, held)[chosen],
-            None if held is None else float(held.loss[chosen]),
+            None if held is None else held.loss[chosen],
         )
 
 

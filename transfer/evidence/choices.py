@@ -12,6 +12,8 @@ from transfer.evidence.found import Choice, Mistake, Recall, Row
 
 DRAWS = 1000
 """Redraws that say how often each setting is the best."""
+TIE = 1e-6
+"""What a loss of one nat weighs against the measure: it only decides between equals."""
 
 
 def of(rows: list[Row], dataset: str, arms: Arms, margin: float) -> list[Choice]:
@@ -42,19 +44,22 @@ def of(rows: list[Row], dataset: str, arms: Arms, margin: float) -> list[Choice]
 
 
 def often(settings: list[list[Scored]], seed: int = 0) -> list[float | None]:
-    """Of each setting, in the order that breaks ties, the share of redraws of the seeds and of
-    their validation images in which it is the best; None without validation images."""
-    held = [[run.held for run in runs if run.held is not None] for runs in settings]
+    """Of each setting the share of redraws of the seeds and of their validation images in which it
+    is the best, and of equals has the lowest loss; None without validation images."""
+    held = [
+        [run.held - TIE * run.loss for run in runs if run.held is not None and run.loss is not None]
+        for runs in settings
+    ]
     n_seeds = len(held[0])
     if not n_seeds:
         return [None] * len(settings)
     total = np.zeros((DRAWS, len(settings)))
     weights = stats.redrawn(n_seeds, DRAWS, seed)
     for place in range(n_seeds):
-        scores = np.stack([runs[place] for runs in held]).astype(float)
+        scores = np.stack([runs[place] for runs in held])
         images = stats.redrawn(scores.shape[1], DRAWS, seed + 1 + place)
         total += weights[:, place, None] * (images @ scores.T)
-    best = total.round(9).argmax(1)
+    best = total.argmax(1)
     return [float((best == place).mean()) for place in range(len(settings))]
 
 

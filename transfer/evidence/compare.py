@@ -137,7 +137,7 @@ def _arm(runs: list[Scored], seeds: Seeds, about: About) -> Arm:
     first = runs[0]
     low, high = stats.interval(seeds, scores.images(about.measure, first.labels))
     held = [float(run.held.mean()) for run in runs if run.held is not None]
-    losses = [run.loss for run in runs if run.loss is not None]
+    losses = [float(run.loss.mean()) for run in runs if run.loss is not None]
     inflation = [run.best - float(run.right[run.chosen].mean()) for run in runs]
     sd = None if seeds.sd is None else round(seeds.sd, 6)
     return Arm(

@@ -112,7 +112,7 @@ class Mistake(Fields):
     n: int
 
     def __str__(self) -> str:
-        return f"{self.label} for {self.said} ({self.n} times)"
+        return f"{self.n} × {self.label} for {self.said}"
 
 
 class Choice(Place):

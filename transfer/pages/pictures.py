@@ -56,10 +56,10 @@ def overview(study: Params, evidence: Evidence, similar: list[Similarity]) -> di
     rows = [row for row in evidence.rows if row.images == size]
     first = {row.dataset: row.run(grid.start[0], grid.seed[0]) for row in reversed(rows)}
     n_train = {name: Record.of(run).n["train"] for name, run in first.items()}
-    chosen = {choice.dataset: choice for choice in reversed(evidence.choices)}
+    first_of = {choice.dataset: choice for choice in reversed(evidence.choices)}
     pictures = {
         "gains": figures.gains(rows, n_train, titles, printed),
-        "confusion": figures.confusion({titles[name]: one for name, one in chosen.items()}),
+        "confusion": figures.confusion({title: first_of[name] for name, title in titles.items()}),
     }
     points = [point(gain, similar) for gain in evidence.gains if gain.images == size]
     if len({point.dataset for point in points}) > 1:  # one alone shows no relation

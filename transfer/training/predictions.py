@@ -38,10 +38,10 @@ class Predictions:
 
     @property
     def loss(self) -> np.ndarray:
-        """float [epochs], the mean cross entropy in nats."""
+        """float [epochs, n], the cross entropy in nats."""
         given = self._probability(np.broadcast_to(self.label, self.predicted.shape))
         smallest = np.finfo(np.float16).smallest_subnormal
-        return -np.log(np.maximum(given, smallest).astype(float)).mean(1)
+        return -np.log(np.maximum(given, smallest).astype(float))
 
     def _probability(self, classes: np.ndarray) -> np.ndarray:
         return np.take_along_axis(self.probabilities, classes[..., None].astype(int), 2)[..., 0]
