@@ -25,7 +25,7 @@ schema: .venv/installed  ## params.schema.json: what an editor knows of params.y
 	python -m transfer.schema
 
 # Of all that DVC knows: what was changed, and the accuracy of the setting recommended then.
-DROP = (rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stages|transfer|Created|State|Executor
+DROP = (measure|rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stages|transfer|Created|State|Executor
 
 experiments: .venv/installed  ## what was tried by `dvc exp run`; of the sample with IN=sample
 	@dvc --cd $(or $(IN),.) exp show --only-changed --hide-workspace --drop '$(DROP)'

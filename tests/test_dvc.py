@@ -1,5 +1,6 @@
 """The pipeline itself: the real dvc on a small study of its own."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -43,10 +44,15 @@ def test_the_first_run_runs_all_and_the_second_nothing(study):
     assert (study.folder / "metrics/figures/similarity.png").is_file()
 
 
-def chosen_epoch(study, start, freezing, seed):
-    return study.json(
-        f"metrics/runs/one-all-resnet18-0.001-{freezing}-default-{start}-{seed}/run.json"
-    )["chosen"]
+def chosen_epoch(study, start, freezing, seed) -> list[float]:
+    """Its validation accuracy and loss, and its test accuracy."""
+    run = f"metrics/runs/one-all-resnet18-0.001-{freezing}-default-{start}-{seed}"
+    with open(study.folder / run / "curve.csv") as file:
+        rows = list(csv.DictReader(file))
+    best = max(reversed(rows), key=lambda row: float(row["validation_accuracy"]))
+    return [
+        float(best[what]) for what in ("validation_accuracy", "validation_loss", "test_accuracy")
+    ]
 
 
 def runs_and_tables_agree(study, seeds: list[int]) -> None:
@@ -59,13 +65,10 @@ def runs_and_tables_agree(study, seeds: list[int]) -> None:
         assert counts == run["n"] == {"train": 6, "validation": 2, "test": 6}
     assert summary["rows"]["one"]["test_images"] == 6
     arms = list(product(("pretrained", "scratch"), ("frozen", "finetuned")))
-    chosen = [
-        np.mean([[run["validation_accuracy"], run["test_accuracy"]] for run in runs], axis=0)
-        for runs in ([chosen_epoch(study, *arm, seed) for seed in seeds] for arm in arms)
-    ]
-    best = max(range(4), key=lambda arm: round(chosen[arm][0], 6))
+    chosen = [np.mean([chosen_epoch(study, *arm, seed) for seed in seeds], axis=0) for arm in arms]
+    best = min(range(4), key=lambda arm: (-round(chosen[arm][0], 6), chosen[arm][1]))
     start, freezing = arms[best]
-    assert summary["chosen"]["one"] == round(chosen[best][1], 6)
+    assert summary["chosen"]["one"] == round(chosen[best][2], 6)
     assert summary["setting"]["one"] == f"resnet18-0.001-{freezing}-{start}"
     assert f"{row['accuracy']:.4f} |" in (study.folder / "metrics/tables.md").read_text()
 

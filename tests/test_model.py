@@ -76,6 +76,7 @@ def study(tmp_path_factory) -> Study:
         "split": nothing,
         "dropped": {},
         "how": reader.REPORT,
+        "redrawn": None,
         "left_out": {},
         "no_class": {},
         "groups": audit.groups([]),

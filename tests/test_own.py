@@ -341,17 +341,18 @@ def test_what_it_will_cost_is_told_before_it_starts(study):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", size).save(path)
     out = enter(study, "data/raw/x")
-    # 64 runs of the grid are 16 for one data set; half of the images are left to train on.
-    assert re.search(r"16 runs of 25 epochs: about \d+ s on this machine \(cpu\), by a few", out)
+    # 64 runs of the grid are 16 for one data set, and 80 with five seeds.
+    assert re.search(r"80 runs of 25 epochs: about \d+ s on this machine \(cpu\), by a few", out)
     assert "reduced to a short side of 256 px (pack.short_side), of which the smallest" in out
     assert re.search(
         "for less, .*: train.epochs: 10 takes .*, grid.backbone: .miniresnet1[08]", out
     )
     assert params.load().pack.short_side == 256  # 32 / √0.08 is less than test images need
+    assert "grid.seed: [0] takes" in out and params.load().grid.seed == [0, 1, 2, 3, 4]
     found = costs.disk(params.load(), {"x": (10**6, 0)}, [(512, 512), (128, 128)])[0]
-    assert found.startswith(
-        f"disk: about {2 * (256**2 + 128**2) / 2 * 3e6 / 1e9:.1f} GB for pixels"
-    )
+    # Any image may be in any part, so that all are stored as for training and as for testing.
+    pixels = (256**2 + 128**2) / 2 + 32**2
+    assert found.startswith(f"disk: about {2 * pixels * 3e6 / 1e9:.1f} GB for pixels")
 
 
 def test_folders_that_are_linked_are_named(study):
@@ -397,13 +398,14 @@ def test_params_are_valid_afterwards_and_keep_their_comments(tmp_path):
     found = params.load(tmp_path / "params.yaml")
     assert found.grid.dataset == ["my_flowers"] == list(found.datasets)
     assert found.datasets["my_flowers"].folders.classes == ["daisy", "rose", "tulip"]
+    assert (found.split.redraw, found.evidence.select_by) == (True, "auto")
     assert (found.download, found.split.validation, found.train.epochs) == ({}, 0.2, 25)
     after = (tmp_path / "params.yaml").read_text()
     comments = [line for line in before.splitlines() if line.strip().startswith("#")]
     kept = [line for line in after.splitlines() if line.strip().startswith("#")]
     assert len(comments) == 9
     assert [line for line in comments if line not in kept] == ["  # Pets.", "  # Pets."]
-    same = slice(before.index("\nweights:"), before.index("\ngrid:"))
+    same = slice(before.index("\nweights:"), before.index("\nevidence:"))
     assert before[same] in after
 
 

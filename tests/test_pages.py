@@ -202,6 +202,16 @@ def similar() -> list[Similarity]:
     ]
 
 
+def test_measures_that_hardly_vary_are_left_out():
+    alike = [one.model_copy(update={"measures": {**one.measures, "logme": 1.44 + i / 1000}})
+             for i, one in enumerate(similar())]  # fmt: skip
+    text = page(DATASETS, made_up(), alike)
+    assert "Measures that hardly vary are left out: Batch-norm" not in text
+    assert "LogME" in text.split("Measures that hardly vary are left out: ")[1].splitlines()[0]
+    same = [one.model_copy(update={"measures": dict.fromkeys(one.measures, 1.0)}) for one in alike]
+    assert "more similar |" not in page(DATASETS, made_up(), same)
+
+
 def test_four_data_sets_cannot_show_a_correlation():
     names = list(SETTINGS.grid.dataset)
     text = page(DATASETS, made_up(), similar())

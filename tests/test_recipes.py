@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torchvision import models as theirs
 from torchvision.transforms import v2
@@ -55,6 +56,12 @@ RECIPES = {
         lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5),
         one_hot(nn.BCEWithLogitsLoss()),
     ),
+    "weighted": (
+        {"loss": Component("CrossEntropyLoss", {"weight": [0.5, 2.0]})},
+        lambda p: torch.optim.Adam(p, lr=1e-3),
+        lambda o: torch.optim.lr_scheduler.StepLR(o, 1),
+        nn.CrossEntropyLoss(weight=torch.tensor([0.5, 2.0])),
+    ),
     "margin": (
         {"loss": Component("MultiMarginLoss"), "optimizer": Component("Adam", {"eps": 1e-7})},
         lambda p: torch.optim.Adam(p, lr=1e-3, eps=1e-7),
@@ -72,6 +79,7 @@ RECIPES = {
         pytest.param("sgd", "frozen", marks=release),
         pytest.param("adamw", "finetuned", marks=release),
         ("margin", "frozen"),
+        ("weighted", "frozen"),
         ("sgd", "last1"),
     ],
 )
@@ -102,6 +110,23 @@ def test_same_weights_as_a_plain_loop(scratch, data, recipe, freezing):
     expected = plain.state_dict()
     for name, value in ours.state_dict().items():
         assert rms(value - expected[name]) < 5e-3 * rms(expected[name]) + 1e-4, name
+
+
+def test_balanced_class_weights_are_scikit_learns():
+    counts = [30, 6, 4]
+    labels = np.repeat([0, 1, 2], counts)
+    weights = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    theirs = nn.CrossEntropyLoss(weight=torch.tensor(weights, dtype=torch.float32))
+    outputs, some = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    plain = Component("CrossEntropyLoss")
+    ours = components.loss(plain, "balanced", counts)
+    torch.testing.assert_close(ours(outputs, some), theirs(outputs, some))
+    weighted = Component("CrossEntropyLoss", {"weight": [1.0, 1.0, 1.0]})
+    for component in (Component("MultiMarginLoss"), weighted):
+        with pytest.raises(ValueError, match="for CrossEntropyLoss without weight"):
+            components.loss(component, "balanced", counts)
+    with pytest.raises(ValueError, match="2 weights for 3 classes"):
+        components.loss(Component("CrossEntropyLoss", {"weight": [1.0, 1.0]}), "none", counts)
 
 
 @pytest.mark.parametrize("freezing,parts", [("last1", ["layer4"]), ("last2", ["layer3", "layer4"])])

@@ -19,6 +19,8 @@ from transfer.runs import capital
 from transfer.templates import render
 from transfer.training.record import Record
 
+ALIKE = 0.01
+"""Measures that vary by less than this share over all data sets are not shown."""
 WORDS = {"pretrained": "Transfer", "scratch": "Baseline"}
 
 
@@ -166,8 +168,10 @@ def likeness(
     similar: list[Similarity], datasets: dict[str, Dataset], gains: list[Gain]
 ) -> dict[str, Any]:
     """The most similar first, by the first measure that all have, with what transfer gained."""
-    key = next(key for key in MEASURES if all(key in found.measures for found in similar))
+    shared = [key for key in MEASURES if all(key in found.measures for found in similar)]
+    key = next((key for key in shared if _varies(key, similar)), shared[0])
     title, sign, _ = MEASURES[key]
+    still = [key for key in shared if not _varies(key, similar)]
     ordered = sorted(similar, key=lambda found: -sign * found.measures[key])
     backbones = {found.backbone: [o for o in ordered if o.backbone == found.backbone]
                  for found in similar}  # fmt: skip
@@ -176,7 +180,9 @@ def likeness(
         Likeness(
             found,
             datasets[found.dataset].quadrant,
-            _half(backbones[found.backbone].index(found), len(backbones[found.backbone])),
+            _half(backbones[found.backbone].index(found), len(backbones[found.backbone]))
+            if _varies(key, similar)
+            else "",
             gained.get((found.dataset, found.backbone)),
         )
         for found in ordered
@@ -188,8 +194,18 @@ def likeness(
         "by": f"{title} {'↑' if sign > 0 else '↓'}",
         "lines": lines,
         "backbones": backbones,
+        "varying": {key: MEASURES[key] for key in MEASURES if key not in still},
+        "still": [MEASURES[key][0] for key in still],
         "least_p": least if len(datasets) > 1 and least > LEVEL else None,
     }
+
+
+def _varies(key: str, similar: list[Similarity]) -> bool:
+    """Whether the measure tells data sets apart at all, if there are several."""
+    if len({found.dataset for found in similar}) < 2:
+        return True
+    values = [found.measures[key] for found in similar]
+    return max(values) - min(values) > ALIKE * max(map(abs, values))
 
 
 def _half(place: int, of: int) -> str:
