@@ -22,8 +22,9 @@ from transfer.training.progress import watched
 from transfer.training.record import Record
 from transfer.training.run import Job, device_name, fit, versions
 
-CLOSE = 1e-3
-"""Confidences that differ by less count as equal: two steps of the float16 they are stored in."""
+CLOSE = {"default": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
+"""Confidences that differ by less count as equal, by train.precision: two steps of the float16 that
+they are stored in; or of bfloat16, in which a frozen run's head is computed here but not there."""
 EXPORTED = 64
 """Number of test images on which an exported network is compared with PyTorch's."""
 
@@ -134,8 +135,8 @@ def test_images(data: packed.Packed) -> torch.Tensor:
 
 def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.ndarray) -> None:
     """Warn if the run's own predictions differ from `found`, float32 [m, classes]."""
-    classes = before.predicted[chosen] != found.argmax(1)
-    apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > CLOSE
+    classes, close = before.predicted[chosen] != found.argmax(1), CLOSE[job.protocol.precision]
+    apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > close
     if not (differ := int((classes | apart).sum())):
         return
     then = Record.of(job.run)
