@@ -353,6 +353,21 @@ def test_how_often_a_setting_wins():
     assert first > second > 0.2 and third == 0 and first + second == pytest.approx(1)
 
 
+@pytest.mark.parametrize("measure", get_args(scores.Measure))
+def test_a_run_that_diverged_wins_nothing(measure):
+    labels = np.arange(40) % 2
+    sure = np.stack([1 - labels, labels], axis=1)[None].astype(float)
+    names = [f"{'ab'[label]}/{i}" for i, label in enumerate(labels)]
+
+    def run(probabilities) -> Scored:
+        part = predictions.of(names, labels, probabilities)
+        return Scored.of({"validation": part, "test": part}, measure)
+
+    good, lost = run(sure), run(np.full_like(sure, np.nan))
+    assert np.isfinite(lost.scores).all() and np.isfinite(lost.loss).all()
+    assert choices.often([[lost], [good]]) == [0.0, 1.0]
+
+
 def test_ties_are_broken_by_the_validation_loss():
     def read(run: Run) -> Scored:
         one = run_of(NAMES, np.ones((1, 200), bool), 0, 0.9)

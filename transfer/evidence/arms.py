@@ -13,16 +13,19 @@ from transfer.params import Grid
 from transfer.runs import Place, Run
 from transfer.training.predictions import Predictions
 
+DIVERGED = 100.0
+"""Nats: more than any loss that float16 probabilities allow."""
+
 
 @dataclass(frozen=True)
 class Scored:
     """A run on its n test images.
 
     name: str [n], <class>/<file>. said: str [n], the class predicted at the epoch to report. right:
-    bool [epochs, n]. scores: [epochs, n], see
-    transfer.evidence.scores. always: [n], those of always answering the most frequent class.
-    chosen: the epoch to report, see scores.chosen_epoch. held: [v], the scores of the validation
-    images at that epoch, and `loss` their cross entropies in nats, None where there are none.
+    bool [epochs, n]. scores: [epochs, n], see transfer.evidence.scores. always: [n], those of
+    always answering the most frequent class. chosen: the epoch to report, see scores.chosen_epoch.
+    held: [v], the scores of the validation images at that epoch, and `loss` their cross entropies
+    in nats, DIVERGED for a run without numbers; None where there are no such images.
     """
 
     name: np.ndarray
@@ -57,7 +60,7 @@ class Scored:
             scores.of(measure, scores.always(test))[0],
             chosen,
             None if held is None else scores.of(measure, held)[chosen],
-            None if held is None else held.loss[chosen],
+            None if held is None else np.nan_to_num(held.loss[chosen], nan=DIVERGED),
         )
 
 

@@ -43,7 +43,7 @@ def of(rows: list[Row], dataset: str, arms: Arms, margin: float) -> list[Choice]
     return found
 
 
-def often(settings: list[list[Scored]], seed: int = 0) -> list[float | None]:
+def often(settings: list[list[Scored]]) -> list[float | None]:
     """Of each setting the share of redraws of the seeds and of their validation images in which it
     is the best, and of equals has the lowest loss; None without validation images."""
     held = [
@@ -54,10 +54,10 @@ def often(settings: list[list[Scored]], seed: int = 0) -> list[float | None]:
     if not n_seeds:
         return [None] * len(settings)
     total = np.zeros((DRAWS, len(settings)))
-    weights = stats.redrawn(n_seeds, DRAWS, seed)
+    weights = stats.redrawn(n_seeds, DRAWS, seed=0)
     for place in range(n_seeds):
         scores = np.stack([runs[place] for runs in held])
-        images = stats.redrawn(scores.shape[1], DRAWS, seed + 1 + place)
+        images = stats.redrawn(scores.shape[1], DRAWS, seed=1 + place)
         total += weights[:, place, None] * (images @ scores.T)
     best = total.argmax(1)
     return [float((best == place).mean()) for place in range(len(settings))]

@@ -5,7 +5,6 @@ measure plus the image's influence on it (Hampel 1974), so that the scores' stan
 of the measure: for the area under the curve it is DeLong's (1988).
 """
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,7 +13,6 @@ from scipy.stats import rankdata
 from transfer.training.predictions import Predictions
 
 Measure = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc"]
-Scores = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 WORDS: dict[Measure, str] = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -32,7 +30,9 @@ def of(measure: Measure, found: Predictions) -> np.ndarray:
     if measure == "accuracy":
         return found.right
     score = {"balanced_accuracy": _balanced, "macro_f1": _f1, "auroc": _auroc}[measure]
-    epochs = zip(found.predicted, found.probabilities.astype(float), strict=True)
+    # A run that diverged gives no numbers.
+    probabilities = np.nan_to_num(found.probabilities.astype(float))
+    epochs = zip(found.predicted, probabilities, strict=True)
     return np.stack([score(found.label, *epoch) for epoch in epochs])
 
 
