@@ -1,7 +1,7 @@
 """Say which setting to take for each data set, with its evidence and its cost.
 
-The page is metrics/recommendation.md. Before it, how long the runs took on this machine is printed.
-DVC does not track those times, because they vary between identical runs.
+The page is metrics/recommendation.md. Before it, times on this machine are printed: of the runs and
+of an image. DVC does not track them, because they vary between identical runs.
 """
 
 from transfer import cli, files, params
@@ -38,7 +38,18 @@ def main() -> None:
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
     page = recommendation.write(advices)
     files.write_text("metrics/recommendation.md", page)
-    print(recommendation.times(times), page, sep="\n\n", end="")
+    print(recommendation.times(times), image_times(settings, evidence), page, sep="\n\n", end="")
+
+
+def image_times(settings: params.Params, evidence: Evidence) -> str:
+    from transfer.training import engine, estimate, run  # and PyTorch, which takes seconds
+
+    first = {choice.dataset: choice for choice in reversed(evidence.choices)}.values()
+    auto = settings.train.model_copy(update={"device": "auto"})  # the study's may be elsewhere
+    here = settings.model_copy(update={"train": auto})
+    networks = {choice.backbone: len(choice.recall) for choice in first}
+    took = {name: estimate.predicting(name, here, n) for name, n in networks.items()}
+    return recommendation.image_times(took, run.device_name(engine.pick_device("auto")))
 
 
 if __name__ == "__main__":

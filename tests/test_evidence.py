@@ -226,7 +226,9 @@ def run_of(name, right, chosen=0, validation: float | None = None) -> Scored:
     said = np.where(right[chosen], labels, "other")
     held = None if validation is None else np.arange(100) < round(100 * validation)
     loss = None if validation is None else np.full(100, 1 - validation)
-    return Scored(name, said, right, right, labels == names[counts.argmax()], chosen, held, loss)
+    return Scored(
+        name, labels, said, right, right, labels == names[counts.argmax()], chosen, held, loss
+    )
 
 
 def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, margin=0.01, **axes):

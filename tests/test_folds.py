@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.test_evidence import run_of
 from tests.test_split import POOL, image, pack, patients, photos, pool, run, study, summary
 from transfer.cli import UserError
+from transfer.evidence import choices, stats
 from transfer.images import packed
 from transfer.images.folds import Division
 
@@ -39,6 +41,14 @@ def test_five_seeds_test_each_image_once_and_leave_no_class_out():
         names = [name for part in parts for name in part.names]
         assert len(set(names)) == 40
     assert len({data.sha256 for data in found}) == 1
+
+
+def test_recall_counts_each_image_once_however_many_seeds_test_it():
+    run(pack(pool(20)), POOL, test=0.2, redraw=True, validation=0.25)
+    tested = [np.array(data.test.names) for data in load([*range(5), 0])]
+    recalls = choices.by_class([run_of(names, np.ones((1, 8), bool)) for names in tested])["recall"]
+    assert [(one.label, one.n) for one in recalls] == [("ant", 20), ("bee", 20)]
+    assert (recalls[0].low, recalls[0].high) == stats.wilson(1.0, 20)
 
 
 def test_every_image_is_stored_once_in_either_form_and_read_back_as_itself():

@@ -355,6 +355,14 @@ def test_what_it_will_cost_is_told_before_it_starts(study):
     assert found.startswith(f"disk: about {2 * pixels * 3e6 / 1e9:.1f} GB for pixels")
 
 
+def test_a_loss_that_weighs_three_classes_is_measured_with_three(study):
+    settings = study / "params.yaml"
+    weighted = "loss: {CrossEntropyLoss: {weight: [1.0, 2.0, 3.0]}}"
+    settings.write_text(settings.read_text().replace("loss: CrossEntropyLoss", weighted))
+    laid_out(study / "data/raw/x", *files(*"abc", count=9))
+    assert "on this machine" in enter(study, "data/raw/x")
+
+
 def test_folders_that_are_linked_are_named(study):
     laid_out(study, *files("elsewhere/ants", "data/raw/x/bees"))
     (study / "data/raw/x/ants").symlink_to(study / "elsewhere/ants")

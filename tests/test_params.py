@@ -26,6 +26,7 @@ UNSEEN_BY_AN_EDITOR = {
     "grid.dataset names 'cats', which datasets lacks",
     "grid.backbone names 'resnet34', which has no weights",
     "cannot both be all",
+    "so 0.3 cannot be had; the nearest share is 0.333",
     "need the same classes",
     "at least two classes",
     "'../x' cannot be",
@@ -33,6 +34,9 @@ UNSEEN_BY_AN_EDITOR = {
     "'/' names no folder",
     "pack: size 300 is larger than resize 256",
 }
+
+
+REDRAWN = dict(yaml.load(ROOT / "params.yaml")["split"]) | {"redraw": True, "validation": 0.3}
 
 
 def with_change(tmp_path: Path, path: str, value) -> Path:
@@ -88,6 +92,7 @@ def test_the_reports_grid_has_64_runs():
         ("grid.images", [0], "grid.images.0"),
         ("grid.seed", [-1], "grid.seed.0: "),
         ("split.validation", 1.0, "split.validation: input should be less than 1"),
+        ("split", REDRAWN, "so 0.3 cannot be had; the nearest share is 0.333"),
         ("datasets.glioma.quadrant", "big", "datasets.glioma.quadrant: input should be 'small, "),
         ("grid.dataset", ["cats"], "grid.dataset names 'cats', which datasets lacks"),
         ("grid.backbone", ["resnet34"], "grid.backbone names 'resnet34', which has no weights"),
@@ -95,6 +100,9 @@ def test_the_reports_grid_has_64_runs():
         ("datasets.glioma.count.train", 0, "datasets.glioma.count.train: "),
         ("datasets.glioma.count.train", "some", "datasets.glioma.count.train: "),
         ("datasets.cars_bikes.count", {"train": "all", "test": "all"}, "cannot both be all"),
+        ("datasets.glioma.folders", None, "datasets.glioma.folders: give keys with their values"),
+        ("datasets.glioma.folders", ["Training"], "give keys with their values, not ['Training']"),
+        ("train", 25, "train: give keys with their values, not 25"),
         ("datasets.glioma.folders.test", DELETE, "datasets.glioma.folders: give either"),
         ("datasets.glioma.folders.test", {"x": "y", "z": "w"}, "need the same classes"),
         ("datasets.cars_bikes.folders.all", {"car": "Car"}, "at least two classes"),

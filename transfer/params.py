@@ -185,7 +185,8 @@ class Table(Section):
 
 
 def _kind(value: Any) -> str:
-    return "Table" if isinstance(value, Table) or "table" in value else "Folders"
+    listed = isinstance(value, Table) or (isinstance(value, dict) and "table" in value)
+    return "Table" if listed else "Folders"
 
 
 Where = Annotated[
@@ -450,12 +451,20 @@ class Params(Section):
         return self
 
     def _redrawable(self, name: str) -> None:
-        dataset = self.datasets[name]
-        count = dataset.count
-        if dataset.pooled and not (count.train == "all" and isinstance(count.test, float)):
+        pooled, count = self.datasets[name].pooled, self.datasets[name].count
+        if pooled and not (count.train == "all" and isinstance(count.test, float)):
             raise ValueError(
                 f"datasets.{name}.count: split.redraw takes train: all and a fraction for test"
             )
+        shares: dict[str, Any] = {"split.validation": self.split.validation}
+        shares |= {f"datasets.{name}.count.test": count.test} if pooled else {}
+        for key, share in shares.items():
+            nearest = 1 / max(2, round(1 / share)) if share else 0.0
+            if abs(nearest - share) > 0.005:
+                raise ValueError(
+                    f"{key}: split.redraw holds out one of k equal parts, so {share:g} cannot be "
+                    f"had; the nearest share is {nearest:.3g}"
+                )
 
     def trained_by(self, recipe: str) -> Train:
         """train with what the recipe changes. Raises ValueError for a change that does not fit."""
@@ -527,6 +536,8 @@ def _first(error: ValidationError, model: type[Section]) -> str:
         words = f"missing key; add it. {about.split('. ')[0].rstrip('.')}."
     elif first["type"] == "too_short":
         words = "empty; give at least one"
+    elif first["type"] in ("model_type", "dict_type"):
+        words = f"give keys with their values, not {given!r}"
     else:
         message = first["msg"].removeprefix("Value error, ")
         words = message[0].lower() + message[1:]

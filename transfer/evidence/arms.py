@@ -21,14 +21,16 @@ DIVERGED = 100.0
 class Scored:
     """A run on its n test images.
 
-    name: str [n], <class>/<file>. said: str [n], the class predicted at the epoch to report. right:
-    bool [epochs, n]. scores: [epochs, n], see transfer.evidence.scores. always: [n], those of
-    always answering the most frequent class. chosen: the epoch to report, see scores.chosen_epoch.
-    held: [v], the scores of the validation images at that epoch, and `loss` their cross entropies
-    in nats, DIVERGED for a run without numbers; None where there are no such images.
+    name: str [n], <class>/<file>. labels: str [n], the class that it has, and `said` that predicted
+    at the epoch to report. right: bool [epochs, n]. scores: [epochs, n], see
+    transfer.evidence.scores. always: [n], those of always answering the most frequent class.
+    chosen: the epoch to report, see scores.chosen_epoch. held: [v], the scores of the validation
+    images at that epoch, and `loss` their cross entropies in nats, DIVERGED for a run without
+    numbers; None where there are no such images.
     """
 
     name: np.ndarray
+    labels: np.ndarray
     said: np.ndarray
     right: np.ndarray
     scores: np.ndarray
@@ -42,19 +44,14 @@ class Scored:
         """The best epoch's test accuracy, as the report gives it."""
         return float(self.right.mean(1).max())
 
-    @property
-    def labels(self) -> np.ndarray:
-        """str [n]."""
-        return np.array([str(one).split("/")[0] for one in self.name])
-
     @classmethod
     def of(cls, parts: dict[str, Predictions], measure: Measure) -> "Scored":
         test, held = parts["test"], parts.get("validation")
         chosen = scores.chosen_epoch(parts, measure)
-        classes = {int(c): str(n).split("/")[0] for c, n in zip(test.label, test.name, strict=True)}
         return cls(
             test.name,
-            np.array([classes.get(int(c), "another class") for c in test.predicted[chosen]]),
+            test.labels,
+            test.said(chosen),
             test.right,
             scores.of(measure, test),
             scores.of(measure, scores.always(test))[0],

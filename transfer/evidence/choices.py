@@ -65,16 +65,15 @@ def often(settings: list[list[Scored]]) -> list[float | None]:
 
 def by_class(runs: list[Scored]) -> dict[str, Any]:
     """What a Choice says of the classes. Seeds with test images of their own add theirs."""
+    images = np.concatenate([run.name for run in runs])
     labels = np.concatenate([run.labels for run in runs])
     right = np.concatenate([run.right[run.chosen] for run in runs])
     names, counts = np.unique(runs[0].labels, return_counts=True)
-    own = len({run.name.tobytes() for run in runs}) > 1
     recalls = []
-    for name, count in zip(names, counts, strict=True):
-        share, n = float(right[labels == name].mean()), int(count)
+    for name in names:
+        own = labels == name
+        share, n = float(right[own].mean()), len(np.unique(images[own]))
         low, high = stats.wilson(share, n)
-        if own:
-            n = int((labels == name).sum())
         recalls.append(Recall(label=str(name), n=n, mean=share, low=low, high=high))
     mistakes = Counter(
         (str(label), str(said))

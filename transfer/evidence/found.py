@@ -91,8 +91,8 @@ class Transfer(Place):
 
 
 class Recall(Fields):
-    """The share of a class's `n` test images that is right: mean over the seeds, and Wilson's
-    interval for those of one seed."""
+    """The share of a class's `n` different test images that is right: mean over the seeds, and
+    Wilson's interval for so many images."""
 
     label: str
     n: int

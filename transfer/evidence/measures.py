@@ -1,5 +1,6 @@
 """The measures of similarity, for the pages: the module that computes them loads slowly."""
 
+from math import exp, sqrt
 from typing import Self
 
 from transfer.files import Stored
@@ -8,7 +9,6 @@ from transfer.files import Stored
 MEASURES = {
     "batchnorm_frechet": ("Batch-norm Fréchet distance", -1, False),
     "emd_distance": ("Prototype EMD", -1, True),
-    "emd_similarity": ("Prototype EMD similarity", +1, True),
     "prediction_entropy": ("Prediction entropy", -1, False),
     "knn_accuracy": ("k-NN accuracy", +1, True),
     "logme": ("LogME", +1, True),
@@ -32,6 +32,29 @@ class Similarity(Stored):
     @staticmethod
     def path(dataset: str, backbone: str) -> str:
         return f"metrics/similarity/{dataset}-{backbone}.json"
+
+    @property
+    def in_words(self) -> str:
+        """What the plainest of the measures say, in sentences."""
+        found, said = self.measures, []
+        if "batchnorm_frechet" in found:
+            apart = sqrt(found["batchnorm_frechet"])
+            said.append(
+                "Inside the network, activations on these images lie "
+                f"{apart:.2f} standard deviations from those on its own images."
+            )
+        if "knn_accuracy" in found:
+            said.append(
+                f"Before any training, the images most alike in its features tell an image's "
+                f"class in {100 * found['knn_accuracy']:.0f} % of cases."
+            )
+        if "leep" in found:
+            given, shuffled = exp(found["leep"]), exp(found["leep_null_mean"])
+            said.append(
+                f"From its own {self.source_classes} classes alone, an image's class gets a "
+                f"probability of {given:.2f}; with shuffled labels it would get {shuffled:.2f}."
+            )
+        return " ".join(said)
 
     @classmethod
     def of(cls, dataset: str, backbone: str) -> Self:

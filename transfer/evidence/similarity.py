@@ -113,10 +113,8 @@ def batchnorm_frechet(batchnorm: list[tuple]) -> float:
     return float(np.mean(distances))
 
 
-def prototype_emd(
-    features: np.ndarray, labels: np.ndarray, prototypes: np.ndarray, gamma: float = 0.01
-) -> tuple[float, float]:
-    """(similarity = exp(-gamma · distance), higher is more similar; distance, lower is, in [0, 2]).
+def prototype_emd(features: np.ndarray, labels: np.ndarray, prototypes: np.ndarray) -> float:
+    """A distance in [0, 2]; lower is more similar.
 
     The earth mover's distance between source and target classes (Cui 2018, "Large scale
     fine-grained categorization and domain-specific transfer learning"), adapted: a source class
@@ -134,7 +132,7 @@ def prototype_emd(
     flow = linprog(cost.ravel(), A_eq=vstack([rows, columns]), b_eq=weights, method="highs")
     if flow.status:
         raise ValueError(f"no earth mover's distance: {flow.message}")
-    return float(np.exp(-gamma * flow.fun)), float(flow.fun)
+    return float(flow.fun)
 
 
 def prediction_entropy(logits: np.ndarray) -> float:
@@ -300,14 +298,12 @@ def measure(
     features, logits, reduced = observed.features, observed.logits, principal(observed.features)
     if not (np.isfinite(features).all() and np.isfinite(logits).all()):
         raise ValueError("the network's features or logits are not finite")
-    emd_similarity, emd_distance = prototype_emd(features, labels, prototypes)
     leep_null_mean, leep_null_sd, leep_p = leep_null(logits, labels, permutations, seed)
     # Transformers, and some others, have no batch norm to compare.
     batchnorm = observed.batchnorm
     found = {"batchnorm_frechet": batchnorm_frechet(batchnorm)} if batchnorm else {}
     return found | {
-        "emd_distance": emd_distance,
-        "emd_similarity": emd_similarity,
+        "emd_distance": prototype_emd(features, labels, prototypes),
         "prediction_entropy": prediction_entropy(logits),
         "knn_accuracy": knn_accuracy(features, labels),
         "logme": logme(features, labels),

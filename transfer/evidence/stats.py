@@ -207,6 +207,14 @@ def normal(value: float, low: float, high: float, among: int = 1) -> Difference:
     return Difference(value, low, high, float(2 * ndtr(-z)))
 
 
+def mean(differences: list[Difference]) -> Difference:
+    """Of differences on images that have nothing to do with each other: Zou and Donner (2008)."""
+    value = float(np.mean([one.value for one in differences]))
+    low = hypot(*(one.value - one.low for one in differences)) / len(differences)
+    high = hypot(*(one.high - one.value for one in differences)) / len(differences)
+    return normal(value, value - low, value + high)
+
+
 def holm(p_values: list[float]) -> list[float]:
     """p-values adjusted for being several answers to one question (Holm 1979)."""
     order = np.argsort(p_values)

@@ -54,10 +54,8 @@ def _opinions(parts: dict[str, Predictions], measure: Measure) -> Iterator[tuple
         return
     epoch = chosen_epoch(parts, measure)
     names = np.concatenate([part.name for part in parts.values()])
-    labels = np.concatenate([part.label for part in parts.values()])
-    predicted = np.concatenate([part.predicted[epoch] for part in parts.values()])
+    said = np.concatenate([part.said(epoch) for part in parts.values()])
     confidence = np.concatenate([part.confidence[epoch] for part in parts.values()]).astype(float)
-    classes = {int(c): str(n).split("/")[0] for c, n in zip(labels, names, strict=True)}
-    means = {c: confidence[predicted == c].mean() for c in np.unique(predicted)}
-    for name, said, sure in zip(names, predicted, confidence, strict=True):
-        yield str(name), (classes.get(int(said), ""), sure >= means[said], float(sure))
+    means = {one: confidence[said == one].mean() for one in np.unique(said)}
+    for name, one, sure in zip(names, said, confidence, strict=True):
+        yield str(name), (str(one), sure >= means[one], float(sure))

@@ -158,15 +158,14 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
             columns: dict[str, list[Any]] = {key: [] for key in ("names", *COLUMNS, "prepared")}
             read = _decoded(partial(pixels, part), files)
             for (label, path), found in zip(files, read, strict=True):
-                starts = [file.tell() + sum(p.nbytes for p in found[:i]) for i in range(len(found))]
-                name, side = f"{path.parent.name}/{path.name}", found[0].shape[:2]
-                for column, value in zip(
-                    columns.values(), (name, starts[0], *side, label, starts[-1]), strict=True
-                ):
-                    column.append(value)
+                name, side, start = f"{path.parent.name}/{path.name}", found[0].shape, file.tell()
                 for one in found:
+                    prepared = file.tell()  # the last of them
                     file.write(one.data)
                     digest.update(one.data)
+                row = name, start, *side[:2], label, prepared
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
             index[part] = columns
     # So that index.json alone tells whether two packed data sets are the same.
     index["sha256"] = digest.hexdigest()

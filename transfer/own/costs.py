@@ -58,7 +58,8 @@ def costs(study: Params, name: str, found: Reading, sides: list[tuple[int, int]]
     train = round(train * (1 - SHARE if "all" in found.images else 1))
     train = round(train * (1 if "validation" in found.images else 1 - SHARE))
     images = {name: (train, total - train)}
-    speeds = {backbone: estimate.Speed.of(backbone, study) for backbone in study.grid.backbone}
+    classes = len(study.datasets[name].folders.classes)
+    speeds = {one: estimate.Speed.of(one, study, classes) for one in study.grid.backbone}
     device = run.device_name(engine.pick_device(study.train.device))
     took = estimate.seconds(study, images, speeds)
     many, epochs = len(runs.runs(study.grid, name)), study.train.epochs

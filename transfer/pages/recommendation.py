@@ -10,11 +10,11 @@ from statistics import fmean
 from transfer import files
 from transfer.cli import span
 from transfer.evidence.found import Choice, Recall
-from transfer.evidence.measures import MEASURES, Similarity
+from transfer.evidence.measures import Similarity
 from transfer.evidence.scores import WORDS, Measure
 from transfer.evidence.stats import wilson
 from transfer.params import Dataset, Grid
-from transfer.runs import RECORD, Run
+from transfer.runs import RECORD, Run, short
 from transfer.templates import render
 from transfer.training.record import Epoch, Record, Time
 
@@ -22,7 +22,6 @@ CLASSES = 5
 """Classes whose recall is shown."""
 RISING = 0.02
 """By how much training accuracy rises in a quarter of the epochs, if more may help."""
-SHOWN = ("batchnorm_frechet", "prediction_entropy", "leep")
 CHEAPER = 0.9
 """What a setting may take of the recommended one's computation to be named as cheaper."""
 
@@ -118,7 +117,7 @@ class Advice:
 def write(advices: list[Advice]) -> str:
     """The page."""
     template = Path(__file__).with_name("recommendation.md.j2")
-    return render(template, advices=advices, measures=MEASURES, shown=SHOWN)
+    return render(template, advices=advices)
 
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
@@ -147,3 +146,11 @@ def times(found: list[tuple[str, float]]) -> str:
         return "There are no times to show: these runs were not trained here."
     words = "Times on this machine. Of frozen runs that share a backbone pass, the first made it:"
     return "\n".join([words, *(f"  {span(seconds):>8}  {name}" for name, seconds in found)])
+
+
+def image_times(found: dict[str, float], device: str) -> str:
+    """Of each recommended network the seconds of an image, as lines for a terminal."""
+    words = f"An image takes through the recommended network, on this machine ({device}):"
+    return "\n".join(
+        [words, *(f"  {1000 * s:5.1f} ms  {short(name)}" for name, s in found.items())]
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from transfer.evidence import regret
 from transfer.evidence.claims import NO_RUNS, Claim
 from transfer.evidence.compare import best, trained_with
 from transfer.evidence.found import Arm, Choice, Claims, Evidence, Gain, Row, Transfer
@@ -65,7 +66,7 @@ def write(
         },
         quadrants=any(data.quadrant != "none" for data in datasets.values()),
         claims=judged(evidence.claims),
-        similarity=likeness(similar, datasets, evidence.gains) if similar else None,
+        similarity=likeness(similar, datasets, evidence) if similar else None,
         measures=MEASURES,
         leaks=leaks,
         gone=gone(leaks),
@@ -165,7 +166,7 @@ class Likeness:
 
 
 def likeness(
-    similar: list[Similarity], datasets: dict[str, Dataset], gains: list[Gain]
+    similar: list[Similarity], datasets: dict[str, Dataset], evidence: Evidence
 ) -> dict[str, Any]:
     """The most similar first, by the first measure that all have, with what transfer gained."""
     shared = [key for key in MEASURES if all(key in found.measures for found in similar)]
@@ -175,7 +176,7 @@ def likeness(
     ordered = sorted(similar, key=lambda found: -sign * found.measures[key])
     backbones = {found.backbone: [o for o in ordered if o.backbone == found.backbone]
                  for found in similar}  # fmt: skip
-    gained = {(gain.dataset, gain.backbone): gain for gain in gains}
+    gained = {(gain.dataset, gain.backbone): gain for gain in evidence.gains}
     lines = [
         Likeness(
             found,
@@ -193,6 +194,9 @@ def likeness(
         "key": key,
         "by": f"{title} {'↑' if sign > 0 else '↓'}",
         "lines": lines,
+        "regrets": regret.of(
+            evidence.choices, similar, [key for key in shared if key not in still]
+        ),
         "backbones": backbones,
         "varying": {key: MEASURES[key] for key in MEASURES if key not in still},
         "still": [MEASURES[key][0] for key in still],

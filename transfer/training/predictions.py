@@ -27,6 +27,16 @@ class Predictions:
     probabilities: np.ndarray
 
     @property
+    def labels(self) -> np.ndarray:
+        """str [n], the names of the images' classes."""
+        return np.array([str(one).split("/")[0] for one in self.name])
+
+    def said(self, epoch: int) -> np.ndarray:
+        """str [n], the names of the classes predicted, as far as these images have them."""
+        names = dict(zip(self.label.tolist(), self.labels, strict=True))
+        return np.array([names.get(int(c), "another class") for c in self.predicted[epoch]])
+
+    @property
     def right(self) -> np.ndarray:
         """bool [epochs, n]."""
         return self.predicted == self.label
