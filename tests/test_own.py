@@ -333,6 +333,13 @@ def test_own_data_sets_join_and_the_reports_step_aside(study):
     assert params.load().grid.dataset == ["one"] and len(params.load().datasets) == 4
 
 
+def test_a_name_is_free_once_the_data_set_that_had_it_leaves(study):
+    drawn = params.load().grid.dataset[0]
+    laid_out(study / "data/raw" / drawn, *files("ants", "bees", count=5))
+    enter(study, f"data/raw/{drawn}")
+    assert params.load().grid.dataset == [drawn] and drawn not in params.load().draw
+
+
 def test_what_it_will_cost_is_told_before_it_starts(study):
     """And photographs of many pixels are reduced, by which the smallest crop loses none."""
     for n in range(4):

@@ -16,13 +16,23 @@ SHARE = 0.2
 
 
 def key(source: Path, study: Params) -> str:
-    """A name for it in params.yaml; with a number, where another source has that name."""
+    """A name for it in params.yaml; with a number, where a source that stays has that name."""
     plain = slugify(title(source), separator="_") or "images"
-    taken = {name: entry.source for name, entry in study.datasets.items()}
+    taken = {name: study.datasets[name].source for name in own(study) | needed(study)}
     number, found = 2, plain
     while taken.get(found, str(source)) != str(source):
         found, number = f"{plain}_{number}", number + 1
     return found
+
+
+def own(study: Params) -> set[str]:
+    """Data sets that are neither downloaded nor drawn."""
+    return set(study.datasets) - {*study.download, *study.draw}
+
+
+def needed(study: Params) -> set[str]:
+    """Those that something is pretrained on."""
+    return {one.source for one in study.pretrain.values()}
 
 
 def title(source: Path) -> str:
@@ -55,12 +65,12 @@ def put(
         "folders": found.folders,
         "count": {"train": "all", "test": SHARE if pooled else "all"},
     }
-    needed = {one.source for one in study.pretrain.values()}
-    own = {key for key in study.datasets if key not in {*study.download, *study.draw}} - {name}
-    for section, keep in {"download": needed, "draw": needed, "datasets": needed | own}.items():
+    others, sources = own(study) - {name}, needed(study)
+    sections = {"download": sources, "draw": sources, "datasets": sources | others}
+    for section, keep in sections.items():
         text = with_section(text, section, keep, {name: entry} if section == "datasets" else {})
     settings = YAML().load(text)
-    grid = [key for key in study.grid.dataset if key in own and not only]
+    grid = [key for key in study.grid.dataset if key in others and not only]
     settings["grid"]["dataset"] = [*grid, name]
     settings["pack"]["short_side"] = short_side
     settings["split"] |= {"redraw": True, "validation": SHARE}
