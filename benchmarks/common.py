@@ -68,7 +68,7 @@ class Study:
         weights = self.folder / "data/weights"
         weights.mkdir(parents=True)
         for backbone in ("resnet18", "resnet50"):
-            models.save_empty(weights / f"{backbone}-scratch.pth")
+            models.save_scratch(weights / f"{backbone}-scratch.pth")
             if checkpoint:
                 link = weights / f"{backbone}-pretrained.pth"
                 link.symlink_to(checkpoint.resolve())

@@ -33,7 +33,7 @@ RECIPES = {
     "adamw": "{optimizer: AdamW}",
     "cosine": "{schedule: CosineAnnealingLR}",
 }
-BACKBONES = ["regnet_x_400mf", "mobilenet_v3_small"]
+BACKBONES = ["regnetx_004", "mobilenetv3_small_100"]
 # Axis → its other values, and what else has to be set for them.
 AXES = {
     "recipe": (list(RECIPES), [f"+recipes.{name}={value}" for name, value in RECIPES.items()]),

@@ -65,7 +65,7 @@ def prepare(folder: Path, sizes: dict, args) -> None:
     YAML().dump(settings, folder / "params.yaml")
     (folder / "data/weights").mkdir(parents=True)
     for backbone, start in product(settings["grid"]["backbone"], settings["grid"]["start"]):
-        models.save_empty(folder / f"data/weights/{backbone}-{start}.pth")
+        models.save_scratch(folder / f"data/weights/{backbone}-{start}.pth")
     rng = np.random.default_rng(0)
     for name, counts in sizes.items():
         for part, label in product(("train", "test"), ("a", "b")):
@@ -111,7 +111,7 @@ def operations(study: params.Params, sizes: dict) -> float:
 def forward_operations(backbone: str) -> int:
     """Of one 224 px image; a multiply-add is two."""
     with tempfile.TemporaryDirectory() as folder:
-        models.save_empty(Path(folder, "empty.pth"))
+        models.save_scratch(Path(folder, "empty.pth"))
         model = models.build(backbone, 2, Path(folder, "empty.pth"), seed=0).eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(torch.zeros(1, 3, 224, 224))

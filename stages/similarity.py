@@ -16,19 +16,19 @@ def main() -> None:
     device = engine.pick_device(study.train.device)
     arithmetic.apply(study.train.arithmetic, study.train.precision, device.type)
     data = packed.load(f"data/packed/{dataset}")
-    model = models.source(backbone, f"data/weights/{backbone}-pretrained.pth")
+    model, prototypes = models.source(backbone, f"data/weights/{backbone}-pretrained.pth")
     name, count = f"{dataset}, {backbone}", -(-len(data.train) // similarity.BATCH)
     images = similarity.batches(data, study.pack)
     shown = tqdm(images, name, count, unit=" batches", disable=None)
     observed = similarity.collect(model, shown, device)
     print(f"{name}: {len(data.train)} images seen; measuring", flush=True)
-    prototypes = models.head(model).weight.detach().cpu().numpy()
-    found = similarity.measure(observed, data.train.label, prototypes)
+    weights = None if prototypes is None else prototypes.numpy()
+    found = similarity.measure(observed, data.train.label, weights)
     Similarity(
         dataset=dataset,
         backbone=backbone,
         n=len(data.train),
-        source_classes=len(prototypes),
+        source_classes=0 if weights is None else len(weights),
         measures={key: round(value, 6) for key, value in found.items()},
     ).write(Similarity.path(dataset, backbone))
 

@@ -1,7 +1,7 @@
-"""Write a backbone's two starting checkpoints to data/weights: the ImageNet weights, checked by
-hash, and an empty one.
+"""Write a backbone's two starting checkpoints to data/weights: the pretrained weights, checked by
+hash, and one without weights.
 
-Baselines start from the empty one, so that new weights rerun the transfer runs alone.
+Baselines start from the latter, so that new weights rerun the transfer runs alone.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from transfer.training import models, weights
 def main() -> None:
     (backbone,) = cli.arguments("weights", __doc__, backbone="a key under weights in params.yaml")
     source = params.entry("weights", params.load().weights, backbone)
-    weights.put(backbone, source, Path(f"data/weights/{backbone}-pretrained.pth"))
-    models.save_empty(f"data/weights/{backbone}-scratch.pth")
+    state = weights.put(backbone, source, Path(f"data/weights/{backbone}-pretrained.pth"))
+    models.save_scratch(f"data/weights/{backbone}-scratch.pth", state)
     print(f"{backbone}: {source.source}, sha256 {source.sha256}")
 
 

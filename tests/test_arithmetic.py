@@ -59,7 +59,7 @@ def computed(folder, otherwise: dict[str, str]) -> dict:
             shutil.copy(ROOT / file, folder / file, follow_symlinks=False)
     sample = folder / "sample"
     # The rest of what pretraining makes takes half a minute.
-    models.save_empty(sample / f"data/weights/{RUN.backbone}-scratch.pth")
+    models.save_scratch(sample / f"data/weights/{RUN.backbone}-scratch.pth")
     environment = {**os.environ, **otherwise, "ALONE": "1", "DVC_NO_ANALYTICS": "1"}
     stages = ["code", "params", *(f"{stage}@{RUN.dataset}" for stage in ("draw", "split", "pack"))]
     command = [sys.executable, "-m", "dvc", "repro", "-s", *stages, f"train@{RUN.name}"]

@@ -242,10 +242,11 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, many, outcome
     assert 0.3 < accuracy(replace(many, **parts)) < 0.7
 
 
-def test_the_backbones_are_torchvisions():
-    models.check_backbones(list_models(module=torchvision.models, include="*resne*"))
-    for name in ("resnet19", "ResNet", "resnet"):
-        with pytest.raises(UserError, match=f"torchvision has no classifier '{name}'; .*resnet"):
+def test_the_resnets_are_torchvisions():
+    assert set(models.RESNETS) == set(list_models(module=torchvision.models, include="*resne*"))
+    assert all(type(models.shape(name)) is torchvision.models.ResNet for name in models.RESNETS)
+    for name in ("resnet19", "ResNet", "resnet18.tv_in1k"):
+        with pytest.raises(UserError, match=f"timm has no network '{name}'; .*resnet"):
             models.check_backbones(["resnet18", name])
 
 

@@ -28,7 +28,7 @@ def alone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     draw_split(folder / "split", {"train": 8, "validation": 3, "test": 5})
     packed.write(folder / "split", folder / "data/packed/ab", resize=36, size=32, short_side=0)
-    models.save_empty(folder / "data/weights/miniresnet10-scratch.pth")
+    models.save_scratch(folder / "data/weights/miniresnet10-scratch.pth")
     torch.manual_seed(0)
     state = models.architecture("miniresnet10")(num_classes=3).state_dict()
     torch.save(state, folder / "data/weights/miniresnet10-pretrained.pth")

@@ -44,7 +44,7 @@ def calm(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("calm")
     draw_split(folder / "split", {"train": 12, "validation": 3, "test": 5})
     packed.write(folder / "split", folder / "data/packed/ab", resize=40, size=40, short_side=0)
-    models.save_empty(folder / "data/weights/resnet18-scratch.pth")
+    models.save_scratch(folder / "data/weights/resnet18-scratch.pth")
     settings = yaml.load(ROOT / "params.yaml")
     by_hand(settings)
     settings["train"].update(epochs=4, device="cpu", schedule={"StepLR": {"step_size": 2}})

@@ -278,14 +278,16 @@ class Weights(Section):
     """A file of pretrained weights."""
 
     source: str
-    """torchvision's name for some weights, such as IMAGENET1K_V1, or a local state_dict file."""
+    """torchvision's name for weights of a ResNet, such as IMAGENET1K_V1; timm's tag for those of
+    another network, such as fb_in22k_ft_in1k; or a local file, a state_dict or safetensors. A local
+    file of a network of timm's gets its images normalised as timm's first tag says."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
     """The file's sha256 or its start, such as the eight digits in torchvision's file names."""
 
     @property
     def published(self) -> bool:
-        """Whether they are torchvision's."""
-        return re.fullmatch("[A-Z0-9_]+", self.source) is not None
+        """Whether they are torchvision's or timm's."""
+        return re.fullmatch("[A-Za-z0-9_]+", self.source) is not None
 
 
 class Pretrain(Section):
@@ -384,7 +386,8 @@ class Grid(Section):
     images: Axis[Positive | Literal["all"]]
     """Training images of each class, or all. A class that has fewer gives all it has."""
     backbone: Axis[Backbone]
-    """The networks, by torchvision's names: keys of weights or pretrain."""
+    """The networks: keys of weights or pretrain. ResNets have torchvision's names, such as
+    resnet50, all others timm's, such as convnext_tiny."""
     lr: Axis[Rate]
     """The learning rates in the first epoch, such as 0.001."""
     freezing: Axis[Freezing]
@@ -418,9 +421,9 @@ class Params(Section):
     split: Split
     pack: Pack
     weights: Entries[Weights]
-    """Backbones, by torchvision's names, whose weights are published or in a file; {} for none."""
+    """Backbones whose weights are published or in a file; {} for none."""
     pretrain: Entries[Pretrain]
-    """Backbones, by torchvision's names, to pretrain here instead, or {} for none."""
+    """Backbones to pretrain here instead, or {} for none."""
     train: Train
     recipes: Entries[dict[str, Any]]
     """What each recipe changes in train for its runs: any setting but device, arithmetic and

@@ -20,8 +20,9 @@ MEASURES = {
 
 class Similarity(Stored):
     """How similar a data set's `n` training images are to what a backbone was pretrained on, which
-    had `source_classes`. `measures`: by the keys of MEASURES, and LEEP's null (leep_null_mean,
-    leep_null_sd, leep_p); a network lacks those that it does not allow."""
+    had `source_classes` (0: it was trained without any). `measures`: by the keys of MEASURES, and
+    LEEP's null (leep_null_mean, leep_null_sd, leep_p); a network lacks those that it does not
+    allow."""
 
     dataset: str
     backbone: str

@@ -286,34 +286,35 @@ def gbc(reduced: np.ndarray, labels: np.ndarray, dimensions: int = 64) -> float:
 def measure(
     observed: Observed,
     labels: np.ndarray,
-    prototypes: np.ndarray,
+    prototypes: np.ndarray | None,
     permutations: int = 200,
     seed: int = 0,
 ) -> dict[str, float]:
     """All of the above that the network allows; prototypes [source classes, d] are the rows of the
-    source's head.
+    source's head, None if it has no head of its own.
 
     Raises ValueError as they do, and where the network's outputs are not finite.
     """
     features, logits, reduced = observed.features, observed.logits, principal(observed.features)
     if not (np.isfinite(features).all() and np.isfinite(logits).all()):
         raise ValueError("the network's features or logits are not finite")
-    leep_null_mean, leep_null_sd, leep_p = leep_null(logits, labels, permutations, seed)
-    # Transformers, and some others, have no batch norm to compare.
-    batchnorm = observed.batchnorm
-    found = {"batchnorm_frechet": batchnorm_frechet(batchnorm)} if batchnorm else {}
-    return found | {
-        "emd_distance": prototype_emd(features, labels, prototypes),
-        "prediction_entropy": prediction_entropy(logits),
+    found = {
         "knn_accuracy": knn_accuracy(features, labels),
         "logme": logme(features, labels),
-        "leep": leep(logits, labels),
-        "leep_null_mean": leep_null_mean,
-        "leep_null_sd": leep_null_sd,
-        "leep_p": leep_p,
         "h_score": h_score(features, reduced, labels),
         "gbc": gbc(reduced, labels),
     }
+    if observed.batchnorm:  # transformers, and some others, have none to compare
+        found["batchnorm_frechet"] = batchnorm_frechet(observed.batchnorm)
+    if prototypes is not None:
+        null = leep_null(logits, labels, permutations, seed)
+        found |= dict(zip(("leep_null_mean", "leep_null_sd", "leep_p"), null, strict=True))
+        found |= {
+            "emd_distance": prototype_emd(features, labels, prototypes),
+            "prediction_entropy": prediction_entropy(logits),
+            "leep": leep(logits, labels),
+        }
+    return found
 
 
 def _one_hot(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:

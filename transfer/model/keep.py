@@ -144,7 +144,7 @@ def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.nd
         f"warning: {differ} of {len(found)} test images are predicted otherwise than by the run, "
         f"{int(classes.sum())} of them as another class; that was trained on {then.device} with "
         f"torch {then.versions['torch']}, this on {device_name(job.device)} with torch "
-        f"{versions()['torch']} (rounding depends on the number of threads too); the accuracy is "
+        f"{torch.__version__} (rounding depends on the number of threads too); the accuracy is "
         "this model's",
         file=sys.stderr,
     )
@@ -187,7 +187,7 @@ def describe(
         start_source=public_source(run, study),
         start_needed=needed,
         data_sha256=data.sha256,
-        versions=versions(),
+        versions=versions(run.backbone),
         device=device_name(job.device),
         commit=commit(),
     )
@@ -196,7 +196,8 @@ def describe(
 def public_source(run: Run, study: params.Params) -> str:
     """Where anyone can find the starting checkpoint; '' for a local file."""
     found = study.weights.get(run.backbone) if run.start == "pretrained" else None
-    return f"torchvision's {found.source}" if found and found.published else ""
+    library = "timm" if models.is_timms(run.backbone) else "torchvision"
+    return f"{library}'s {found.source}" if found and found.published else ""
 
 
 def commit() -> str:

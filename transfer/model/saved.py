@@ -153,7 +153,7 @@ def _network(card: Card, state: models.State) -> nn.Module:
     model = models.architecture(card.backbone)(num_classes=len(card.labels))
     components.replace_activation(model, card.activation)
     components.replace_pooling(model, card.pooling)
-    models.load_state(model, {name: state[name] for name in model.state_dict()})
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
     return model.eval().requires_grad_(False)
 
 

@@ -14,8 +14,10 @@ from torch.nn.functional import interpolate
 
 from transfer.images.packed import Packed
 from transfer.params import Component
-from transfer.training.components import CROP, FLIP, REPORT
 
+CROP, FLIP = "RandomResizedCrop", "RandomHorizontalFlip"
+REPORT = (Component(CROP), Component(FLIP))
+"""The transforms that the crops below stand for."""
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as in torchvision's presets
 STD = (0.229, 0.224, 0.225)
 

@@ -14,13 +14,11 @@ from torch.nn.functional import cross_entropy, one_hot
 from transfer.cli import one_line
 from transfer.params import Component, Train
 from transfer.training import models
+from transfer.training.augment import CROP, FLIP
 from transfer.training.step import Loss
 
 OWN = "own"
-CROP, FLIP = "RandomResizedCrop", "RandomHorizontalFlip"
 GEOMETRY = (CROP, FLIP)
-REPORT = (Component(CROP), Component(FLIP))
-"""The transforms that the crops of transfer.training.augment stand for."""
 
 # What networks activate with; gates (Sigmoid, Hardsigmoid, Softmax) are left alone.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish)

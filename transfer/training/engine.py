@@ -46,7 +46,7 @@ class Protocol:
     class_weights: str = "none"
     activation: Component = Component(components.OWN)
     pooling: Component = Component(components.OWN)
-    augmentation: tuple[Component, ...] = components.REPORT
+    augmentation: tuple[Component, ...] = augment.REPORT
     probe_epochs: int = 1
     frozen_batchnorm: str = "train"
     memory_format: str = "contiguous"

@@ -21,7 +21,7 @@ def pretrain(backbone: str, settings: Pretrain, numbers: str) -> None:
     models.build does."""
     folder = Path(f"data/packed/{settings.source}")
     data, scratch = packed.load(folder), Path(f"data/weights/{backbone}-scratch.pth")
-    models.save_empty(scratch)
+    models.save_scratch(scratch)
     protocol = Protocol(**{name: value for name, value in settings if name != "source"})
     numbers = arithmetic.apply(numbers)
     depends = {"protocol": asdict(protocol), "backbone": backbone, "arithmetic": numbers}

@@ -214,12 +214,14 @@ def record(job: Job, curve: list[Epoch]) -> Record:
         device=device_name(job.device),
         arithmetic=job.arithmetic,
         threads=torch.get_num_threads(),
-        versions=versions(),
+        versions=versions(job.run.backbone),
     )
 
 
-def versions() -> dict[str, str]:
-    found = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+def versions(backbone: str) -> dict[str, str]:
+    """Of all that decides the results of a run with that backbone."""
+    names = ("torch", "torchvision", "numpy", *(("timm",) if models.is_timms(backbone) else ()))
+    found = {name: version(name) for name in names}
     # Patch releases would make equal runs differ.
     return found | {"python": ".".join(platform.python_version_tuple()[:2])}
 

