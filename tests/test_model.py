@@ -255,7 +255,7 @@ def test_what_is_no_model_is_one_line(study, tmp_path):
         "cut": "not a model made by `python -m transfer keep`",
         "foreign": "none of our metadata",
         "lacking": "fc.bias",
-        "odd": "no classifier 'list_models'",
+        "odd": "no network 'list_models'",
         "newer": "its format is 2",
     }
     for name, reason in reasons.items():
