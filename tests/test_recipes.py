@@ -1,12 +1,15 @@
 """What a recipe changes, against torch and torchvision themselves."""
 
 import copy
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from sklearn.utils.class_weight import compute_class_weight
+from timm.optim import param_groups_layer_decay
 from torch import nn
 from torchvision.transforms import v2
 
@@ -18,6 +21,7 @@ from transfer.params import Component
 from transfer.training import augment, components, engine, features, models
 from transfer.training.check import check
 from transfer.training.checkpoint import Checkpoint
+from transfer.training.step import Step, set_rate
 
 release = pytest.mark.release
 
@@ -127,14 +131,58 @@ def test_balanced_class_weights_are_scikit_learns():
         components.loss(Component("CrossEntropyLoss", {"weight": [1.0, 1.0]}), "none", counts)
 
 
-@pytest.mark.parametrize("freezing,parts", [("last1", ["layer4"]), ("last2", ["layer3", "layer4"])])
-def test_partial_freezing_moves_the_last_stages_and_the_head(scratch, data, freezing, parts):
+WAYS = {
+    "first1": "conv1|bn1",
+    "first2": "conv1|bn1|layer1",
+    "last1": "layer4",
+    "last2": "layer3|layer4",
+    "stage3": "layer2",
+    "norm": r".*bn\d|layer\d\.0\.downsample\.1",
+    "bias": r".*bias",
+}
+
+
+@pytest.mark.parametrize("freezing", WAYS)
+def test_what_a_way_trains_moves_and_all_else_stays(scratch, data, freezing):
     model = models.build("resnet18", 2, scratch, 0)
     before = copy.deepcopy(model.state_dict())
-    list(engine.finetune(model, data, PROTOCOL, CPU, freezing=freezing))
+    list(engine.finetune(model, data, replace(PROTOCOL, epochs=1), CPU, freezing=freezing))
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    expected = [n for n, _ in model.named_parameters() if n.split(".")[0] in (*parts, "fc")]
-    assert moved == set(expected)
+    names = re.compile(rf"({WAYS[freezing]})(\.|$)|fc\.")
+    assert moved == {name for name, _ in model.named_parameters() if names.match(name)}
+
+
+def test_layers_learn_as_slowly_as_timms_grouping_has_it(scratch):
+    """timm's ResNet-18 is torchvision's, by name."""
+    network = timm.create_model("resnet18", num_classes=2)
+    theirs = param_groups_layer_decay(network, weight_decay=0.0, layer_decay=0.7)
+    scales = {id(one): group["lr_scale"] for group in theirs for one in group["params"]}
+    expected = {name: scales[id(one)] for name, one in network.named_parameters()}
+    model = models.build("resnet18", 2, scratch, 0)
+    names = {id(one): name for name, one in model.named_parameters()}
+    groups = models.groups(model, 0.7)
+    found = {names[id(one)]: group["lr_scale"] for group in groups for one in group["params"]}
+    assert found == pytest.approx(expected)
+    for component in (Component("Adam"), Component("SGD", {"momentum": 0.9})):
+        optimizer = components.optimizer(component, groups, lr=0.1)
+        set_rate(optimizer, 0.01)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([0.01 * group["lr_scale"] for group in groups])
+        assert rates[-1] == 0.01 and rates[0] == pytest.approx(0.01 * 0.7**9)
+
+
+def test_a_gradient_is_clipped_to_its_norm():
+    layer = nn.Linear(3, 2)
+    before = copy.deepcopy(layer)
+    images, labels = 100 * torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
+    loss = components.loss(Component("CrossEntropyLoss"), "none", [1, 1])
+    Step(layer, loss, torch.optim.SGD(layer.parameters(), lr=1.0), engine.Totals(CPU), 0.5)(
+        images, labels
+    )
+    loss(before(images), labels).backward()
+    nn.utils.clip_grad_norm_(before.parameters(), 0.5)
+    torch.testing.assert_close(layer.weight, before.weight - before.weight.grad)
+    torch.testing.assert_close(layer.bias, before.bias - before.bias.grad)
 
 
 @pytest.mark.parametrize("batchnorm", ["train", "eval"])
@@ -185,6 +233,22 @@ def test_rates_are_torchs(name):
     length = {"T_max", "total_iters", "total_steps"}
     given = {key: value for key, value in SCHEDULES[name].items() if key not in length}
     assert components.rates(Component(name, given), 0.01, 6) == expected
+
+
+def test_a_warm_up_is_torchs_before_the_schedule():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    before = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 3, total_iters=2)
+    after = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=4)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [before, after], [2])
+    expected = []
+    for _ in range(6):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    cosine = Component("CosineAnnealingLR")
+    assert components.rates(cosine, 0.01, 6, warmup=2) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="leaves none of 6 epochs"):
+        components.rates(cosine, 0.01, 6, warmup=6)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
@@ -284,7 +348,7 @@ def test_a_backbone_that_does_not_fit_is_one_line():
         return str(caught.value)
 
     assert "does not end in one linear layer" in refused("levit_128s")
-    assert "grid.freezing: resnet18: last9: this backbone has 6 stages" in refused(
+    assert "grid.freezing: resnet18: last9: this backbone has 5 stages" in refused(
         "resnet18", "last9"
     )
     vit = "vit_tiny_patch16_224"

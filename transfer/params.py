@@ -72,7 +72,8 @@ Backbone = Key
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_point)]
-Freezing = Annotated[str, Field(pattern=r"^(frozen|finetuned|lpft|last[1-9])$")]
+_WAYS = r"^(frozen|finetuned|lpft|norm|bias|(first|last|stage)[1-9])$"
+Freezing = Annotated[str, Field(pattern=_WAYS)]
 _Counted = Positive | Annotated[float, Field(gt=0, lt=1)] | Literal["all"]
 Count = Annotated[int | float | str, BeforeValidator(_count, json_schema_input_type=_Counted)]
 _Options = Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]
@@ -325,6 +326,15 @@ class Train(Section):
     """The optimiser: a class of torch.optim."""
     schedule: Named
     """How the learning rate changes with the epochs: a class of torch.optim.lr_scheduler."""
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    """How many epochs the learning rate rises evenly in, before the schedule begins; 0, as in the
+    report, for none."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    """What the learning rate is multiplied by from each layer to the one before it, from the head
+    down; 1.0, as in the report, is the same rate for all. A layer is a block of the backbone."""
+    clip_norm: Annotated[float, Field(ge=0)]
+    """The largest norm of a step's gradient, to which larger ones are scaled; 0.0, as in the
+    report, for any."""
     loss: Named
     """The loss: a class of torch.nn, such as CrossEntropyLoss."""
     class_weights: Literal["none", "balanced"]
@@ -363,6 +373,7 @@ class Train(Section):
     def deciding(self, freezing: str) -> dict[str, Any]:
         """What the results of runs with that freezing depend on, as JSON takes it."""
         idle = {"keep_features"} | ({"probe_epochs"} if freezing != "lpft" else set())
+        idle |= {"layer_decay"} if freezing == "frozen" else set()  # the head is one layer
         return self.model_dump(mode="json", exclude=idle)
 
 
@@ -392,8 +403,9 @@ class Grid(Section):
     """The learning rates in the first epoch, such as 0.001."""
     freezing: Axis[Freezing]
     """What is trained: the head alone (frozen) or everything (finetuned), as in the report; the
-    head for train.probe_epochs and then everything (lpft, Kumar 2022); or the head and the last two
-    stages, say, of the backbone (last2)."""
+    head for train.probe_epochs and then everything (lpft, Kumar 2022); the head and the backbone's
+    normalisation (norm) or biases (bias); or the head and some stages of the backbone, say its
+    first two (first2), last two (last2) or third (stage3)."""
     recipe: Axis[Key]
     """The recipes to compare: keys of recipes."""
     start: Axis[Literal["pretrained", "scratch"]]

@@ -138,6 +138,12 @@ class Choice(Place):
     mistakes: list[Mistake]
 
     @property
+    def anew(self) -> str:
+        """What to say behind the number of test images: more are named than one seed has."""
+        redrawn = sum(recall.n for recall in self.recall) > self.n_test
+        return ", others for each seed" if redrawn else ""
+
+    @property
     def works(self) -> bool:
         """Whether it beats always giving one answer, beyond noise."""
         return self.above.sign > 0

@@ -18,10 +18,9 @@ def check(study: Params) -> None:
     for recipe in study.grid.recipe:
         with _place(f"train with recipe {recipe}"):
             components.check(study.trained_by(recipe), study.grid.backbone)
-    partial = [freezing for freezing in study.grid.freezing if freezing.startswith("last")]
     for backbone in study.grid.backbone:
         with _place(f"grid.freezing: {backbone}"):
-            for freezing in partial:
+            for freezing in study.grid.freezing:
                 models.freeze(models.shape(backbone), freezing)
         with _place(f"pack.size {study.pack.size}: {backbone}"):
             models.check_size(backbone, study.pack.size)

@@ -15,7 +15,7 @@ from transfer.cli import one_line
 from transfer.params import Component, Train
 from transfer.training import models
 from transfer.training.augment import CROP, FLIP
-from transfer.training.step import Loss
+from transfer.training.step import Group, Loss
 
 OWN = "own"
 GEOMETRY = (CROP, FLIP)
@@ -34,6 +34,8 @@ def check(train: Train, backbones: list[str]) -> None:
         model = models.shape(backbone)
         replace_activation(model, train.activation)
         replace_pooling(model, train.pooling)
+    for backbone in backbones if train.layer_decay < 1 else ():
+        models.layers(models.shape(backbone))
     classes = len(train.loss.options.get("weight", "abc"))
     found = loss(train.loss, train.class_weights, [1] * classes)
     _called(train.loss, found, torch.zeros(2, classes), torch.tensor([0, classes - 1]))
@@ -41,7 +43,7 @@ def check(train: Train, backbones: list[str]) -> None:
     stand_in.sum().backward()
     checked = optimizer(train.optimizer, [stand_in], lr=0.001)
     _called(train.optimizer, checked.step)
-    rates(train.schedule, 0.001, train.epochs)
+    rates(train.schedule, 0.001, train.epochs, train.warmup_epochs)
     transforms(train.augmentation)
     for name in GEOMETRY:
         if [component.name for component in train.augmentation].count(name) > 1:
@@ -110,32 +112,42 @@ def loss(
 
 
 def optimizer(
-    component: Component, parameters: Iterable[torch.Tensor], lr: float
+    component: Component, parameters: Iterable[torch.Tensor] | list[Group], lr: float
 ) -> optim.Optimizer:
-    """Raises ValueError for a name that is no optimiser in torch.optim that steps on gradients
-    alone, and for options that it does not take."""
-    parameters = list(parameters)
+    """Of parameters, or of groups of them, whose rates set_rate sets. Raises ValueError for a name
+    that is no optimiser in torch.optim that steps on gradients alone, and for options that it does
+    not take."""
+    given: Any = list(parameters)
     if component == Component("Adam"):
-        gpu = parameters[0].device.type == "cuda"
+        first = given[0]["params"][0] if isinstance(given[0], dict) else given[0]
+        gpu = first.device.type == "cuda"
         # What a step that is recorded takes.
-        rate = torch.tensor(lr, device=parameters[0].device) if gpu else lr
-        return optim.Adam(parameters, rate, fused=True, capturable=gpu)
-    return _made(optim, component, parameters, lr=lr)
+        rate = torch.tensor(lr, device=first.device) if gpu else lr
+        found = optim.Adam(given, rate, fused=True, capturable=gpu)
+        for group in found.param_groups if gpu else ():
+            group["lr"] = group["lr"].clone()  # each its own
+        return found
+    return _made(optim, component, given, lr=lr)
 
 
-def rates(component: Component, lr: float, epochs: int) -> list[float]:
-    """The learning rate of each epoch. A schedule's length (T_max, total_iters, total_steps) is
-    the run's where it is not given.
+def rates(component: Component, lr: float, epochs: int, warmup: int = 0) -> list[float]:
+    """The learning rate of each epoch: it rises evenly in the epochs of the warm-up, and then the
+    schedule begins. A schedule's length (T_max, total_iters, total_steps) is that of what is left
+    of the run where it is not given.
 
-    Raises ValueError for a name that is no schedule in torch.optim.lr_scheduler that steps by
-    epochs alone, and for options that it does not take.
+    Raises ValueError for a warm-up of all epochs, for a name that is no schedule in
+    torch.optim.lr_scheduler that steps by epochs alone, and for options that it does not take.
     """
+    if warmup >= epochs:
+        raise ValueError(f"warmup_epochs leaves none of {epochs} epochs to the schedule")
+    epochs -= warmup
     found = getattr(optim.lr_scheduler, component.name, None)
     takes = inspect.signature(found).parameters if callable(found) else ()
     lengths = {name: epochs for name in ("T_max", "total_iters", "total_steps") if name in takes}
     component = Component(component.name, lengths | component.options)
     stand_in = optim.SGD([nn.Parameter(torch.zeros(()))], lr=lr, momentum=0.9)
-    schedule, found = _made(optim.lr_scheduler, component, stand_in), []
+    schedule = _made(optim.lr_scheduler, component, stand_in)
+    found = [lr * (epoch + 1) / (warmup + 1) for epoch in range(warmup)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no gradient is ever taken
         for _ in range(epochs):

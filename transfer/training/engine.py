@@ -47,6 +47,9 @@ class Protocol:
     activation: Component = Component(components.OWN)
     pooling: Component = Component(components.OWN)
     augmentation: tuple[Component, ...] = augment.REPORT
+    warmup_epochs: int = 0
+    layer_decay: float = 1.0
+    clip_norm: float = 0.0
     probe_epochs: int = 1
     frozen_batchnorm: str = "train"
     memory_format: str = "contiguous"
@@ -73,7 +76,8 @@ class Protocol:
         """The same for all protocols that differ in what a frozen backbone never sees."""
         unseen = Component("")
         own = {"schedule": unseen, "optimizer": unseen, "loss": unseen, "class_weights": "none"}
-        return replace(self, lr=0.0, probe_epochs=1, **own)  # type: ignore[arg-type]
+        own |= {"lr": 0.0, "warmup_epochs": 0, "layer_decay": 1.0, "clip_norm": 0.0}
+        return replace(self, probe_epochs=1, **own)  # type: ignore[arg-type]
 
     def begin(self, epoch: int) -> None:
         """Seed what a network itself draws (dropout, stochastic depth), by (seed, epoch) alone."""
@@ -85,7 +89,7 @@ class Protocol:
 
     def rates(self) -> list[float]:
         """The learning rate of each epoch."""
-        return components.rates(self.schedule, self.lr, self.epochs)
+        return components.rates(self.schedule, self.lr, self.epochs, self.warmup_epochs)
 
     def forward(self, module: nn.Module) -> Forward:
         """The module as called: float32 out, and inside what autocast makes of it."""
@@ -179,12 +183,13 @@ def _step(
     model: nn.Module, trained: str, protocol: Protocol, data: Packed, device: torch.device
 ) -> Step:
     models.freeze(model, trained)
-    parameters = (parameter for parameter in model.parameters() if parameter.requires_grad)
-    optimizer = components.optimizer(protocol.optimizer, parameters, protocol.lr)
+    groups = models.groups(model, protocol.layer_decay)
+    optimizer = components.optimizer(protocol.optimizer, groups, protocol.lr)
     forward, loss = protocol.forward(model), protocol.loss_of(data, device)
+    parts = forward, loss, optimizer, Totals(device), protocol.clip_norm
     if protocol.cuda_graph and optimizer.defaults.get("capturable"):
-        return Recorded(forward, loss, optimizer, Totals(device), list(model.buffers()))
-    return Step(forward, loss, optimizer, Totals(device))
+        return Recorded(*parts, list(model.buffers()))
+    return Step(*parts)
 
 
 def probe(
@@ -197,7 +202,8 @@ def probe(
     """
     device, rates = next(head.parameters()).device, protocol.rates()
     optimizer = components.optimizer(protocol.optimizer, head.parameters(), protocol.lr)
-    step = Step(head, protocol.loss_of(data, device), optimizer, Totals(device))
+    loss = protocol.loss_of(data, device)
+    step = Step(head, loss, optimizer, Totals(device), protocol.clip_norm)
     for epoch, (train_features, prepared_features) in enumerate(epochs):
         set_rate(optimizer, rates[epoch])
         order = np.concatenate(protocol.plan(data, epoch)[0])

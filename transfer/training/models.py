@@ -14,6 +14,7 @@ from torch import nn
 from transfer import files
 from transfer.cli import UserError, one_line
 from transfer.training import miniature, zoo
+from transfer.training.step import Group
 
 State = dict[str, torch.Tensor]
 """A network's parameters and buffers by name."""
@@ -115,28 +116,79 @@ def head_name(model: nn.Module) -> str:
 
 
 def stages(model: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters of the network's parts, from the images on, without the head's: of a ResNet
-    those of its stem's convolution and normalisation and of its four stages. Raises ValueError as
-    zoo.Network.stages does."""
+    """The parameters of the network's stem and of each stage after it, without the head's; those of
+    a normalisation between two belong to the one before. Raises ValueError for a network whose
+    stages timm does not know."""
     if isinstance(model, zoo.Network):
-        return model.stages()
-    own = head(model)
-    found = [list(child.parameters()) for child in model.children() if child is not own]
-    return [part for part in found if part]
+        found = model.groups(coarse=True)
+    else:
+        found = [list(child.parameters()) for child in model.children()]
+    own = {id(parameter) for parameter in head(model).parameters()}
+    parts: list[list[nn.Parameter]] = []
+    for part in found:
+        rest = [one for one in part if id(one) not in own]
+        if parts and all(one.ndim < 2 for one in rest):
+            parts[-1] += rest
+        else:
+            parts.append(rest)
+    return parts
 
 
 def freeze(model: nn.Module, freezing: str) -> None:
     """Turn gradients on for what is trained, and off for the rest: all (`finetuned`), the head
-    alone (`frozen`), or, say, the last two stages and the head (`last2`). Raises ValueError where
-    the network has fewer stages."""
+    alone (`frozen`), or the head with the normalisation (`norm`), with all biases (`bias`; BitFit,
+    Ben Zaken 2022), or with some stages: the `first2` or `last2`, say, or the third (`stage3`; Lee
+    2023, "Surgical fine-tuning"). Raises ValueError where the network has fewer stages, or no
+    normalisation with weights."""
     model.requires_grad_(freezing == "finetuned")
-    head(model).requires_grad_(True)
-    if freezing.startswith("last"):
-        count, found = int(freezing.removeprefix("last")), stages(model)
-        if count > len(found):
-            raise ValueError(f"{freezing}: this backbone has {len(found)} stages")
-        for parameter in [one for part in found[-count:] for one in part]:
-            parameter.requires_grad_(True)
+    for parameter in [*head(model).parameters(), *_trained_too(model, freezing)]:
+        parameter.requires_grad_(True)
+
+
+def _trained_too(model: nn.Module, freezing: str) -> list[nn.Parameter]:
+    """Besides the head; none where it alone is trained, or all is."""
+    if freezing == "norm":
+        modules = [part for part in model.modules() if "Norm" in type(part).__name__]
+        found = [one for module in modules for one in module.parameters(recurse=False)]
+        if not found:
+            raise ValueError("norm: this backbone has no normalisation with weights")
+        return found
+    if freezing == "bias":
+        return [one for name, one in model.named_parameters() if name.endswith("bias")]
+    if not (count := int(freezing[-1]) if freezing[-1].isdigit() else 0):
+        return []
+    parts = stages(model)
+    if count > len(parts):
+        raise ValueError(f"{freezing}: this backbone has {len(parts)} stages")
+    which = {"first": slice(count), "last": slice(-count, None), "stage": slice(count - 1, count)}
+    return [one for part in parts[which[freezing[:-1]]] for one in part]
+
+
+def groups(model: nn.Module, decay: float) -> list[Group]:
+    """The parameters that are trained, with layer-wise decay of their learning rate (ULMFiT, Howard
+    & Ruder 2018): that of the layer before the head is multiplied by `decay`, that of the one
+    before it by decay², and so on. Raises ValueError as `layers` does."""
+    parts = layers(model) if decay < 1 else [list(model.parameters())]
+    found = []
+    for depth, part in enumerate(reversed(parts)):
+        if trained := [one for one in part if one.requires_grad]:
+            found.append({"params": trained, "lr_scale": decay**depth})
+    return found[::-1]
+
+
+def layers(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of the network's stem, of each of its blocks, and of its head. Raises
+    ValueError for a network whose blocks timm does not know."""
+    if isinstance(model, zoo.Network):
+        return model.groups(coarse=False)
+    stem: list[nn.Parameter] = []
+    blocks = []
+    for child in model.children():
+        if isinstance(child, nn.Sequential):
+            blocks += [list(block.parameters()) for block in child]
+        elif child is not head(model):
+            stem += child.parameters()
+    return [stem, *blocks, list(head(model).parameters())]
 
 
 def train_mode(model: nn.Module, statistics_move: bool) -> None:

@@ -5,19 +5,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(outputs [n, classes], labels int64 [n]) → their mean loss."""
+Group = dict[str, Any]
+"""Parameters that an optimiser treats alike: `params`, and `lr_scale`, what their learning rate is
+multiplied by (as timm calls it)."""
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
+        rate = lr * group.get("lr_scale", 1.0)
         if torch.is_tensor(group["lr"]):
-            group["lr"].fill_(lr)  # a recorded step reads it anew only from its own tensor
+            group["lr"].fill_(rate)  # a recorded step reads it anew only from its own tensor
         else:
-            group["lr"] = lr
+            group["lr"] = rate
 
 
 def changed_by(optimizer: Optimizer) -> list[torch.Tensor]:
@@ -49,17 +54,22 @@ class Totals:
 
 @dataclass
 class Step:
-    """Forward, loss, backward and update on one batch, which is added to the totals."""
+    """Forward, loss, backward and update on one batch, which is added to the totals. Gradients of
+    a larger norm than clip_norm are scaled to it, if it is not 0."""
 
     forward: Forward
     loss: Loss
     optimizer: Optimizer
     totals: Totals
+    clip_norm: float
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         outputs = self.forward(inputs)
         loss = self.loss(outputs, labels)
         loss.backward()
+        if self.clip_norm:
+            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
+            clip_grad_norm_(trained, self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.totals.add(outputs, labels, loss)

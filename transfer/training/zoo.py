@@ -63,24 +63,16 @@ class Network(nn.Module):
         """The side of the images that it was made for, in pixels."""
         return self.network.pretrained_cfg["input_size"][1]
 
-    def stages(self) -> list[list[nn.Parameter]]:
-        """The parameters of its stem and of each stage after it, without the head's. Raises
-        ValueError for a network whose stages timm does not know."""
+    def groups(self, coarse: bool) -> list[list[nn.Parameter]]:
+        """The parameters of its stem, of each stage after it (coarse) or block, and of its head.
+        Raises ValueError for a network for which timm does not say."""
         from timm.models import group_parameters
 
         if not hasattr(self.network, "group_matcher"):
             raise ValueError("timm does not say what the stages of this backbone are")
-        groups = group_parameters(self.network, self.network.group_matcher(coarse=True))
+        found = group_parameters(self.network, self.network.group_matcher(coarse=coarse))
         named = dict(self.network.named_parameters())
-        own = {id(parameter) for parameter in self.head.parameters()}
-        found: list[list[nn.Parameter]] = []
-        for key in sorted(groups):
-            part = [one for name in groups[key] if id(one := named[name]) not in own]
-            if found and all(one.ndim < 2 for one in part):  # a normalisation before the head
-                found[-1] += part
-            else:
-                found.append(part)
-        return found
+        return [[named[name] for name in found[key]] for key in sorted(found)]
 
 
 def check(backbone: str, others: list[str]) -> None:
