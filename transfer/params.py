@@ -38,6 +38,11 @@ class Component:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def plain(self) -> str | dict[str, Any]:
+        """As params.yaml has it."""
+        return {self.name: self.options} if self.options else self.name
+
 
 def _component(value: Any) -> Component:
     if isinstance(value, Component):

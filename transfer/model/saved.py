@@ -75,7 +75,7 @@ def _text(value: Any) -> str:
     if isinstance(value, How):
         value = value.model_dump()
     if isinstance(value, Component):
-        value = {value.name: value.options} if value.options else value.name
+        value = value.plain
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -1,4 +1,4 @@
-"""What studying one's own images will take, and what to change for less."""
+"""What studying one's own images will take."""
 
 import io
 import math
@@ -7,14 +7,12 @@ from statistics import fmean, median
 
 from PIL import Image
 
-from transfer import runs
-from transfer.cli import span
 from transfer.images import reader
 from transfer.images.archive import Source
 from transfer.images.layout import Reading
 from transfer.own.settings import SHARE
 from transfer.params import Params
-from transfer.training import engine, estimate, run
+from transfer.training import engine, estimate
 
 LOOKED_AT = 50
 """Images whose sizes are read."""
@@ -50,38 +48,13 @@ def seeds(study: Params, found: Reading) -> int:
     return MANY_SEEDS if few or gpu else SEEDS
 
 
-def costs(study: Params, name: str, found: Reading, sides: list[tuple[int, int]]) -> list[str]:
-    """What studying these images will take, and what to change for less, as lines. `sides`: width
-    and height of some of the images."""
+def images(found: Reading) -> tuple[int, int]:
+    """Training images of a run, and images that it predicts."""
     total = sum(sum(part.values()) for part in found.images.values())
     train = sum((found.images.get("train") or found.images["all"]).values())
     train = round(train * (1 - SHARE if "all" in found.images else 1))
     train = round(train * (1 if "validation" in found.images else 1 - SHARE))
-    images = {name: (train, total - train)}
-    classes = len(study.datasets[name].folders.classes)
-    speeds = {one: estimate.Speed.of(one, study, classes) for one in study.grid.backbone}
-    device = run.device_name(engine.pick_device(study.train.device))
-    took = estimate.seconds(study, images, speeds)
-    many, epochs = len(runs.runs(study.grid, name)), study.train.epochs
-    lines = [
-        f"{many} runs of {epochs} epochs: about {span(took)} on this machine ({device}), by a few "
-        "steps measured now",
-        *disk(study, images, sides),
-    ]
-    fewer = study.model_copy(update={"train": study.train.model_copy(update={"epochs": 10})})
-    less = {"train.epochs: 10": fewer} if epochs > 10 else {}
-    if len(study.grid.seed) > 1:
-        grid = study.grid.model_copy(update={"seed": study.grid.seed[:1]})
-        one = f"grid.seed: [{grid.seed[0]}]"
-        less[one] = study.model_copy(update={"grid": grid})
-    if len(speeds) > 1:
-        fast = min(speeds, key=lambda backbone: speeds[backbone].step)
-        grid = study.grid.model_copy(update={"backbone": [fast]})
-        less[f"grid.backbone: [{fast}]"] = study.model_copy(update={"grid": grid})
-    if less:
-        words = [f"{k} takes {span(estimate.seconds(v, images, speeds))}" for k, v in less.items()]
-        lines.append(f"for less, change params.yaml: {', '.join(words)}")
-    return lines
+    return train, total - train
 
 
 def disk(

@@ -13,7 +13,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from transfer import files, params
-from transfer.cli import UserError
+from transfer.cli import UserError, span
 from transfer.images import archive, layout
 from transfer.images.layout import Reading
 from transfer.own import settings
@@ -25,7 +25,8 @@ RARE = 0.1  # share of a class, below which always naming the others looks good
 
 def main() -> None:
     given = parse()
-    from transfer.own import costs  # and with it PyTorch, which takes seconds
+    from transfer.own import costs, grid  # and with them PyTorch, which takes seconds
+    from transfer.training import engine, estimate, run
 
     columns = {name: getattr(given, name) for name in ("file", "label", "split", "group")}
     with archive.opened(given.source) as source:
@@ -39,7 +40,23 @@ def main() -> None:
     seeds = costs.seeds(study, found)
     text = settings.put(before, study, name, given.source, found, short_side, seeds, given.only)
     after = params.load(text=text)
-    print("\n".join(costs.costs(after, name, found, sides)))
+    train, predicted = costs.images(found)
+    classes = len(after.datasets[name].folders.classes)
+    speeds = {one: estimate.Speed.of(one, after, classes) for one in after.grid.backbone}
+    if settings.own(study) & set(study.grid.dataset):
+        print("to try: what params.yaml lists, since it has a data set of your own already")
+    elif given.grid == "fitting":
+        limit = 3600 * given.hours
+        plan = grid.fitting(after, name, train, predicted, speeds, limit)
+        lines = grid.described(plan, name, limit)
+        print("\n".join(lines))
+        text = settings.planned(text, plan.study, lines)
+        after = params.load(text=text)
+    counts = {name: (train, predicted)}
+    took = span(estimate.seconds(after, counts, speeds))
+    device = run.device_name(engine.pick_device(after.train.device))
+    print(f"time: about {took} on this machine ({device}), by a few steps measured now")
+    print("\n".join(costs.disk(after, counts, sides)))
     if linked := [one.name for one in given.source.rglob("*") if one.is_symlink() and one.is_dir()]:
         again = f"after a change in them: dvc repro -f split@{name}"
         print(f"note: DVC does not look into linked folders ({listed(linked)}); {again}")
@@ -61,6 +78,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="only print what was found")
     help = "study this data set alone, without other ones of your own"
     parser.add_argument("--only", action="store_true", help=help)
+    help = "the most hours that the runs may take on this machine (default %(default)g)"
+    parser.add_argument("--hours", type=float, default=1.0, help=help)
+    help = "try what fits these images and the time (default), or all that params.yaml lists"
+    parser.add_argument("--grid", choices=["fitting", "report"], default="fitting", help=help)
     help = "of two levels of folders, the one that is the classes"
     parser.add_argument("--classes", choices=["outer", "inner"], help=help)
     for what in ("file", "label", "split", "group"):

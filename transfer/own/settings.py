@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ from slugify import slugify
 from transfer.images.layout import Reading
 from transfer.params import Params
 
+WIDTH = 98
 SHARE = 0.2
 """Of each class, to test on where the source is not divided, and of training to choose by."""
 
@@ -78,6 +80,19 @@ def put(
     settings["evidence"]["select_by"] = "auto"
     if len(study.grid.seed) < seeds:
         settings["grid"]["seed"] = list(range(seeds))
+    return dumped(settings)
+
+
+def planned(text: str, study: Params, why: list[str]) -> str:
+    """params.yaml, which is `text`, with the grid and the training of the study, and why above the
+    grid."""
+    settings, train = YAML().load(text), study.train
+    settings["grid"] |= study.grid.model_dump()
+    settings["train"] |= {"epochs": train.epochs, "batch_size": train.batch_size}
+    settings["train"]["schedule"] = train.schedule.plain
+    settings.yaml_set_comment_before_after_key(
+        "grid", before=fill("\n".join(why), WIDTH, replace_whitespace=False)
+    )
     return dumped(settings)
 
 

@@ -148,9 +148,10 @@ def times(found: list[tuple[str, float]]) -> str:
     return "\n".join([words, *(f"  {span(seconds):>8}  {name}" for name, seconds in found)])
 
 
-def image_times(found: dict[str, float], device: str) -> str:
-    """Of each recommended network the seconds of an image, as lines for a terminal."""
-    words = f"An image takes through the recommended network, on this machine ({device}):"
-    return "\n".join(
-        [words, *(f"  {1000 * s:5.1f} ms  {short(name)}" for name, s in found.items())]
-    )
+def image_times(found: dict[str, tuple[float, float]], many: int, device: str) -> str:
+    """Of each recommended network the seconds of an image alone, and of one among so many, as lines
+    for a terminal."""
+    lines = [f"An image takes, alone and among {many}, on this machine ({device}):"]
+    for name, (alone, among) in found.items():
+        lines.append(f"  {1000 * alone:6.1f} ms, {1000 * among:6.1f} ms  {short(name)}")
+    return "\n".join(lines)

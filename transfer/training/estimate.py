@@ -41,14 +41,14 @@ class Speed:
             optimizer.step()
             optimizer.zero_grad()
 
-        return cls(_seconds(step) / len(images), predicting(backbone, study, classes))
+        at_once = max(FORWARD, study.train.batch_size)
+        return cls(_seconds(step) / len(images), predicting(backbone, study, classes, at_once))
 
 
-def predicting(backbone: str, study: Params, classes: int) -> float:
-    """Seconds of an image that goes forward, with others, through a network of so many classes."""
-    at_once = max(FORWARD, study.train.batch_size)
-    protocol, model, images = _ready(backbone, study, classes, at_once)
-    forward = protocol.forward(model)
+def predicting(backbone: str, study: Params, classes: int, n: int) -> float:
+    """Seconds of an image of n that go forward at once through a network of so many classes."""
+    protocol, model, images = _ready(backbone, study, classes, n)
+    forward = protocol.forward(model.eval())
 
     def once() -> None:
         with torch.inference_mode():

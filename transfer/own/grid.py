@@ -1,0 +1,109 @@
+"""A first grid for images of one's own: what is worth trying in the time there is."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from transfer.cli import span
+from transfer.params import Params
+from transfer.runs import runs, short
+from transfer.training import estimate
+from transfer.training.estimate import Speed
+
+VIEWS = 50_000
+"""Training images that a run sees, an epoch after another, where that is less than 25 epochs."""
+BATCHES = {1_000: 4, 10_000: 16}
+"""Up to so many training images the batch; beyond them LARGE."""
+LARGE = 64
+FEW_EPOCHS, FEW_SEEDS = 10, 3
+
+
+class Plan(NamedTuple):
+    """study: with the grid and the training proposed. seconds: what it takes here. left: what was
+    left out to take less, each with what the study would have taken with it."""
+
+    study: Params
+    seconds: float
+    left: dict[str, float]
+
+
+def fitting(
+    study: Params, name: str, train: int, predicted: int, speeds: dict[str, Speed], limit: float
+) -> Plan:
+    """The largest of some grids that takes no longer than the limit, in seconds, for a data set of
+    so many training images and images that are predicted; the smallest, if none does.
+
+    The more images, the larger the batches and the fewer the epochs (in the manner of BiT's rule,
+    Kolesnikov 2020). What is left out first is what least often changes the answer: baselines from
+    random weights, then the slower backbones, epochs, seeds, and finetuning.
+    """
+    epochs = study.train.epochs if train <= 2_000 else max(5, round(VIEWS / train))
+    batch = next((size for most, size in BATCHES.items() if train <= most), LARGE)
+    found = changed(study, train={"epochs": epochs, "batch_size": batch})
+    images, left = {name: (train, predicted)}, {}
+    seconds = estimate.seconds(found, images, speeds)
+    for what, smaller in cuts(found, speeds):
+        if seconds <= limit:
+            break
+        left[what] = seconds
+        found = smaller
+        seconds = estimate.seconds(found, images, speeds)
+    return Plan(found, seconds, left)
+
+
+def cuts(study: Params, speeds: dict[str, Speed]) -> Iterator[tuple[str, Params]]:
+    """What may be left out, one after another, and the study without it and all before it."""
+    if len(study.grid.start) > 1 and "pretrained" in study.grid.start:
+        study = changed(study, grid={"start": ["pretrained"]})
+        yield "baselines from random weights", study
+    if len(study.grid.backbone) > 1:
+        fast = min(study.grid.backbone, key=lambda backbone: speeds[backbone].step)
+        others = [short(one) for one in study.grid.backbone if one != fast]
+        study = changed(study, grid={"backbone": [fast]})
+        yield " and ".join(others), study
+    if study.train.epochs > FEW_EPOCHS:
+        more = f"epochs beyond {FEW_EPOCHS}"
+        study = changed(study, train={"epochs": FEW_EPOCHS})
+        yield more, study
+    if len(study.grid.seed) > FEW_SEEDS:
+        study = changed(study, grid={"seed": study.grid.seed[:FEW_SEEDS]})
+        yield f"seeds beyond {FEW_SEEDS}", study
+    if len(study.grid.freezing) > 1 and "frozen" in study.grid.freezing:
+        study = changed(study, grid={"freezing": ["frozen"]})
+        yield "finetuning", study
+
+
+def changed(study: Params, **sections: dict[str, Any]) -> Params:
+    """With those keys of its sections; the schedule's steps keep their share of the epochs."""
+    new = dict(sections)
+    schedule, epochs = study.train.schedule, sections.get("train", {}).get("epochs")
+    if epochs and "step_size" in schedule.options:
+        step = max(1, round(schedule.options["step_size"] * epochs / study.train.epochs))
+        options = schedule.options | {"step_size": step}
+        new["train"] = new["train"] | {"schedule": replace(schedule, options=options)}
+    return study.model_copy(
+        update={
+            section: getattr(study, section).model_copy(update=values)
+            for section, values in new.items()
+        }
+    )
+
+
+def described(plan: Plan, name: str, limit: float) -> list[str]:
+    """What is to be tried, and what was left out, as lines for a terminal and for params.yaml."""
+    grid, train = plan.study.grid, plan.study.train
+    networks, rates = map(short, grid.backbone), (f"{rate:g}" for rate in grid.lr)
+    lines = [
+        f"to try: {', '.join(networks)}; {', '.join(grid.freezing)}; rates {', '.join(rates)}; "
+        f"from {', '.join(grid.start)} weights; {len(grid.seed)} seeds, {train.epochs} epochs, "
+        f"batches of {train.batch_size}: {len(runs(grid, name))} runs"
+    ]
+    if plan.left:
+        words = ", ".join(f"{what} ({span(seconds)})" for what, seconds in plan.left.items())
+        lines.append(
+            f"left out, to take no more than {span(limit)} (and what it would take with each): "
+            f"{words}; --hours or --grid report takes more"
+        )
+    if plan.seconds > limit:
+        lines.append(f"note: this takes more than the {span(limit)} asked for")
+    return lines
