@@ -7,6 +7,7 @@ their labels from a table, such as labels.csv. What was found is printed before 
 """
 
 import argparse
+import math
 import shlex
 from pathlib import Path
 
@@ -25,8 +26,7 @@ RARE = 0.1  # share of a class, below which always naming the others looks good
 
 def main() -> None:
     given = parse()
-    from transfer.own import costs, grid  # and with them PyTorch, which takes seconds
-    from transfer.training import engine, estimate, run
+    from transfer.own import costs  # and with it PyTorch, which takes seconds
 
     columns = {name: getattr(given, name) for name in ("file", "label", "split", "group")}
     with archive.opened(given.source) as source:
@@ -39,24 +39,12 @@ def main() -> None:
     before = Path("params.yaml").read_text(encoding="utf-8")
     seeds = costs.seeds(study, found)
     text = settings.put(before, study, name, given.source, found, short_side, seeds, given.only)
-    after = params.load(text=text)
-    train, predicted = costs.images(found)
-    classes = len(after.datasets[name].folders.classes)
-    speeds = {one: estimate.Speed.of(one, after, classes) for one in after.grid.backbone}
-    if settings.own(study) & set(study.grid.dataset):
+    fresh = not settings.own(study) & set(study.grid.dataset)
+    if not fresh:
         print("to try: what params.yaml lists, since it has a data set of your own already")
-    elif given.grid == "fitting":
-        limit = 3600 * given.hours
-        plan = grid.fitting(after, name, train, predicted, speeds, limit)
-        lines = grid.described(plan, name, limit)
-        print("\n".join(lines))
-        text = settings.planned(text, plan.study, lines)
-        after = params.load(text=text)
-    counts = {name: (train, predicted)}
-    took = span(estimate.seconds(after, counts, speeds))
-    device = run.device_name(engine.pick_device(after.train.device))
-    print(f"time: about {took} on this machine ({device}), by a few steps measured now")
-    print("\n".join(costs.disk(after, counts, sides)))
+    limit = 3600 * given.hours if fresh and given.grid == "fitting" else math.inf
+    text, lines = proposed(text, name, costs.images(found), sides, limit)
+    print("\n".join(lines))
     if linked := [one.name for one in given.source.rglob("*") if one.is_symlink() and one.is_dir()]:
         again = f"after a change in them: dvc repro -f split@{name}"
         print(f"note: DVC does not look into linked folders ({listed(linked)}); {again}")
@@ -64,11 +52,34 @@ def main() -> None:
         print("nothing was written")
         return
     files.write_text("params.yaml", text)
+    after = params.load(text=text)
     print(f"params.yaml: the study has {', '.join(after.grid.dataset)}")
     if left := [other for other in study.datasets if other not in after.datasets]:
         print(f"no longer in it: {', '.join(left)} (`git checkout params.yaml` brings them back)")
     add = f"dvc add {shlex.quote(str(given.source))}"
     print(f"next: dvc repro (and `{add}`, to share it or queue experiments)")
+
+
+def proposed(
+    text: str, name: str, images: tuple[int, int], sides: list[tuple[int, int]], limit: float
+) -> tuple[str, list[str]]:
+    """params.yaml, which is `text`, with a grid that takes no more than the limit, in seconds
+    (infinite: with its own), and what it takes, as lines. images and sides: as costs has them."""
+    from transfer.own import costs, grid
+    from transfer.training import engine, estimate, models, run
+
+    study, lines = params.load(text=text), []
+    models.check_backbones(study.grid.backbone)
+    classes = len(study.datasets[name].folders.classes)
+    speeds = {one: estimate.Speed.of(one, study, classes) for one in study.grid.backbone}
+    if limit < math.inf:
+        plan = grid.fitting(study, name, *images, speeds, limit)
+        lines = grid.described(plan, name, limit)
+        text, study = settings.planned(text, plan.study, lines), plan.study
+    took = span(estimate.seconds(study, {name: images}, speeds))
+    device = run.device_name(engine.pick_device(study.train.device))
+    lines.append(f"time: about {took} on this machine ({device}), by a few steps measured now")
+    return text, lines + costs.disk(study, {name: images}, sides)
 
 
 def parse() -> argparse.Namespace:
