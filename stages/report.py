@@ -19,7 +19,8 @@ def main() -> None:
     audits = {name: Audit.of(name) for name in grid.dataset}
     similar = [Similarity.of(*place) for place in product(grid.dataset, grid.backbone)]
     records = [Record.of(run) for run in all_runs(grid)]
-    shown = pictures.draw(Path("metrics/figures"), study, evidence, similar, audits)
+    costs = files.read_json("data/settings/costs.json")
+    shown = pictures.draw(Path("metrics/figures"), study, evidence, similar, audits, costs)
     datasets = {name: study.datasets[name] for name in grid.dataset}
     page = report.write(datasets, evidence, similar, audits, records, shown, bool(study.draw))
     files.write_text("metrics/report.md", page)

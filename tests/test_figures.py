@@ -56,6 +56,20 @@ def choice(classes: int) -> Choice:
     )
 
 
+def taken(names="abcd") -> dict[str, list[tuple[Choice, float]]]:
+    """Settings of every measure and cost: the second costs least, the third is best, and the first
+    is neither."""
+    values = [(0.8, 1.0), (0.7, 0.25), (0.9, 0.5), (0.85, 2.0)]
+    found = {}
+    for name in names:
+        rows = zip(grid(name), values, strict=False)
+        found[TITLES[name]] = [
+            (choice(2).model_copy(update={**dict(row.place), "chosen": arm(mean).chosen}), cost)
+            for row, (mean, cost) in rows
+        ]
+    return found
+
+
 def sizes() -> list[Row]:
     more = [row.model_copy(update={"images": images}) for row in grid() for images in ("all", 50)]
     return sorted(more, key=lambda row: row.dataset)
@@ -86,6 +100,8 @@ FIGURES = {
     "confusion": lambda: figures.confusion(
         {title: choice(n) for title, n in zip(TITLES.values(), (2, 3, 8, 20), strict=True)}
     ),
+    "cost": lambda: figures.cost(taken()),
+    "cost of one": lambda: figures.cost(taken("b")),
     "learning": lambda: figures.learning(sizes(), TITLES),
     "similarity": lambda: figures.similarity(measured()),
     "three measures": lambda: figures.similarity(measured(["x" * 99, "y", "z"])),
@@ -131,6 +147,15 @@ def test_gains_stand_where_told():
     alone = figures.gains(grid("abc", STARTS[:1]), N_TRAIN, TITLES, {})
     assert [y for _, y in marks(alone.axes[2], "o")] == list(range(8))
     assert [text.get_text() for text in alone.legends[0].get_texts()] == ["transfer"]
+
+
+def test_the_settings_that_no_cheaper_one_equals_are_joined_and_named():
+    (panel,) = figures.cost(found := taken("a")).axes
+    (own,) = found.values()
+    line = next(line for line in panel.lines if line.get_drawstyle() == "steps-post")
+    assert line.get_xydata().tolist() == [[0.25, 0.7], [0.5, 0.9]]
+    assert [text.get_text() for text in panel.texts] == [own[1][0].label, own[2][0].label]
+    assert sorted(y for _, y in marks(panel, "o")) == sorted(c.chosen.mean for c, _ in own)
 
 
 def test_each_point_stands_at_its_similarity_in_its_data_sets_colour():

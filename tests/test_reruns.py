@@ -206,7 +206,7 @@ SETTINGS = {
     "split.seed": {"split@one"},
     "pack.resize": {"pack@one", "similarity@one-resnet18", "report"},
     "weights.resnet18.sha256": {"weights@resnet18"},
-    "train.epochs": {"train", "recommend"},  # the cost of a run
+    "train.epochs": {"train", "report", "recommend"},  # the cost of a run
     "train.batch_size": {"train"},
     "train.schedule.StepLR.gamma": {"train"},
     "train.keep_features": set(),

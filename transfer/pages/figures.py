@@ -179,6 +179,65 @@ def _gain_handles(rows: list[Row], report: bool) -> list[Line2D]:
     return handles
 
 
+# Accuracy by what it takes.
+
+
+@styled
+def cost(found: dict[str, list[tuple[Choice, float]]]) -> Figure:
+    """Each setting's measure by what its training takes, in multiples of the recommended one: a
+    panel for each data set, by title. A line joins the settings that no cheaper one equals."""
+    choices = [choice for own in found.values() for choice, _ in own]
+    marker = dict(zip(_unique(choice.backbone for choice in choices), cycle(MARKERS), strict=False))
+    handles = [
+        Line2D([], [], color=colour, lw=1.5, label=words)
+        for start, (_, colour, words) in STARTS.items()
+        if any(choice.start == start for choice in choices)
+    ]
+    handles += [Line2D([], [], color=QUIET, marker=m, lw=0, label=short(name))
+                for name, m in marker.items()]  # fmt: skip
+    handles.append(Line2D([], [], color=QUIET, lw=0.8, label="no cheaper setting is as good"))
+    columns = min(2, len(found))
+    lines = -(-len(found) // columns)
+    title = (
+        "What settings achieve on test images, by what their training takes, with 95 % intervals"
+    )
+    figure = _headed(0.85 + 2.6 * lines, title, handles)
+    figure.supxlabel("floating-point operations of a run, the recommended one's as 1", size=SMALL)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for panel, (words, own) in zip(panels, found.items(), strict=False):
+        most = max(taken for _, taken in own)
+        for choice, taken in own:
+            (offset, colour, _), y = STARTS[choice.start], choice.chosen
+            x = taken + offset * most / 15  # the two starts take the same
+            panel.plot([x, x], [y.low, y.high], color=colour, lw=1.5, alpha=0.5)
+            panel.plot(x, y.mean, marker[choice.backbone], color=colour, ms=5, mec="white", mew=0.5)
+        _frontier(panel, own)
+        panel.set_xlim(-0.12 * most, 1.1 * most)  # names stand on the left
+        panel.set_xticks([tick for tick in panel.get_xticks() if 0 <= tick <= 1.1 * most])
+        panel.margins(y=0.1)
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} ×"))
+        panel.set_title("\n".join(_wrap(words, WIDTH / columns - 0.5, NORMAL)))
+        panel.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        panel.grid(axis="y")
+    for panel in panels[len(found) :]:
+        panel.remove()
+    _settle(figure)
+    return figure
+
+
+def _frontier(panel: Axes, own: list[tuple[Choice, float]]) -> None:
+    """The settings that no cheaper one equals, joined and named."""
+    best, line = 0.0, []
+    for choice, x in sorted(own, key=lambda pair: (pair[1], -pair[0].chosen.mean)):
+        if choice.chosen.mean > best:
+            best = choice.chosen.mean
+            line.append((x, best))
+            place: dict[str, Any] = {"xytext": (-7, 3), "textcoords": "offset points"}
+            place |= {"ha": "right", "va": "bottom", "size": SMALL, "zorder": 5}
+            panel.annotate(choice.label, (x, best), **place)
+    panel.step(*zip(*line, strict=True), where="post", color=QUIET, lw=0.8, zorder=1)
+
+
 # What is taken for what.
 
 

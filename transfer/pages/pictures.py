@@ -15,7 +15,7 @@ from transfer.files import replacing
 from transfer.images import draw as drawings
 from transfer.images import packed
 from transfer.images.audit import Audit
-from transfer.pages import examples, figures
+from transfer.pages import examples, figures, recommendation
 from transfer.pages.figures import Example
 from transfer.params import Params
 from transfer.runs import PREDICTIONS, Run
@@ -33,9 +33,11 @@ def draw(
     evidence: Evidence,
     similar: list[Similarity],
     audits: dict[str, Audit],
+    costs: dict[str, dict[str, int]],
 ) -> list[str]:
-    """Write all that there are as PNG into a new folder; returns their names."""
-    found: dict[str, Figure | None] = {**overview(study, evidence, similar)}
+    """Write all that there are as PNG into a new folder; returns their names. costs: as
+    transfer.training.cost has them."""
+    found: dict[str, Figure | None] = {**overview(study, evidence, similar, costs)}
     found["contact_sheet"] = figures.gallery(drawn_images(study), CONTACTS)
     for name, audit in audits.items():
         found |= looked_at(name, study, evidence, audit)
@@ -47,7 +49,12 @@ def draw(
     return [path.stem for path in folder.glob("*.png")]
 
 
-def overview(study: Params, evidence: Evidence, similar: list[Similarity]) -> dict[str, Figure]:
+def overview(
+    study: Params,
+    evidence: Evidence,
+    similar: list[Similarity],
+    costs: dict[str, dict[str, int]],
+) -> dict[str, Figure]:
     """What the study found, at the first size, and by size if there are several."""
     grid, datasets = study.grid, study.datasets
     titles = {name: datasets[name].title for name in grid.dataset}
@@ -61,6 +68,12 @@ def overview(study: Params, evidence: Evidence, similar: list[Similarity]) -> di
         "gains": figures.gains(rows, n_train, titles, printed),
         "confusion": figures.confusion({title: first_of[name] for name, title in titles.items()}),
     }
+    taken = {}
+    for name, title in titles.items():
+        own = [choice for choice in evidence.choices if choice.dataset == name]
+        operations = [recommendation.operations(c.run(c.start, grid.seed[0]), costs) for c in own]
+        taken[title] = [(c, one / operations[0]) for c, one in zip(own, operations, strict=True)]
+    pictures["cost"] = figures.cost(taken)
     points = [point(gain, similar) for gain in evidence.gains if gain.images == size]
     if len({point.dataset for point in points}) > 1:  # one alone shows no relation
         pictures["similarity"] = figures.similarity(points)
