@@ -326,6 +326,7 @@ def test_without_crop_and_flip_training_images_are_as_test_images(data):
         ("augmentation", [{"RandomResizedCrop": {"size": 3}}], "size is no option here"),
         ("augmentation", [{"RandomHorizontalFlip": {"p": "x"}}], "no pair of numbers"),
         ("augmentation", ["RandomHorizontalFlip", "RandomHorizontalFlip"], "twice"),
+        ("augmentation", [{"MixUp": {"beta": 1.0}}], "MixUp: .*beta"),
     ],
 )
 def test_a_name_that_does_not_fit_is_one_line(setting, value, words):
@@ -360,9 +361,9 @@ def test_a_backbone_that_does_not_fit_is_one_line():
 
 @pytest.mark.parametrize("freezing", ["lpft", pytest.param("finetuned", marks=release)])
 def test_a_network_with_dropout_resumes_to_the_same_numbers(scratch, data, tmp_path, freezing):
-    """Also in another's phase, with another's optimiser state."""
-    changes, *_ = RECIPES["sgd"]
-    protocol = replace(PROTOCOL, epochs=4, probe_epochs=2, **changes)
+    """Also in another's phase, with another's optimiser state, averaged weights and blends."""
+    more = {"augmentation": (*augment.REPORT, Component("MixUp")), "average_epochs": 2}
+    protocol = replace(PROTOCOL, epochs=4, probe_epochs=2, **(RECIPES["sgd"][0] | more))
 
     def curve(stop=None, name="whole"):
         model = protocol.build("mobilenetv3_small_050", 2, scratch)
@@ -374,3 +375,53 @@ def test_a_network_with_dropout_resumes_to_the_same_numbers(scratch, data, tmp_p
     for stop in (1, 2, 3):
         curve(stop, f"cut{stop}")
         assert curve(name=f"cut{stop}") == whole
+
+
+@pytest.mark.parametrize("freezing", ["finetuned", "frozen"])
+def test_the_last_epochs_are_averaged_and_training_goes_on_as_without(scratch, data, freezing):
+    protocol = replace(PROTOCOL, epochs=3)
+
+    def trained(protocol) -> tuple[dict, torch.Tensor]:
+        """The weights after each epoch, and what they predict after the last."""
+        model = protocol.build("resnet18", 2, scratch)
+        if freezing == "frozen":
+            module = models.head(model)
+            epochs = features.Pass(model, data, protocol, CPU).compute()
+            outcomes = engine.probe(module, epochs, data, protocol)
+        else:
+            module, outcomes = model, engine.finetune(model, data, protocol, CPU)
+        states = [
+            ({name: one.clone() for name, one in module.state_dict().items()}, outcome.outputs)
+            for outcome in outcomes
+        ]
+        return [state for state, _ in states], states[-1][1]["test"]
+
+    (first, second, third), plain = trained(protocol)
+    (same, two, averaged), outputs = trained(replace(protocol, average_epochs=2))
+    for name, value in averaged.items():
+        assert torch.equal(same[name], first[name]) and torch.equal(two[name], second[name])
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (second[name] + third[name]) / 2)
+    assert not torch.equal(outputs, plain)
+
+
+def test_a_blend_is_torchvisions_and_labels_are_shares():
+    images, labels = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+    for name, options in (("MixUp", {"alpha": 0.4}), ("CutMix", {})):
+        blend = components.mix((*augment.REPORT, Component(name, options)), 3)
+        torch.manual_seed(0)
+        ours = blend(images, labels)
+        torch.manual_seed(0)
+        theirs = getattr(v2, name)(num_classes=3, **options)(images, labels)
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+        torch.testing.assert_close(ours[1].sum(1), torch.ones(6))
+    assert components.mix(augment.REPORT, 3)(images, labels)[0] is images
+    either = components.mix((Component("MixUp"), Component("CutMix")), 3)
+    assert either(images, labels)[1].shape == (6, 3)
+    losses = ("CrossEntropyLoss", "BCEWithLogitsLoss")
+    soft = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    outputs = torch.randn(2, 2)
+    for name in losses:
+        expected = getattr(nn, name)()(outputs, soft)
+        found = components.loss(Component(name), "none", [1, 1])(outputs, soft)
+        torch.testing.assert_close(found, expected)

@@ -340,6 +340,9 @@ class Train(Section):
     clip_norm: Annotated[float, Field(ge=0)]
     """The largest norm of a step's gradient, to which larger ones are scaled; 0.0, as in the
     report, for any."""
+    average_epochs: Annotated[int, Field(ge=0)]
+    """Over how many of the last epochs weights are averaged (SWA, Izmailov 2018), for the
+    predictions of these epochs and the network that is kept; 0, as in the report, for none."""
     loss: Named
     """The loss: a class of torch.nn, such as CrossEntropyLoss."""
     class_weights: Literal["none", "balanced"]
@@ -350,7 +353,8 @@ class Train(Section):
     pooling: Named
     """AdaptiveAvgPool2d or AdaptiveMaxPool2d before the backbone's classifier, or own."""
     augmentation: Annotated[tuple[Named, ...], Field(strict=False)]
-    """Random changes of the training images: classes of torchvision.transforms.v2."""
+    """Random changes of the training images: classes of torchvision.transforms.v2, of which MixUp
+    and CutMix blend the images of a batch."""
     probe_epochs: Positive
     """How many of the epochs train the head alone where grid.freezing is lpft."""
     frozen_batchnorm: Literal["train", "eval"]

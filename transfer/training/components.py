@@ -19,6 +19,9 @@ from transfer.training.step import Group, Loss
 
 OWN = "own"
 GEOMETRY = (CROP, FLIP)
+MIXING = ("MixUp", "CutMix")
+Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Images float32 [n, 3, h, w] and labels int64 [n] → such images, and labels as for a Loss."""
 
 # What networks activate with; gates (Sigmoid, Hardsigmoid, Softmax) are left alone.
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish)
@@ -45,6 +48,9 @@ def check(train: Train, backbones: list[str]) -> None:
     _called(train.optimizer, checked.step)
     rates(train.schedule, 0.001, train.epochs, train.warmup_epochs)
     transforms(train.augmentation)
+    blended = mix(train.augmentation, classes)(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))[1]
+    if blended.ndim == 2:
+        _called(train.loss, found, torch.zeros(2, classes), blended)
     for name in GEOMETRY:
         if [component.name for component in train.augmentation].count(name) > 1:
             raise ValueError(f"augmentation lists {name} twice")
@@ -108,7 +114,12 @@ def loss(
     module = _made(nn, Component(component.name, options)).to(device)
     if component.name in BY_LABEL:
         return module
-    return lambda outputs, labels: module(outputs, one_hot(labels, outputs.shape[1]).float())
+
+    def by_class(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        shares = labels if labels.ndim == 2 else one_hot(labels, outputs.shape[1]).float()
+        return module(outputs, shares)
+
+    return by_class
 
 
 def optimizer(
@@ -164,6 +175,7 @@ def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
     for component in components:
         if component.name in GEOMETRY:
             _check_geometry(component)
+        if component.name in GEOMETRY + MIXING:
             continue
         from torchvision.transforms import v2  # two seconds, which crop and flip do without
 
@@ -173,6 +185,17 @@ def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
             raise ValueError(f"{component.name} changes the image's size or type")
         found.append(made)
     return found
+
+
+def mix(components: tuple[Component, ...], classes: int) -> Mix:
+    """Those of MIXING; of several, one at random for each batch. Raises ValueError for options that
+    they do not take."""
+    if not (mixing := [one for one in components if one.name in MIXING]):
+        return lambda images, labels: (images, labels)
+    from torchvision.transforms import v2
+
+    made = [_made(v2, one, num_classes=classes) for one in mixing]
+    return made[0] if len(made) == 1 else v2.RandomChoice(made)
 
 
 def _check_geometry(component: Component) -> None:

@@ -14,6 +14,7 @@ from transfer.cli import UserError
 from transfer.images.packed import Packed
 from transfer.params import Component
 from transfer.training import augment, components, models
+from transfer.training.average import Average
 from transfer.training.checkpoint import Checkpoint
 from transfer.training.feed import Feed
 from transfer.training.record import Epoch
@@ -50,6 +51,7 @@ class Protocol:
     warmup_epochs: int = 0
     layer_decay: float = 1.0
     clip_norm: float = 0.0
+    average_epochs: int = 0
     probe_epochs: int = 1
     frozen_batchnorm: str = "train"
     memory_format: str = "contiguous"
@@ -77,6 +79,7 @@ class Protocol:
         unseen = Component("")
         own = {"schedule": unseen, "optimizer": unseen, "loss": unseen, "class_weights": "none"}
         own |= {"lr": 0.0, "warmup_epochs": 0, "layer_decay": 1.0, "clip_norm": 0.0}
+        own |= {"average_epochs": 0}
         return replace(self, probe_epochs=1, **own)  # type: ignore[arg-type]
 
     def begin(self, epoch: int) -> None:
@@ -86,6 +89,15 @@ class Protocol:
     def loss_of(self, data: Packed, device: torch.device) -> Loss:
         counts = data.train.count(data.classes)
         return components.loss(self.loss, self.class_weights, counts, device)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are blended, with their labels: then frozen backbones see other
+        images for each head, too."""
+        return any(one.name in components.MIXING for one in self.augmentation)
+
+    def mix(self, data: Packed) -> components.Mix:
+        return components.mix(self.augmentation, len(data.classes))
 
     def rates(self) -> list[float]:
         """The learning rate of each epoch."""
@@ -103,6 +115,9 @@ class Protocol:
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context that a network is called in: bfloat16 where that is safe, if asked for."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def average(self, module: nn.Module) -> Average:
+        return Average(module, self.epochs - self.average_epochs)
 
     def feed(self, data: Packed, device: torch.device) -> Feed:
         return Feed(data, device, self.layout, components.transforms(self.augmentation))
@@ -133,17 +148,19 @@ def finetune(
 ) -> Iterator[Outcome]:
     """Train the model in place, an epoch at a time; from where the checkpoint left it.
 
-    An epoch's order and crops come from its number and the seed alone, so the model's state and the
-    optimiser's are all there is to save.
+    An epoch's order and crops come from its number and the seed alone, so the model's state, its
+    average's and the optimiser's are all there is to save. After each epoch the model is what
+    predicted in it.
     """
     model.to(device).to(memory_format=protocol.layout)
+    average, mix = protocol.average(model), protocol.mix(data)
     feed, forward, rates = protocol.feed(data, device), protocol.forward(model), protocol.rates()
     found = checkpoint.load(device) if checkpoint else None
     outcomes = (
         [Outcome(Epoch(**row), outputs) for row, outputs in found["outcomes"]] if found else []
     )
     if found:
-        model.load_state_dict(found["model"])
+        average.load(found["weights"])
     yield from list(outcomes)
     left = range(len(outcomes), protocol.epochs)
     for trained, epochs in groupby(left, lambda e: phase(freezing, protocol.probe_epochs, e)):
@@ -151,11 +168,13 @@ def finetune(
         if found and found["trained"] == trained:
             step.optimizer.load_state_dict(found["optimizer"])
         for epoch in epochs:
+            average.leave()
             models.train_mode(model, protocol.frozen_batchnorm == "train")
             set_rate(step.optimizer, rates[epoch])
             protocol.begin(epoch)
-            for images, labels in feed.train(*protocol.plan(data, epoch)):
-                step(images, labels)
+            for batch in feed.train(*protocol.plan(data, epoch)):
+                step(*mix(*batch))
+            average.enter(epoch)
             model.eval()
             with torch.inference_mode():
                 outputs = torch.cat([forward(images) for images in feed.prepared()])
@@ -164,7 +183,7 @@ def finetune(
                 checkpoint.save(
                     {
                         "outcomes": [(asdict(row), outputs) for row, outputs in outcomes],
-                        "model": model.state_dict(),
+                        "weights": average.state(),
                         "trained": trained,
                         "optimizer": step.optimizer.state_dict(),
                     }
@@ -204,13 +223,16 @@ def probe(
     optimizer = components.optimizer(protocol.optimizer, head.parameters(), protocol.lr)
     loss = protocol.loss_of(data, device)
     step = Step(head, loss, optimizer, Totals(device), protocol.clip_norm)
+    average = protocol.average(head)
     for epoch, (train_features, prepared_features) in enumerate(epochs):
+        average.leave()
         set_rate(optimizer, rates[epoch])
         order = np.concatenate(protocol.plan(data, epoch)[0])
         labels = torch.from_numpy(data.train.label[order]).to(device)
         size = protocol.batch_size
         for batch in zip(train_features.split(size), labels.split(size), strict=True):
             step(*batch)
+        average.enter(epoch)
         with torch.inference_mode():
             outputs = head(prepared_features)
         yield _outcome(epoch, rates[epoch], step, outputs, data)

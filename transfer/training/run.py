@@ -153,12 +153,13 @@ def fit(
     job: Job, model: nn.Module, checkpoint: Checkpoint | None = None, keep_features: bool = False
 ) -> Iterator[Outcome]:
     """The run's epochs. A frozen run removes the model's head and trains it on the backbone's
-    features, which are read from files, or stored there, if `keep_features`.
+    features, which are read from files, or stored there, if `keep_features`; but not where images
+    are blended with their labels.
 
     Several runs may take turns by the epoch in one process, and give what they give alone.
     """
     run, data, protocol, device = job.run, job.data, job.protocol, job.device
-    if run.freezing != "frozen":
+    if run.freezing != "frozen" or protocol.mixes:
         return finetune(model, data, protocol, device, checkpoint, run.freezing)
     head, backbone = models.head(model).to(device), Pass(model, data, protocol, device)
     if not keep_features:

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(outputs [n, classes], labels int64 [n]) → their mean loss."""
+"""(outputs [n, classes], labels: int64 [n], or each class's share, float32 [n, classes]) → their
+mean loss."""
 Group = dict[str, Any]
 """Parameters that an optimiser treats alike: `params`, and `lr_scale`, what their learning rate is
 multiplied by (as timm calls it)."""
@@ -40,7 +41,8 @@ class Totals:
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, outputs: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
-        """Add a batch: outputs [n, classes], labels [n], their mean loss."""
+        """Add a batch: outputs [n, classes], labels as for a Loss, their mean loss."""
+        labels = labels.argmax(1) if labels.ndim == 2 else labels
         self.loss += loss.detach() * len(labels)
         self.correct += (outputs.argmax(1) == labels).sum()
 
