@@ -309,7 +309,7 @@ def test_a_recording_leaves_no_trace(monkeypatch):
     def parts():
         model = copy.deepcopy(network)
         optimizer = torch.optim.Adam(model.parameters(), 0.01, fused=True)
-        return model, nn.functional.cross_entropy, optimizer, Totals(CPU)
+        return model, nn.functional.cross_entropy, optimizer, Totals(CPU), 0.5
 
     def with_nodes():
         return {id(o) for o in gc.get_objects() if type(o) is torch.Tensor and o.grad_fn}

@@ -15,7 +15,7 @@ VIEWS = 50_000
 BATCHES = {1_000: 4, 10_000: 16}
 """Up to so many training images the batch; beyond them LARGE."""
 LARGE = 64
-FEW_EPOCHS, FEW_SEEDS = 10, 3
+FEW_EPOCHS, FEWEST_EPOCHS, FEW_SEEDS = 10, 5, 3
 
 
 class Plan(NamedTuple):
@@ -35,7 +35,7 @@ def fitting(
 
     The more images, the larger the batches and the fewer the epochs (in the manner of BiT's rule,
     Kolesnikov 2020). What is left out first is what least often changes the answer: baselines from
-    random weights, then the slower backbones, epochs, seeds, and finetuning.
+    random weights, then the slower backbones, epochs, seeds, more epochs, and finetuning.
     """
     epochs = study.train.epochs if train <= 2_000 else max(5, round(VIEWS / train))
     batch = next((size for most, size in BATCHES.items() if train <= most), LARGE)
@@ -62,12 +62,14 @@ def cuts(study: Params, speeds: dict[str, Speed]) -> Iterator[tuple[str, Params]
         study = changed(study, grid={"backbone": [fast]})
         yield " and ".join(others), study
     if study.train.epochs > FEW_EPOCHS:
-        more = f"epochs beyond {FEW_EPOCHS}"
         study = changed(study, train={"epochs": FEW_EPOCHS})
-        yield more, study
+        yield f"epochs beyond {FEW_EPOCHS}", study
     if len(study.grid.seed) > FEW_SEEDS:
         study = changed(study, grid={"seed": study.grid.seed[:FEW_SEEDS]})
         yield f"seeds beyond {FEW_SEEDS}", study
+    if study.train.epochs > FEWEST_EPOCHS:
+        study = changed(study, train={"epochs": FEWEST_EPOCHS})
+        yield f"epochs beyond {FEWEST_EPOCHS}", study
     if len(study.grid.freezing) > 1 and "frozen" in study.grid.freezing:
         study = changed(study, grid={"freezing": ["frozen"]})
         yield "finetuning", study
