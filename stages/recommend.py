@@ -20,7 +20,6 @@ def main() -> None:
     for name in grid.dataset:
         choices = [choice for choice in evidence.choices if choice.dataset == name]
         runs = [choice.run(choice.start, grid.seed[0]) for choice in choices]
-        operations = [recommendation.operations(run, known) for run in runs]
         cost = known[recommendation.cost_of(runs[0])]
         advices.append(
             Advice(
@@ -28,7 +27,7 @@ def main() -> None:
                 grid=grid,
                 measure=evidence.measures[name],
                 choices=choices,
-                costs=[one / operations[0] for one in operations],
+                costs=recommendation.relative(choices, grid.seed[0], known),
                 margin=settings.evidence.margin,
                 network=(cost["parameters"], cost["image"]),
                 similar=[Similarity.of(name, backbone) for backbone in grid.backbone],
@@ -38,23 +37,11 @@ def main() -> None:
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
     page = recommendation.write(advices)
     files.write_text("metrics/recommendation.md", page)
-    print(recommendation.times(times), image_times(settings, evidence), page, sep="\n\n", end="")
+    from transfer.training import estimate  # and with it PyTorch, which takes seconds
 
-
-def image_times(settings: params.Params, evidence: Evidence) -> str:
-    from transfer.training import engine, estimate, run  # and PyTorch, which takes seconds
-
-    first = {choice.dataset: choice for choice in reversed(evidence.choices)}.values()
-    auto = settings.train.model_copy(update={"device": "auto"})  # the study's may be elsewhere
-    here = settings.model_copy(update={"train": auto})
-    networks = {choice.backbone: len(choice.recall) for choice in first}
-    device = engine.pick_device("auto")
-    many = 64 if device.type == "cuda" else 8  # a CPU takes no less with more
-    took = {
-        name: (estimate.predicting(name, here, n, 1), estimate.predicting(name, here, n, many))
-        for name, n in networks.items()
-    }
-    return recommendation.image_times(took, many, run.device_name(device))
+    networks = {advice.choices[0].backbone: len(advice.choices[0].recall) for advice in advices}
+    here = estimate.image_times(settings, networks)
+    print(recommendation.times(times), here, page, sep="\n\n", end="")
 
 
 if __name__ == "__main__":

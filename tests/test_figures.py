@@ -156,6 +156,8 @@ def test_the_settings_that_no_cheaper_one_equals_are_joined_and_named():
     assert line.get_xydata().tolist() == [[0.25, 0.7], [0.5, 0.9]]
     assert [text.get_text() for text in panel.texts] == [own[1][0].label, own[2][0].label]
     assert sorted(y for _, y in marks(panel, "o")) == sorted(c.chosen.mean for c, _ in own)
+    wrong = [(c.model_copy(update={"chosen": arm(0.0).chosen}), cost) for c, cost in own]
+    assert len(figures.cost({"all wrong": wrong}).axes[0].texts) == 1
 
 
 def test_each_point_stands_at_its_similarity_in_its_data_sets_colour():

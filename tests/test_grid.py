@@ -33,6 +33,12 @@ def test_more_images_are_seen_less_often_in_larger_batches(train, epochs, batch,
     assert found.schedule.options == {"step_size": step, "gamma": 0.1}
 
 
+def test_what_params_yaml_has_is_not_made_longer_or_its_batches_smaller():
+    study = grid.changed(STUDY, train={"epochs": 6, "batch_size": 32})
+    found = grid.fitting(study, NAME, 5000, 100, SPEEDS, 1e9).study.train
+    assert (found.epochs, found.batch_size) == (6, 32)
+
+
 def test_what_matters_least_is_left_out_first_until_the_rest_fits():
     left = []
     for limit in (1e9, 1e6, 5e4, 2e4, 8e3, 4e3, 2e3, 1e3, 1):

@@ -66,3 +66,6 @@ def test_what_the_grid_lacks_is_not_judged():
     assert set(rules) == {"always r1", "always r2", "LEEP"}
     assert rules["LEEP"].freezing is None and rules["LEEP"].spread is None
     assert found(["near"], {("near", "r1"): -1.0}) == {}
+    baselines = [one for one in choices("near") if one.start == "scratch"]
+    two = similar({("near", "r1"): -1.0, ("near", "r2"): -2.0})
+    assert regret.of(baselines, two, ["leep"]) == []  # nothing was transferred

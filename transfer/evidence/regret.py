@@ -33,7 +33,7 @@ def of(choices: list[Choice], similar: list[Similarity], keys: list[str]) -> lis
     transfer = [choice for choice in choices if choice.start == "pretrained"]
     datasets = list(dict.fromkeys(one.dataset for one in similar))
     backbones = list(dict.fromkeys(one.backbone for one in similar))
-    n, several = len(datasets), len(backbones) > 1
+    n, several = len(datasets), len(backbones) > 1 and bool(transfer)
     ways = n > 1 and {*WAYS} <= {choice.freezing for choice in transfer}
 
     def lost(axis: str, picks: list[str]) -> Difference:

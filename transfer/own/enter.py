@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
     help = "study this data set alone, without other ones of your own"
     parser.add_argument("--only", action="store_true", help=help)
     help = "the most hours that the runs may take on this machine (default %(default)g)"
-    parser.add_argument("--hours", type=float, default=1.0, help=help)
+    parser.add_argument("--hours", type=positive, default=1.0, help=help)
     help = "try what fits these images and the time (default), or all that params.yaml lists"
     parser.add_argument("--grid", choices=["fitting", "report"], default="fitting", help=help)
     help = "of two levels of folders, the one that is the classes"
@@ -98,6 +98,12 @@ def parse() -> argparse.Namespace:
     for what in ("file", "label", "split", "group"):
         parser.add_argument(f"--{what}", metavar="COLUMN", help=f"the table's column of the {what}")
     return parser.parse_args()
+
+
+def positive(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise ValueError
+    return value
 
 
 def described(source: Path, found: Reading) -> str:

@@ -11,7 +11,7 @@ from transfer.training import estimate
 from transfer.training.estimate import Speed
 
 VIEWS = 50_000
-"""Training images that a run sees, an epoch after another, where that is less than 25 epochs."""
+"""Training images that a run sees at most, an epoch after another."""
 BATCHES = {1_000: 4, 10_000: 16}
 """Up to so many training images the batch; beyond them LARGE."""
 LARGE = 64
@@ -37,9 +37,10 @@ def fitting(
     Kolesnikov 2020). What is left out first is what least often changes the answer: baselines from
     random weights, then the slower backbones, epochs, seeds, more epochs, and finetuning.
     """
-    epochs = study.train.epochs if train <= 2_000 else max(5, round(VIEWS / train))
+    epochs = min(study.train.epochs, max(FEWEST_EPOCHS, round(VIEWS / train)))
     batch = next((size for most, size in BATCHES.items() if train <= most), LARGE)
-    found = changed(study, train={"epochs": epochs, "batch_size": batch})
+    larger = max(study.train.batch_size, batch)
+    found = changed(study, train={"epochs": epochs, "batch_size": larger})
     images, left = {name: (train, predicted)}, {}
     seconds = estimate.seconds(found, images, speeds)
     for what, smaller in cuts(found, speeds):

@@ -227,7 +227,7 @@ def cost(found: dict[str, list[tuple[Choice, float]]]) -> Figure:
 
 def _frontier(panel: Axes, own: list[tuple[Choice, float]]) -> None:
     """The settings that no cheaper one equals, joined and named."""
-    best, line = 0.0, []
+    best, line = -inf, []
     for choice, x in sorted(own, key=lambda pair: (pair[1], -pair[0].chosen.mean)):
         if choice.chosen.mean > best:
             best = choice.chosen.mean

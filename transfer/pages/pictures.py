@@ -71,8 +71,8 @@ def overview(
     taken = {}
     for name, title in titles.items():
         own = [choice for choice in evidence.choices if choice.dataset == name]
-        operations = [recommendation.operations(c.run(c.start, grid.seed[0]), costs) for c in own]
-        taken[title] = [(c, one / operations[0]) for c, one in zip(own, operations, strict=True)]
+        relative = recommendation.relative(own, grid.seed[0], costs)
+        taken[title] = list(zip(own, relative, strict=True))
     pictures["cost"] = figures.cost(taken)
     points = [point(gain, similar) for gain in evidence.gains if gain.images == size]
     if len({point.dataset for point in points}) > 1:  # one alone shows no relation

@@ -14,7 +14,7 @@ from transfer.evidence.measures import Similarity
 from transfer.evidence.scores import WORDS, Measure
 from transfer.evidence.stats import wilson
 from transfer.params import Dataset, Grid
-from transfer.runs import RECORD, Run, short
+from transfer.runs import RECORD, Run
 from transfer.templates import render
 from transfer.training.record import Epoch, Record, Time
 
@@ -126,6 +126,12 @@ def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
     return n["train"] * cost["train"] + (n["validation"] + n["test"]) * cost["predict"]
 
 
+def relative(choices: list[Choice], seed: int, costs: dict[str, dict[str, int]]) -> list[float]:
+    """The computation of each setting's run of that seed, in multiples of the first one's."""
+    found = [operations(choice.run(choice.start, seed), costs) for choice in choices]
+    return [one / found[0] for one in found]
+
+
 def cost_of(run: Run) -> str:
     """The run's key in transfer.training.cost."""
     return f"{run.backbone}-{run.recipe}-{run.freezing}"
@@ -146,12 +152,3 @@ def times(found: list[tuple[str, float]]) -> str:
         return "There are no times to show: these runs were not trained here."
     words = "Times on this machine. Of frozen runs that share a backbone pass, the first made it:"
     return "\n".join([words, *(f"  {span(seconds):>8}  {name}" for name, seconds in found)])
-
-
-def image_times(found: dict[str, tuple[float, float]], many: int, device: str) -> str:
-    """Of each recommended network the seconds of an image alone, and of one among so many, as lines
-    for a terminal."""
-    lines = [f"An image takes, alone and among {many}, on this machine ({device}):"]
-    for name, (alone, among) in found.items():
-        lines.append(f"  {1000 * alone:6.1f} ms, {1000 * among:6.1f} ms  {short(name)}")
-    return "\n".join(lines)
