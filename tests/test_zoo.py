@@ -70,6 +70,16 @@ def test_it_computes_what_timms_own_does_on_images_normalised_for_it(backbone, s
     torch.testing.assert_close(ours.eval()(augment.normalize(images)), expected, atol=1e-4, rtol=0)
 
 
+def test_a_resnets_weights_may_be_safetensors_too(tmp_path):
+    state = models.architecture("resnet18")(num_classes=5).state_dict()
+    save_file(state, tmp_path / "five.safetensors")
+    digest = files.sha256(tmp_path / "five.safetensors")
+    given = params.Weights(source=str(tmp_path / "five.safetensors"), sha256=digest)
+    weights.put("resnet18", given, tmp_path / "put.pth")
+    found = torch.load(tmp_path / "put.pth", weights_only=True)
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
 def test_transfer_takes_all_but_the_head_and_a_baseline_only_how_images_are_normalised(tmp_path):
     pretrained, scratch = put(CONVNEXT, tmp_path, theirs(CONVNEXT))
     given, drawn = (models.build(CONVNEXT, 2, path, seed=1) for path in (pretrained, scratch))

@@ -13,6 +13,7 @@ from transfer.training import models, zoo
 def put(backbone: str, weights: params.Weights, target: Path) -> models.State:
     """Write the checkpoint to `target`, and return it. Raises UserError for weights that cannot be
     had, have another hash, or do not fit the backbone."""
+    models.check_backbones([backbone])
     with files.replacing(target) as part:
         if models.is_timms(backbone):
             file = _of_timm(backbone, weights) if weights.published else _local(backbone, weights)
@@ -32,7 +33,11 @@ def _put(backbone: str, weights: params.Weights, target: Path, part: Path) -> No
     elif weights.published:
         fetch(backbone, weights, part)
     else:
-        shutil.copyfile(_local(backbone, weights), part)
+        file = _local(backbone, weights)
+        if file.suffix == ".safetensors":
+            torch.save(models.load_checkpoint(file), part)
+        else:
+            shutil.copyfile(file, part)
 
 
 def fetch(backbone: str, weights: params.Weights, out: Path) -> None:
