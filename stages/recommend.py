@@ -9,7 +9,6 @@ from transfer.evidence.found import Evidence
 from transfer.evidence.measures import Similarity
 from transfer.pages import recommendation
 from transfer.pages.recommendation import Advice
-from transfer.training.record import curve
 
 
 def main() -> None:
@@ -20,20 +19,9 @@ def main() -> None:
     for name in grid.dataset:
         choices = [choice for choice in evidence.choices if choice.dataset == name]
         runs = [choice.run(choice.start, grid.seed[0]) for choice in choices]
-        cost = known[recommendation.cost_of(runs[0])]
-        advices.append(
-            Advice(
-                dataset=settings.datasets[name],
-                grid=grid,
-                measure=evidence.measures[name],
-                choices=choices,
-                costs=recommendation.relative(choices, grid.seed[0], known),
-                margin=settings.evidence.margin,
-                network=(cost["parameters"], cost["image"]),
-                similar=[Similarity.of(name, backbone) for backbone in grid.backbone],
-                curve=curve(runs[0]),
-            )
-        )
+        similar = [Similarity.of(name, backbone) for backbone in grid.backbone]
+        measure, calibration = evidence.measures[name], evidence.calibration[name]
+        advices.append(Advice.of(choices, measure, settings, known, similar, calibration))
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
     page = recommendation.write(advices)
     files.write_text("metrics/recommendation.md", page)

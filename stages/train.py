@@ -3,6 +3,7 @@ made yet, unless ALONE is in the environment."""
 
 import argparse
 import os
+from pathlib import Path
 
 from transfer import cli, files, params
 from transfer.runs import Run, known
@@ -21,11 +22,15 @@ def main() -> None:
     study = params.load()
     one = known(study.grid, given.dataset, "-".join(getattr(given, axis) for axis in AXES))
     key = outcomes.key(one, study)
-    with files.alone(f"data/checkpoints/.{one.group}.lock", one.name):
+    alone, locks = "ALONE" in os.environ, Path("data/checkpoints")
+    with (
+        files.alone(locks / f".{one.group}.lock", one.name, shared=alone),
+        files.alone(locks / f".{one.name}.lock", one.name),
+    ):
         if not outcomes.take(one, key):
             from transfer.training import run  # and with it PyTorch, which takes seconds
 
-            others = [] if "ALONE" in os.environ else outcomes.companions(one, study)
+            others = [] if alone else outcomes.companions(one, study)
             run.train_group([one, *others], study, given.checkpoint_every)
             outcomes.take(one, key)
 

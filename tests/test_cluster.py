@@ -139,6 +139,28 @@ def test_a_lost_node_s_runs_go_on_elsewhere(tmp_path):
     assert study.repro() == COLLECTING
 
 
+def test_a_budget_is_kept_and_the_rest_is_left_to_dvc(tmp_path):
+    study = small(tmp_path / "study", ["one"], seed=[0, 1])
+    study.change("split.validation", 0.0)
+    assert "there are none: give split.validation" in cluster(study, "--budget", "1h", status=1)
+    study.change("split.validation", 0.2)
+    assert "--budget compares runs" in cluster(study, "--budget", "1h", "--clone", status=2)
+    assert "give a number and s, m or h" in cluster(study, "--budget", "0m", status=2)
+    said = cluster(study, "--budget", "1s", status=1)
+    assert said.splitlines()[-1] == "error: no run ended within 1 s; give --budget more"
+    said = cluster(study, "--budget", "1h")
+    assert "round 1 of 2: 4 runs" in said and "round 2 of 2" in said
+    page = (study.folder / "metrics/budget.md").read_text()
+    assert page in said and "runs were made, within 60 min; `dvc repro` makes the rest" in page
+    made = {path.name for path in (study.folder / "metrics/runs").iterdir()}
+    assert 4 < len(made) <= 8
+    assert f"keep one --run {min(made)}" in page or "None of these settings works" in page
+    left = 8 - len([name for name in made if name.startswith("one-")])
+    ran = study.repro()
+    assert len([stage for stage in ran if stage.startswith("train@")]) == left
+    assert ran >= COLLECTING
+
+
 def test_what_the_runs_do_not_need_is_not_made(tmp_path):
     study = small(tmp_path / "study", ["one", "two"])
     study.change("grid.dataset", ["one"])

@@ -11,10 +11,12 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
+from transfer.evidence import calibration
 from transfer.evidence.found import Arm, Choice, Estimate, Mistake, Recall, Row
 from transfer.evidence.stats import Difference
 from transfer.pages import figures
 from transfer.runs import DEFAULT, Place
+from transfer.training import predictions
 
 N_TRAIN = dict.fromkeys("abcd", 244)
 TITLES = {"a": "ant and bee", "b": "many words " * 4, "c": "Ωμέγα $ и ß_$", "d": "drum"}
@@ -93,12 +95,23 @@ def image(height=40):
     return figures.Example(LONG, np.full((height, 30, 3), 90, np.uint8))
 
 
+def sure(n: int) -> dict[str, predictions.Predictions]:
+    """A run on n images of each part, too sure of itself."""
+    names, label = [f"{'ab'[i % 2]}/{i}" for i in range(n)], np.arange(n) % 2
+    given = np.random.default_rng(0).random(n) ** 0.2 * 0.98
+    part = predictions.of(names, label, np.stack([1 - given, given], 1)[None])
+    return {"validation": part, "test": part}
+
+
 FIGURES = {
     "gains": lambda: figures.gains(grid(), N_TRAIN, TITLES, PRINTED),
     "three without baseline": lambda: figures.gains(grid("abc", STARTS[:1]), N_TRAIN, TITLES, {}),
     "one": lambda: figures.gains(grid("b"), N_TRAIN, {"b": "many words " * 20}, {}),
     "confusion": lambda: figures.confusion(
         {title: choice(n) for title, n in zip(TITLES.values(), (2, 3, 8, 20), strict=True)}
+    ),
+    "calibration": lambda: figures.calibration(
+        {LONG: calibration.of([sure(90)], "accuracy"), "b": calibration.of([sure(9)], "accuracy")}
     ),
     "cost": lambda: figures.cost(taken()),
     "cost of one": lambda: figures.cost(taken("b")),

@@ -338,6 +338,24 @@ def test_onnx_predicts_the_same_in_batches_of_any_size(study):
         assert np.abs(found.max(1) - expected.confidence[0, :batch]).max() <= 1e-4 + ROUNDING
 
 
+def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
+    card, network = saved.load(study.file("finetuned"))
+    assert card.temperature == 1, "of two validation images"
+    hot = card.model_copy(update={"temperature": 2.5, "start_needed": False})
+    saved.save(tmp_path / "hot.safetensors", hot, network.state_dict())
+    _, out, _ = apart(study, predict.main, tmp_path / "hot.safetensors", study.images, "--json")
+    found = [list(json.loads(line)["probabilities"].values()) for line in out.splitlines()]
+    with chdir(study.folder):
+        images = model.test_images(training.Job.of(study.runs["finetuned"], params.load()).data)
+    with torch.inference_mode():
+        expected = (network(augment.normalize(images)) / 2.5).softmax(1).numpy()
+    np.testing.assert_allclose(sorted(found), sorted(expected.tolist()), atol=1e-4)
+    exported.export(network, hot, images, tmp_path / "hot.onnx")
+    session = InferenceSession(tmp_path / "hot.onnx", providers=["CPUExecutionProvider"])
+    inputs = {"images": augment.normalize(images).numpy()}
+    np.testing.assert_allclose(session.run(["probabilities"], inputs)[0], expected, atol=1e-4)
+
+
 class Fickle(nn.Module):
     """Another function when exported."""
 

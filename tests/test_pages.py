@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.test_evidence import ABOUT, NAMES, SETTINGS, made_up, run_of
+from tests.test_evidence import ABOUT, NAMES, SETTINGS, made_up, run_of, unseen
 from transfer.evidence import compare
 from transfer.evidence.arms import Scored
 from transfer.evidence.measures import Similarity
@@ -110,7 +110,7 @@ def test_only_what_beats_one_answer_is_recommended(names, accuracy, bold):
         return run_of(name, right[None], 0, 0.9)
 
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
-    found = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, lambda run: {})
+    found = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen)
     advice = advise(found.choices, fit=(0.6, 0.6))
     text, datasets = recommendation.write([advice]), {"glioma": SETTINGS.datasets["glioma"]}
     assert ("**Take" in text) == bold == ("None of these settings works yet" not in text)
@@ -210,6 +210,15 @@ def test_measures_that_hardly_vary_are_left_out():
     assert "LogME" in text.split("Measures that hardly vary are left out: ")[1].splitlines()[0]
     same = [one.model_copy(update={"measures": dict.fromkeys(one.measures, 1.0)}) for one in alike]
     assert "more similar |" not in page(DATASETS, made_up(), same)
+
+
+def test_why_a_measure_is_missing_is_said():
+    assert "\n–: " not in page(DATASETS, made_up(), similar())
+    kept = [key for key in report.MEASURES if key not in ("batchnorm_frechet", "leep")]
+    fewer = [one.model_copy(update={"measures": {key: one.measures[key] for key in kept}})
+             for one in similar()]  # fmt: skip
+    words = "no batch norm, and no head that was trained with it, which these measures compare"
+    assert f"–: this backbone has {words}." in page(DATASETS, made_up(), fewer)
 
 
 def test_four_data_sets_cannot_show_a_correlation():

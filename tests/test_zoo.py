@@ -9,6 +9,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 
+import loralib
 import numpy as np
 import pytest
 import timm
@@ -25,7 +26,9 @@ from transfer import files, params
 from transfer.cli import UserError
 from transfer.evidence import similarity
 from transfer.images import packed
-from transfer.training import augment, engine, features, models, weights, zoo
+from transfer.model import saved
+from transfer.training import augment, engine, features, lora, models, weights, zoo
+from transfer.training.checkpoint import Checkpoint
 
 CONVNEXT, EFFICIENTNET, VIT = "test_convnext", "test_efficientnet", "test_vit"
 """Small ones that timm is tested with. The first and last were trained on images normalised by 0.5,
@@ -115,6 +118,72 @@ def test_what_is_frozen_stays_as_it_was(freezing, data, tmp_path):
         stages = [f"network.stages.{i}." for i in (3, 2)[: int(freezing[-1])]]
         prefixes = (*stages, "network.head.norm.")
         assert moved == head | {name for name in before if name.startswith(prefixes)}
+
+
+def test_low_rank_adaptation_is_that_of_the_paper_s_authors():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    theirs = loralib.Linear(5, 6, r=2, lora_alpha=2)
+    theirs.load_state_dict(model[0].state_dict(), strict=False)
+    lora.add(model, 2, model[2], seed=0)
+    a, b = lora.parameters(model)
+    theirs.lora_A.data, theirs.lora_B.data = a.detach().clone(), b.detach().clone()
+    images, weight = torch.rand(8, 5), theirs.weight.detach().clone()
+    model.requires_grad_(False)
+    for one in (a, b):
+        one.requires_grad_(True)
+    pairs = (a, b), (theirs.lora_A, theirs.lora_B)
+    ours, reference = (torch.optim.SGD(pair, lr=1.0) for pair in pairs)
+    for _ in range(3):  # b starts at 0, so a moves from the second step on
+        model[0](images).square().sum().mul(0.01).backward()
+        theirs(images).square().sum().mul(0.01).backward()
+        for optimizer in (ours, reference):
+            optimizer.step()
+            optimizer.zero_grad()
+    found = model[0](images)
+    torch.testing.assert_close(found, theirs(images))
+    lora.merge(model)
+    assert set(model.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    torch.testing.assert_close(model[0](images), found)
+    assert not torch.allclose(model[0].weight, weight)
+    assert torch.linalg.matrix_rank(model[0].weight - weight, rtol=1e-4) == 2
+
+
+def test_low_rank_adaptation_leaves_the_network_s_own_weights_and_resumes(data, tmp_path):
+    _, scratch = put(VIT, tmp_path, theirs(VIT))
+    draw_split(tmp_path / "split", {"train": 5, "validation": 2, "test": 3})
+    packed.write(tmp_path / "split", tmp_path / "v", resize=180, size=160, short_side=0)
+    data = packed.load(tmp_path / "v")
+    protocol = replace(PROTOCOL, epochs=2, batch_size=5)
+
+    def epochs(checkpoint=None):
+        model = models.build(VIT, 2, scratch, seed=0)
+        return model, engine.finetune(model, data, protocol, CPU, checkpoint, freezing="lora3")
+
+    model, found = epochs()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    outputs = [outcome.outputs["test"] for outcome in found]
+    now = {
+        name.replace("parametrizations.weight.original", "weight"): value
+        for name, value in model.named_parameters()
+    }
+    moved = {name for name, value in before.items() if not torch.equal(value, now[name])}
+    assert moved == {"network.head.weight", "network.head.bias"}
+    assert all(value.any() for value in lora.parameters(model))
+    again = Checkpoint(tmp_path / "c.pt", "key", every=0)
+    next(epochs(again)[1])
+    resumed = [outcome.outputs["test"] for outcome in epochs(again)[1]]
+    assert torch.equal(resumed[1], outputs[1])
+    lora.merge(model)
+    assert set(model.state_dict()) == set(models.shape(VIT).state_dict())
+    images = data.prepared_images()[len(data.validation) :]
+    found = saved.probabilities(model.eval(), images)
+    np.testing.assert_allclose(found, outputs[1].softmax(1), atol=1e-5)
+
+
+def test_a_network_of_convolutions_has_no_layers_to_adapt(tmp_path):
+    with pytest.raises(ValueError, match="lora8: this backbone has no linear layers beside"):
+        models.adapt(models.shape("resnet18"), "lora8")
 
 
 def test_a_pass_gives_what_single_batches_give(data, tmp_path):
@@ -256,6 +325,11 @@ FAMILIES = {
 
 LACKING = dict.fromkeys(("first", "stage", "last"), ["poolformer_s12"])
 LACKING["norm"] = ["test_nfnet", "vgg11"]
+LACKING["lora"] = [
+    *("convnext_atto", "densenet121", "tf_efficientnet_lite0", "efficientnet_b0", "fastvit_t8"),
+    *("ghostnet_050", "coatnet_nano_rw_224", "mobilenetv3_small_050", "test_nfnet", "regnety_002"),
+    *("poolformer_s12", "repvgg_a0", "resnet10t", "seresnext26d_32x4d", "vgg11"),
+]
 """Ways of freezing, and the networks that lack what they train; of one, timm does not say."""
 
 
@@ -268,9 +342,10 @@ def test_every_family_trains_a_step_in_every_way_and_is_kept(backbone, tmp_path)
     scratch = tmp_path / "scratch.pth"
     models.save_scratch(scratch)
     images = torch.rand(2, 3, shape.size, shape.size)
-    for freezing in ("frozen", "norm", "bias", "first1", "stage2", "last1", "finetuned"):
+    for freezing in ("frozen", "norm", "bias", "first1", "stage2", "last1", "lora1", "finetuned"):
         model = models.build(backbone, 2, scratch, seed=0)
         try:
+            models.adapt(model, freezing)
             models.freeze(model, freezing)
         except ValueError:
             assert backbone in LACKING.get(freezing.rstrip("12"), [])

@@ -77,7 +77,7 @@ Backbone = Key
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_point)]
-_WAYS = r"^(frozen|finetuned|lpft|norm|bias|(first|last|stage)[1-9])$"
+_WAYS = r"^(frozen|finetuned|lpft|norm|bias|(first|last|stage)[1-9]|lora[1-9][0-9]?)$"
 Freezing = Annotated[str, Field(pattern=_WAYS)]
 _Counted = Positive | Annotated[float, Field(gt=0, lt=1)] | Literal["all"]
 Count = Annotated[int | float | str, BeforeValidator(_count, json_schema_input_type=_Counted)]

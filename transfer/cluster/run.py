@@ -2,7 +2,8 @@
 
 The stages that they need run first, one after another. Each group of runs that share their images,
 and each similarity stage, is a `dvc repro -s` in a process of its own, so that DVC decides, records
-and caches as usual.
+and caches as usual. With --budget, what is learnt within a time: every setting runs once before any
+runs with a second seed, and those that fall behind are dropped.
 """
 
 import argparse
@@ -21,9 +22,10 @@ from typing import Any
 
 import psutil
 
-from transfer import cli, params
+from transfer import cli, files, params
+from transfer.cluster import budget
 from transfer.commands import call, error_line, preceding, succeeded
-from transfer.runs import all_runs
+from transfer.runs import Run, all_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("data/logs")
@@ -43,6 +45,7 @@ class Job:
 
     root: path of the repository, or, if `commit` is given, the URL to clone that commit from.
     folder: of the pipeline, within the repository. threads: that PyTorch is to use.
+    until: the time, as time.time() has it, after which a job of one run is not begun.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Job:
     folder: str
     threads: int
     commit: str = ""
+    until: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Done:
     """How a job ended.
 
     failed: its stages that DVC could not make, all if the worker was lost. log: the last lines.
-    host: where it ran.
+    host: where it ran. begun: False if it was too late.
     """
 
     job: str
@@ -66,6 +70,7 @@ class Done:
     seconds: float
     log: str
     host: str
+    begun: bool = True
 
 
 def main() -> None:
@@ -73,17 +78,25 @@ def main() -> None:
     os.environ["PATH"] = own_path()
     if not Path("dvc.yaml").is_file():
         raise cli.UserError("dvc.yaml: no such file; run from the folder of the study")
+    until = time.time() + args.budget
+    if args.budget:
+        budget.check(params.load())
     ray = connect(args)
-    jobs = plan(args)
-    found = train(ray, jobs, args) if jobs else []
+    stages = to_do()
+    if args.budget:
+        race(ray, set(stages), args, until)
+    else:
+        failed = train(ray, grouped(stages, args), args)[0] if stages else []
+        print(f"{len(stages) - len(failed)} of {len(stages)} stale stages done", flush=True)
+        check(failed)
     ray.shutdown()
-    stages = sum(len(job.stages) for job in jobs)
-    failed = [stage for done in found for stage in done.failed]
-    print(f"{stages - len(failed)} of {stages} stale stages done", flush=True)
-    if failed:
-        raise cli.UserError(f"{len(failed)} stages failed: {', '.join(failed)}")
     collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
     print(f"`{collect}` makes the tables and the report")
+
+
+def check(failed: list[str]) -> None:
+    if failed:
+        raise cli.UserError(f"{len(failed)} stages failed: {', '.join(failed)}")
 
 
 def parse() -> argparse.Namespace:
@@ -100,7 +113,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--address", help="of a Ray cluster, such as auto (default: this machine)")
     help = "no shared disk: workers clone the commit and exchange results through the DVC remote"
     parser.add_argument("--clone", action="store_true", help=help)
+    help = "stop after this time, such as 30m or 2h, with what was learnt in metrics/budget.md"
+    parser.add_argument("--budget", type=duration, default=0.0, metavar="TIME", help=help)
     args = parser.parse_args()
+    if args.budget and args.clone:
+        parser.error("--budget compares runs as they end, so it needs a shared disk, not --clone")
     if args.address and args.workers:
         parser.error("--workers is for this machine; a cluster runs as many as it has room for")
     args.workers = args.workers or 2
@@ -113,6 +130,14 @@ def count(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError("give 1 or more")
     return int(text)
+
+
+def duration(text: str) -> float:
+    """Seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError("give a number and s, m or h, such as 30m")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def share(text: str) -> float:
@@ -162,7 +187,7 @@ def check_room(ray: Ray, args: argparse.Namespace) -> None:
     print(f"Ray has no node with {what}; waiting for one", flush=True)
 
 
-def plan(args: argparse.Namespace) -> list[Job]:
+def to_do() -> list[str]:
     """The stale stages, after bringing what they need up to date."""
     try:
         stages = stale()
@@ -172,6 +197,10 @@ def plan(args: argparse.Namespace) -> list[Job]:
     if not ready:
         prepare()
         stages = stale()
+    return stages
+
+
+def grouped(stages: list[str], args: argparse.Namespace) -> list[Job]:
     root, commit = shareable() if args.clone else (str(ROOT), "")
     folder = os.path.relpath(Path.cwd(), ROOT)
     groups: dict[str, list[str]] = {}
@@ -223,8 +252,33 @@ def git(*arguments: str) -> str:
     return succeeded(call("git", *arguments)).strip()
 
 
-def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
-    """Run all jobs, printing where each starts and ends; returns those that failed."""
+def race(ray: Ray, waiting: set[str], args: argparse.Namespace, until: float) -> None:
+    """Run rounds until that time, and write the page. waiting: the stale stages."""
+    study, folder = params.load(), os.path.relpath(Path.cwd(), ROOT)
+
+    def is_made(run: Run) -> bool:
+        return f"train@{run.name}" not in waiting
+
+    for number, runs in enumerate(budget.rounds(study, is_made), 1):
+        left = cli.span(max(0.0, until - time.time()))
+        print(
+            f"round {number} of {len(study.grid.seed)}: {len(runs)} runs, {left} left", flush=True
+        )
+        stages = [f"train@{run.name}" for run in runs if not is_made(run)]
+        jobs = [Job(one, [one], str(ROOT), folder, args.threads, until=until) for one in stages]
+        failed, late = train(ray, jobs, args) if jobs else ([], [])
+        waiting -= set(stages) - set(failed) - set(late)
+        check(failed)
+        if late:
+            break
+    page = budget.page(study, is_made, args.budget)
+    files.write_text(budget.PAGE, page)
+    print(f"{budget.PAGE} says:\n\n{page}")
+
+
+def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Run all jobs, printing where each starts and ends; returns the stages that failed, and those
+    that it was too late for."""
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -252,7 +306,7 @@ def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[Done]:
                 board.end(Done(job.name, job.stages, 0.0, why, "its worker"))
     for done in board.failed:
         print(f"\n{', '.join(done.failed)}:\n{done.log}", file=sys.stderr)
-    return board.failed
+    return [stage for done in board.failed for stage in done.failed], board.late
 
 
 class Board:
@@ -263,6 +317,7 @@ class Board:
         self.running: dict[str, str] = {}
         self.ended: set[str] = set()
         self.failed: list[Done] = []
+        self.late: list[str] = []
 
     def begin(self, job: str, host: str) -> None:
         if job in self.ended:
@@ -273,6 +328,9 @@ class Board:
 
     def end(self, done: Done) -> None:
         self.ended.add(done.job)
+        if not done.begun:
+            self.late.append(done.job)
+            return
         self.running.pop(done.job, None)
         self.failed += [done] if done.failed else []
         left = self.jobs - len(self.ended)
@@ -290,6 +348,8 @@ class Board:
 def reproduce(job: Job, begun: Any) -> Done:
     """Runs on a worker, which announces (job, host) in `begun`, a queue of Ray's."""
     started, host = time.monotonic(), socket.gethostname()
+    if job.until and time.time() > job.until:
+        return Done(job.name, [], 0.0, "", host, begun=False)
     begun.put((job.name, host))
     root = clone(job) if job.commit else Path(job.root)
     folder = root / job.folder
@@ -301,7 +361,7 @@ def reproduce(job: Job, begun: Any) -> Done:
     def dvc(*arguments: str) -> int:
         command = [sys.executable, "-m", "transfer.cluster.dvc", *arguments]
         with open(log, "a", encoding="utf-8") as file:
-            own = {**os.environ, **fixed}
+            own = {**os.environ, **fixed, **({"ALONE": "1"} if job.until else {})}
             done = subprocess.run(command, cwd=folder, env=own, stdout=file, stderr=file)
         return done.returncode
 

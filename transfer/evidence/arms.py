@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from transfer.evidence import scores
 from transfer.evidence.scores import Measure
 from transfer.evidence.stats import Seeds
+from transfer.images.audit import Audit
 from transfer.params import Grid
 from transfer.runs import Place, Run
 from transfer.training.predictions import Predictions
+from transfer.training.record import Record
 
 DIVERGED = 100.0
 """Nats: more than any loss that float16 probabilities allow."""
@@ -68,6 +70,16 @@ class About(NamedTuple):
     measure: Measure
     leaked: list[str]
     ratio: float = 0.0
+
+    @classmethod
+    def of(cls, run: Run, select_by: str) -> Self:
+        """Of the run's data set. Raises UserError if the run was not trained."""
+        audit = Audit.of(run.dataset)
+        return cls(
+            measure=scores.measure(select_by, Record.of(run).counts["train"]),
+            leaked=[test for test, _ in audit.leaked],
+            ratio=audit.redrawn.ratio if audit.redrawn else 0.0,
+        )
 
 
 Read = Callable[[Run], Scored]

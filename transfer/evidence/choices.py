@@ -21,7 +21,8 @@ def of(rows: list[Row], dataset: str, arms: Arms, margin: float) -> list[Choice]
     chosen by. margin: by how much a setting may be worse than the first to be as good."""
     size = arms.grid.images[0]
     own = [row for row in rows if (row.dataset, row.images) == (dataset, size)]
-    order = sorted(product(arms.grid.start, own), key=lambda pair: pair[1].arms[pair[0]].rank)
+    pairs = [(start, row) for start, row in product(arms.grid.start, own) if start in row.arms]
+    order = sorted(pairs, key=lambda pair: pair[1].arms[pair[0]].rank)
     seeds = [arms.seeds(row, start) for start, row in order]
     wins = often([arms.runs(row, start) for start, row in order])
     found = []

@@ -1,13 +1,13 @@
 """From the runs' predictions on the test images to the evidence."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 
-from transfer.evidence import choices, claims, scores, stats, suspects
+from transfer.evidence import calibration, choices, claims, scores, stats, suspects
 from transfer.evidence.arms import About, Arms, Read, Scored
 from transfer.evidence.found import (
     Arm,
@@ -44,7 +44,7 @@ def compute(
     margin: see choices.of."""
     arms = Arms(grid, about, read)
     there = [place for name in grid.dataset for place in places(grid, name)]
-    found = _corrected([_row(place, arms) for place in there])
+    found = _corrected([row(place, grid.start, arms) for place in there])
     sizes = claims.implied_sizes(published())
     chosen = {name: choices.of(found, name, arms, margin) for name in grid.dataset}
     implied = {size.table: size.implied or size.stated for size in sizes}
@@ -58,6 +58,12 @@ def compute(
         frozen_finetuned=_corrected(list(_frozen_finetuned(there, arms))),
         transfer=list(_transfer(found, arms)),
         choices=[choice for own in chosen.values() for choice in own],
+        calibration={
+            name: calibration.of(
+                [load(own[0].run(own[0].start, seed)) for seed in grid.seed], about[name].measure
+            )
+            for name, own in chosen.items()
+        },
         gains=list(_gains(grid, arms)),
         learning=list(_learning(found, arms)),
         suspects=[one for own in doubted.values() for one in own],
@@ -117,9 +123,9 @@ def best_run(grid: Grid, rows: list[Row]) -> Run:
     return row.run(start, grid.seed[0])
 
 
-def _row(place: Place, arms: Arms) -> Row:
-    """One line of a table: each start's measure, and transfer against baseline."""
-    about, starts = arms.about[place.dataset], arms.grid.start
+def row(place: Place, starts: Sequence[str], arms: Arms) -> Row:
+    """One line of a table: the measure from each of these starts, and transfer against baseline."""
+    about = arms.about[place.dataset]
     first = arms.runs(place, starts[0])[0]
     found = {
         start: _arm(arms.runs(place, start), arms.seeds(place, start), about) for start in starts

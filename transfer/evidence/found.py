@@ -4,6 +4,7 @@ Accuracies, other measures and their differences are fractions, on test images; 
 95 %, see transfer.evidence.stats.
 """
 
+from transfer.evidence.calibration import Calibration
 from transfer.evidence.claims import Claim, Size
 from transfer.evidence.scores import Measure
 from transfer.evidence.stats import Difference
@@ -188,14 +189,15 @@ class Claims(Fields):
 
 class Evidence(Stored):
     """`measures`: data set → what its settings are chosen by. `choices`: of each data set the
-    recommended setting first. `implied_sizes`: what the report's printed accuracies say of its test
-    sets."""
+    recommended setting first. `calibration`: data set → that setting's. `implied_sizes`: what the
+    report's printed accuracies say of its test sets."""
 
     measures: dict[str, Measure]
     rows: list[Row]
     frozen_finetuned: list[Freezing]
     transfer: list[Transfer]
     choices: list[Choice]
+    calibration: dict[str, Calibration]
     gains: list[Gain]
     learning: list[Learning]
     suspects: list[Suspect]

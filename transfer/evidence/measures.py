@@ -17,6 +17,13 @@ MEASURES = {
     "gbc": ("GBC", +1, True),
 }
 
+_HEAD = "head that was trained with it"
+NEEDS = {
+    "batchnorm_frechet": "batch norm",
+    **dict.fromkeys(("emd_distance", "prediction_entropy", "leep"), _HEAD),
+}
+"""What a network must have for a measure; the others need nothing."""
+
 
 class Similarity(Stored):
     """How similar a data set's `n` training images are to what a backbone was pretrained on, which
@@ -56,6 +63,11 @@ class Similarity(Stored):
                 f"probability of {given:.2f}; with shuffled labels it would get {shuffled:.2f}."
             )
         return " ".join(said)
+
+    @property
+    def lacks(self) -> list[str]:
+        """What the network has not, and measures are missing for."""
+        return list(dict.fromkeys(NEEDS[key] for key in MEASURES if key not in self.measures))
 
     @classmethod
     def of(cls, dataset: str, backbone: str) -> Self:

@@ -50,8 +50,6 @@ def _agreed(label: str, opinions: list[Opinion]) -> bool:
 
 def _opinions(parts: dict[str, Predictions], measure: Measure) -> Iterator[tuple[str, Opinion]]:
     """Of a run at its chosen epoch: each image by name."""
-    if not parts:
-        return
     epoch = chosen_epoch(parts, measure)
     names = np.concatenate([part.name for part in parts.values()])
     said = np.concatenate([part.said(epoch) for part in parts.values()])

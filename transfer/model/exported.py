@@ -25,6 +25,17 @@ SAYS = {
 }
 
 
+class Classifier(nn.Module):
+    """From normalised images to probabilities."""
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (self.model(images) / self.temperature).softmax(1)
+
+
 def check_installed() -> None:
     """Raise UserError unless the extra `onnx` is there."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
@@ -40,8 +51,8 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, path: str |
     cannot export the network.
     """
     with files.replacing(path) as part:
-        _write(nn.Sequential(model, nn.Softmax(1)).eval(), card, images[:2], part)
-        expected = saved.probabilities(model, images)
+        _write(Classifier(model, card.temperature).eval(), card, images[:2], part)
+        expected = saved.probabilities(model, images, card.temperature)
         found = _run(part, images)
         apart = float(np.abs(found - expected).max())
         others = int((found.argmax(1) != expected.argmax(1)).sum())

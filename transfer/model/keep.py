@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from transfer import cli, files, params
-from transfer.evidence import scores, stats
+from transfer.evidence import calibration, scores, stats
 from transfer.evidence.found import Evidence
 from transfer.images import packed
 from transfer.model import exported, saved
 from transfer.runs import PREDICTIONS, Run, known
-from transfer.training import models, predictions
+from transfer.training import lora, models, predictions
 from transfer.training.outcomes import weights
 from transfer.training.progress import watched
 from transfer.training.record import Record
@@ -113,6 +113,8 @@ def keep(job: Job, study: params.Params, output: Path) -> None:
         f"[{card.low:.4f}, {card.high:.4f}] on {card.n} test images, {size(output)}"
         + (f", with {card.start}" if needed else "")
     )
+    if card.temperature == 1:
+        print("its confidence is as trained: too few validation images to mend it")
 
 
 def trained(job: Job, epochs: int) -> nn.Module:
@@ -125,6 +127,7 @@ def trained(job: Job, epochs: int) -> nn.Module:
     # Both kinds of training change the network only when asked for another epoch.
     watched(job.run.name, epochs, job.images, islice(fit(job, model), epochs))
     model.set_submodule(name, head)  # a frozen run removes it
+    lora.merge(model)
     return model.eval()
 
 
@@ -182,6 +185,7 @@ def describe(
         low=low,
         high=high,
         n=len(found),
+        temperature=temperature(run, study),
         start=start.as_posix(),
         start_sha256=files.sha256(start),
         start_source=public_source(run, study),
@@ -191,6 +195,14 @@ def describe(
         device=device_name(job.device),
         commit=commit(),
     )
+
+
+def temperature(run: Run, study: params.Params) -> float:
+    """By the validation images of the run's setting with all seeds that were trained."""
+    seeds = [run.model_copy(update={"seed": seed}) for seed in study.grid.seed]
+    runs = [predictions.load(one.folder / PREDICTIONS) for one in seeds if one.folder.is_dir()]
+    measure = scores.measure(study.evidence.select_by, Record.of(run).counts["train"])
+    return calibration.fit(calibration.Said.of(runs, "validation", measure))
 
 
 def public_source(run: Run, study: params.Params) -> str:

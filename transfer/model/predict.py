@@ -91,7 +91,8 @@ def classified(card: saved.Card, model: nn.Module, paths: list[Path]) -> Found:
         read = [prepared(path, card) for path in some]
         images = [image for image in read if not isinstance(image, str)]
         if images:
-            found = iter(saved.probabilities(model, torch.from_numpy(np.stack(images))))
+            pixels = torch.from_numpy(np.stack(images))
+            found = iter(saved.probabilities(model, pixels, card.temperature))
         for path, image in zip(some, read, strict=True):
             yield path, image if isinstance(image, str) else next(found)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import nn
@@ -32,7 +32,8 @@ class Card(BaseModel):
     labels: the classes in the order of the outputs. how: how images are read. resize, size: pixels,
     see packed.prepare. mean, std: see augment.normalize. run, seed, epoch (from 0): where the
     weights come from. accuracy, low, high: this network's on the run's n test images, and its 95 %
-    interval (Wilson 1927). start, start_sha256: the checkpoint that training started from;
+    interval (Wilson 1927). temperature: what its outputs are divided by before the softmax, see
+    transfer.evidence.calibration. start, start_sha256: the checkpoint that training started from;
     start_source: where that is found, if everyone finds it there; start_needed: whether the file
     lacks what that holds. data_sha256: of the packed pixels. versions, device, commit: trained
     with, on and by these.
@@ -57,6 +58,7 @@ class Card(BaseModel):
     low: float
     high: float
     n: int
+    temperature: float = Field(1.0, gt=0)
     start: str
     start_sha256: str
     start_source: str
@@ -173,9 +175,9 @@ def find_start(card: Card, path: str | Path, given: str | Path | None = None) ->
     raise UserError(f"{found}; {wanted}; give it as --weights")
 
 
-def probabilities(model: nn.Module, images: torch.Tensor) -> np.ndarray:
+def probabilities(model: nn.Module, images: torch.Tensor, temperature: float = 1.0) -> np.ndarray:
     """float32 [n, classes] of prepared images, uint8 [n, size, size, 3], on the model's device."""
     device = next(model.parameters()).device
     with torch.inference_mode():
         outputs = [model(augment.normalize(some.to(device))) for some in images.split(CHUNK)]
-        return torch.cat(outputs).float().softmax(1).cpu().numpy()
+        return (torch.cat(outputs).float() / temperature).softmax(1).cpu().numpy()

@@ -22,6 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from transfer.evidence.calibration import Calibration
 from transfer.evidence.found import Choice, Row
 from transfer.evidence.stats import Difference
 from transfer.files import replacing
@@ -92,6 +93,21 @@ def _settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
     for panel in figure.axes:
         panel.set_position(np.round(panel.get_position().bounds, 6))
+
+
+def _panels(figure: Figure, count: int, shared: bool = False) -> tuple[list[Axes], float]:
+    """So many panels, two a row, and the inches that each is wide."""
+    columns = min(2, count)
+    same: dict[str, Any] = {"sharex": shared, "sharey": shared, "squeeze": False}
+    found = figure.subplots(_rows(count), columns, **same).ravel()
+    for spare in found[count:]:
+        spare.remove()
+    return list(found[:count]), WIDTH / columns
+
+
+def _rows(count: int) -> int:
+    """Of panels."""
+    return -(-count // 2)
 
 
 # Transfer beside its baseline.
@@ -196,15 +212,13 @@ def cost(found: dict[str, list[tuple[Choice, float]]]) -> Figure:
     handles += [Line2D([], [], color=QUIET, marker=m, lw=0, label=short(name))
                 for name, m in marker.items()]  # fmt: skip
     handles.append(Line2D([], [], color=QUIET, lw=0.8, label="no cheaper setting is as good"))
-    columns = min(2, len(found))
-    lines = -(-len(found) // columns)
     title = (
         "What settings achieve on test images, by what their training takes, with 95 % intervals"
     )
-    figure = _headed(0.85 + 2.6 * lines, title, handles)
+    figure = _headed(0.85 + 2.6 * _rows(len(found)), title, handles)
     figure.supxlabel("floating-point operations of a run, the recommended one's as 1", size=SMALL)
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for panel, (words, own) in zip(panels, found.items(), strict=False):
+    panels, room = _panels(figure, len(found))
+    for panel, (words, own) in zip(panels, found.items(), strict=True):
         most = max(taken for _, taken in own)
         for choice, taken in own:
             (offset, colour, _), y = STARTS[choice.start], choice.chosen
@@ -216,11 +230,9 @@ def cost(found: dict[str, list[tuple[Choice, float]]]) -> Figure:
         panel.set_xticks([tick for tick in panel.get_xticks() if 0 <= tick <= 1.1 * most])
         panel.margins(y=0.1)
         panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} ×"))
-        panel.set_title("\n".join(_wrap(words, WIDTH / columns - 0.5, NORMAL)))
+        panel.set_title("\n".join(_wrap(words, room - 0.5, NORMAL)))
         panel.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         panel.grid(axis="y")
-    for panel in panels[len(found) :]:
-        panel.remove()
     _settle(figure)
     return figure
 
@@ -244,12 +256,11 @@ def _frontier(panel: Axes, own: list[tuple[Choice, float]]) -> None:
 @styled
 def confusion(chosen: dict[str, Choice]) -> Figure:
     """Recall of each data set's recommended setting, by title, and what it takes images for."""
-    columns = min(2, len(chosen))
-    lines = -(-len(chosen) // columns)
-    figure = Figure((WIDTH, 0.4 + lines * 3.2), layout="constrained")
+    figure = Figure((WIDTH, 0.4 + 3.2 * _rows(len(chosen))), layout="constrained")
     figure.suptitle("Of each class's test images, how many are taken for which", x=0.01, ha="left")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for panel, (title, choice) in zip(panels, chosen.items(), strict=False):
+    panels, width = _panels(figure, len(chosen))
+    room = 0.5 * width
+    for panel, (title, choice) in zip(panels, chosen.items(), strict=True):
         words, labels = f"{title}: {choice.label}", [recall.label for recall in choice.recall]
         shares = np.diag([recall.mean for recall in choice.recall])
         said = sum(one.n for one in choice.mistakes)
@@ -259,7 +270,6 @@ def confusion(chosen: dict[str, Choice]) -> Figure:
                 wrong = sum(other.n for other in choice.mistakes if other.label == one.label)
                 shares[row, labels.index(one.said)] = (1 - shares[row, row]) * one.n / wrong
         panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        room = 0.5 * WIDTH / columns
         panel.set_title("\n".join(_fit(line, room) for line in _wrap(words, room, NORMAL)[:4]))
         names = [_fit(label, 1.0) for label in labels]
         panel.set_xticks(range(len(labels)), names, rotation=90 if len(labels) > 4 else 0)
@@ -268,8 +278,37 @@ def confusion(chosen: dict[str, Choice]) -> Figure:
         for (y, x), share in np.ndenumerate(shares) if len(labels) <= 10 else ():
             colour = "white" if share > 0.6 else INK
             panel.text(x, y, f"{100 * share:.0f} %", ha="center", va="center", color=colour)
-    for panel in panels[len(chosen) :]:
-        panel.remove()
+    _settle(figure)
+    return figure
+
+
+# How far confidence can be believed.
+
+
+@styled
+def calibration(found: dict[str, Calibration]) -> Figure:
+    """A reliability diagram for each data set's recommended setting, by title: of test images of
+    similar confidence, the share that is right, with and without the temperature."""
+    plain = Line2D([], [], color=ORANGE, marker="o", ms=4.5, lw=1.5, label="as trained")
+    mended = Line2D([], [], color=BLUE, marker="s", ms=4.5, lw=1.5, label="with the temperature")
+    true = Line2D([], [], color=QUIET, lw=0.8, label="confidence that is true")
+    handles = [plain, *[mended] * any(one.fitted for one in found.values()), true]
+    title = "Of test images, in tenths by confidence, the share that is right"
+    figure = _headed(0.85 + 3.0 * _rows(len(found)), title, handles)
+    figure.supxlabel("mean confidence", size=SMALL)
+    panels, room = _panels(figure, len(found), shared=True)
+    for panel, (words, one) in zip(panels, found.items(), strict=True):
+        panel.plot([0, 1], [0, 1], color=QUIET, lw=0.8)
+        for error, style in ((one.before, plain), (one.after, mended)):
+            if error is one.before or one.fitted:
+                xs, ys = zip(*((bin.confidence, bin.right) for bin in error.bins), strict=True)
+                look: dict[str, Any] = {"color": style.get_color(), "marker": style.get_marker()}
+                panel.plot(xs, ys, ms=4.5, lw=1.5, mec="white", mew=0.5, **look)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        panel.grid()
+        panel.tick_params(labelbottom=True)
+        panel.set_title("\n".join(_wrap(words, room - 0.5, NORMAL)))
     _settle(figure)
     return figure
 

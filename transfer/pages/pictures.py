@@ -67,6 +67,9 @@ def overview(
     pictures = {
         "gains": figures.gains(rows, n_train, titles, printed),
         "confusion": figures.confusion({title: first_of[name] for name, title in titles.items()}),
+        "calibration": figures.calibration(
+            {title: evidence.calibration[name] for name, title in titles.items()}
+        ),
     }
     taken = {}
     for name, title in titles.items():

@@ -6,17 +6,20 @@ The words are in recommendation.md.j2.
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Self
 
 from transfer import files
 from transfer.cli import span
+from transfer.evidence.calibration import Calibration
 from transfer.evidence.found import Choice, Recall
 from transfer.evidence.measures import Similarity
+from transfer.evidence.race import Race
 from transfer.evidence.scores import WORDS, Measure
 from transfer.evidence.stats import wilson
-from transfer.params import Dataset, Grid
+from transfer.params import Dataset, Grid, Params
 from transfer.runs import RECORD, Run
 from transfer.templates import render
-from transfer.training.record import Epoch, Record, Time
+from transfer.training.record import Epoch, Record, Time, curve
 
 CLASSES = 5
 """Classes whose recall is shown."""
@@ -31,7 +34,8 @@ class Advice:
     """For one data set. measure: what its settings are chosen by. choices: the recommended first.
     costs: the computation of each one's run, in multiples of the first one's. margin: as in
     params.yaml. network: its number of parameters, and its operations for an image. similar: by
-    backbone. curve: of the first one's first run."""
+    backbone. curve: of the first one's first run. calibration: of the first one. race: that the
+    settings were left over by, if they are not all that the grid has."""
 
     dataset: Dataset
     grid: Grid
@@ -42,6 +46,37 @@ class Advice:
     network: tuple[int, int]
     similar: list[Similarity]
     curve: list[Epoch]
+    calibration: Calibration | None = None
+    race: Race | None = None
+
+    @classmethod
+    def of(
+        cls,
+        choices: list[Choice],
+        measure: Measure,
+        study: Params,
+        known: dict[str, dict[str, int]],
+        similar: list[Similarity],
+        calibration: Calibration | None = None,
+        race: Race | None = None,
+    ) -> Self:
+        """known: costs, as transfer.training.cost has them."""
+        first, grid = choices[0], study.grid
+        run = first.run(first.start, grid.seed[0])
+        cost = known[cost_of(run)]
+        return cls(
+            dataset=study.datasets[first.dataset],
+            grid=grid,
+            measure=measure,
+            choices=choices,
+            costs=relative(choices, grid.seed[0], known),
+            margin=study.evidence.margin,
+            network=(cost["parameters"], cost["image"]),
+            similar=similar,
+            curve=curve(run),
+            calibration=calibration,
+            race=race,
+        )
 
     @property
     def costed(self) -> list[tuple[Choice, float]]:
@@ -114,10 +149,10 @@ class Advice:
         return sum(choice.difference.sign > 0 for choice in self.choices)
 
 
-def write(advices: list[Advice]) -> str:
-    """The page."""
+def write(advices: list[Advice], note: str = "") -> str:
+    """The page; `note`: what to say first."""
     template = Path(__file__).with_name("recommendation.md.j2")
-    return render(template, advices=advices)
+    return render(template, advices=advices, note=note)
 
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:

@@ -19,9 +19,10 @@ def check(study: Params) -> None:
         with _place(f"train with recipe {recipe}"):
             components.check(study.trained_by(recipe), study.grid.backbone)
     for backbone in study.grid.backbone:
-        model = models.shape(backbone)
         with _place(f"grid.freezing: {backbone}"):
             for freezing in study.grid.freezing:
+                model = models.shape(backbone)
+                models.adapt(model, freezing)
                 models.freeze(model, freezing)
         with _place(f"pack.size {study.pack.size}: {backbone}"):
             models.check_size(backbone, study.pack.size)

@@ -21,7 +21,7 @@ def costs(study: Params) -> dict[str, dict[str, int]]:
     grid, size, found = study.grid, study.pack.size, {}
     for backbone in grid.backbone:
         model = models.shape(backbone, classes=2)
-        forward, step = _of_one(model, size), cache(partial(_of_step, model, size))
+        forward, step = _of_one(model, size), cache(partial(_of_step, backbone, size))
         for recipe, freezing in product(grid.recipe, grid.freezing):
             settings = study.trained_by(recipe)
             trained = [phase(freezing, settings.probe_epochs, e) for e in range(settings.epochs)]
@@ -34,7 +34,9 @@ def costs(study: Params) -> dict[str, dict[str, int]]:
     return found
 
 
-def _of_step(model: nn.Module, size: int, trained: str) -> int:
+def _of_step(backbone: str, size: int, trained: str) -> int:
+    model = models.shape(backbone, classes=2)
+    models.adapt(model, trained)
     models.freeze(model, trained)
     return _of_one(model, size, backward=True)
 

@@ -152,6 +152,7 @@ def finetune(
     average's and the optimiser's are all there is to save. After each epoch the model is what
     predicted in it.
     """
+    models.adapt(model, freezing, protocol.seed)
     model.to(device).to(memory_format=protocol.layout)
     average, mix = protocol.average(model), protocol.mix(data)
     feed, forward, rates = protocol.feed(data, device), protocol.forward(model), protocol.rates()

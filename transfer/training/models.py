@@ -13,7 +13,7 @@ from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
-from transfer.training import miniature, zoo
+from transfer.training import lora, miniature, zoo
 from transfer.training.step import Group
 
 State = dict[str, torch.Tensor]
@@ -134,12 +134,19 @@ def stages(model: nn.Module) -> list[list[nn.Parameter]]:
     return parts
 
 
+def adapt(model: nn.Module, freezing: str, seed: int = 0) -> None:
+    """Add what the way of freezing trains beside the network's own parameters: low-rank matrices of
+    that rank (`lora8`), drawn from the seed. Raises ValueError as `lora.add` does."""
+    if freezing.startswith("lora"):
+        lora.add(model, int(freezing.removeprefix("lora")), head(model), seed)
+
+
 def freeze(model: nn.Module, freezing: str) -> None:
     """Turn gradients on for what is trained, and off for the rest: all (`finetuned`), the head
     alone (`frozen`), or the head with the normalisation (`norm`), with all biases (`bias`; BitFit,
-    Ben Zaken 2022), or with some stages: the `first2` or `last2`, say, or the third (`stage3`; Lee
-    2023, "Surgical fine-tuning"). Raises ValueError where the network has fewer stages, or no
-    normalisation with weights."""
+    Ben Zaken 2022), with what `adapt` added (`lora8`), or with some stages: the `first2` or
+    `last2`, say, or the third (`stage3`; Lee 2023, "Surgical fine-tuning"). Raises ValueError where
+    the network has fewer stages, or no normalisation with weights."""
     model.requires_grad_(freezing == "finetuned")
     for parameter in [*head(model).parameters(), *_trained_too(model, freezing)]:
         parameter.requires_grad_(True)
@@ -147,6 +154,8 @@ def freeze(model: nn.Module, freezing: str) -> None:
 
 def _trained_too(model: nn.Module, freezing: str) -> list[nn.Parameter]:
     """Besides the head; none where it alone is trained, or all is."""
+    if freezing.startswith("lora"):
+        return lora.parameters(model)
     if freezing == "norm":
         modules = [part for part in model.modules() if "Norm" in type(part).__name__]
         found = [one for module in modules for one in module.parameters(recurse=False)]

@@ -1,0 +1,76 @@
+"""Confidence that is known to be true, or by how much it is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from transfer.evidence import calibration
+from transfer.evidence.calibration import BINS, FEWEST, Said
+from transfer.training import predictions
+
+RNG = np.random.default_rng(0)
+
+
+def said(n: int, temperature: float, classes: int = 3) -> Said:
+    """Of n images, whose classes come with the probabilities at that temperature."""
+    logits = RNG.normal(scale=3, size=(n, classes))
+    given = torch.from_numpy(logits).softmax(1).numpy()
+    true = torch.from_numpy(logits / temperature).softmax(1).numpy()
+    label = np.array([RNG.choice(classes, p=row) for row in true])
+    return Said(np.array([f"a/{i}" for i in range(n)]), label, given)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_is_found_and_mends_the_confidence(temperature):
+    found = said(4000, temperature)
+    fitted = calibration.fit(found)
+    assert fitted == pytest.approx(temperature, rel=0.1)
+    before, after = calibration.error(found), calibration.error(found.at(fitted))
+    assert after.low <= after.chance * 1.5 and after.value < 0.03
+    if temperature != 1.0:
+        assert before.low > before.chance
+    assert (found.at(fitted).probabilities.argmax(1) == found.probabilities.argmax(1)).all()
+
+
+def test_scaling_is_division_before_the_softmax():
+    logits = torch.randn(20, 4, dtype=torch.float64)
+    expected = (logits / 1.7).softmax(1).numpy()
+    found = calibration.scaled(logits.softmax(1).numpy(), 1.7)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_error_is_that_of_its_definition():
+    found = said(97, 2.0)
+    confidence = found.probabilities.max(1)
+    right = found.probabilities.argmax(1) == found.label
+    order, expected = confidence.argsort(), 0.0
+    for one in range(BINS):
+        own = order[[i for i in range(97) if i * BINS // 97 == one]]
+        expected += len(own) / 97 * abs(confidence[own].mean() - right[own].mean())
+    error = calibration.error(found)
+    assert error.value == pytest.approx(expected, abs=1e-4)
+    assert error.low <= error.value <= error.high and len(error.bins) == BINS
+
+
+def test_images_that_several_seeds_share_count_once():
+    few = said(FEWEST - 1, 3.0)
+    twice = Said(*(np.concatenate([part, part]) for part in few))
+    assert twice.images == FEWEST - 1 and calibration.fit(twice) == 1.0
+    once, again = calibration.error(few), calibration.error(twice)
+    assert again.value == pytest.approx(once.value, abs=0.03)
+    assert again.high - again.low > 0.8 * (once.high - once.low), "no more sure than by half of it"
+
+
+def test_runs_without_validation_images_keep_their_confidence():
+    found = said(60, 2.0)
+    run = {"test": predictions.of(list(found.name), found.label, found.probabilities[None])}
+    made = calibration.of([run], "accuracy")
+    assert (made.temperature, made.n, made.fitted) == (1.0, 0, False) and made.before == made.after
+
+
+def test_a_network_that_is_always_sure_and_right_half_the_time_is_off_by_half():
+    sure = np.tile([1.0, 0.0], (100, 1))
+    names = np.array([f"a/{i}" for i in range(100)])
+    error = calibration.error(Said(names, np.arange(100) % 2, sure))
+    assert error.value == 0.5 and error.chance == 0
+    assert calibration.fit(Said(names, np.arange(100) % 2, sure)) == pytest.approx(20, rel=0.01)
