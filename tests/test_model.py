@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 from onnxruntime import InferenceSession
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_sample_image
 from torch import nn
 
 from stages import evidence
@@ -97,7 +100,9 @@ def study(tmp_path_factory) -> Study:
     made = Study(folder, found)
     for freezing, run in found.items():
         status, said = command(
-            made, model.main, "kept", "--run", run.name, "--output", made.file(freezing)
+            made,
+            model.main,
+            *("kept", "--small", "--run", run.name, "--output", made.file(freezing)),
         )
         assert status == 0 and "warning" not in said, said
     return made
@@ -175,7 +180,24 @@ def test_the_card_says_what_the_run_was(study):
     assert str(study.folder) not in "".join(card.metadata().values())
 
 
-def test_frozen_models_hold_what_moved(study):
+def test_the_whole_network_is_kept_and_predicts_in_any_folder(study, tmp_path):
+    run, output = study.runs["frozen"], tmp_path / "whole.safetensors"
+    status, said = command(study, model.main, "kept", "--run", run.name, "--output", output)
+    assert status == 0 and "its confidence is as trained: too few validation images" in said
+    image = study.images / "a/000.jpg"
+    expected = apart(study, predict.main, study.file("frozen"), image)[1]
+    assert apart(tmp_path, predict.main, output, image) == (0, expected, "")
+    page = (tmp_path / "whole.md").read_text()
+    assert f"{output}: " in said and "whole.md: what it can do" in said
+    card, _ = saved.load(output)
+    assert f"it is right on {card.accuracy:.3f} [" in page and run.name in page
+    rows = [line.split("|") for line in page.splitlines() if re.match(r"\| [ab] ", line)]
+    shares = [float(row[4].split()[0]) for row in rows]
+    assert np.mean(shares) == pytest.approx(card.accuracy, abs=1e-3)  # as many of each class
+    assert [int(row[3]) for row in rows] == [5, 5] and page.count("*to be filled in*") == 2
+
+
+def test_small_models_hold_what_moved(study):
     sizes = {freezing: study.file(freezing).stat().st_size for freezing in FREEZINGS}
     checkpoint = (study.folder / "data/weights/resnet18-pretrained.pth").stat().st_size
     assert sizes["frozen"] < 0.002 * checkpoint
@@ -194,6 +216,11 @@ def test_a_frozen_model_takes_its_own_checkpoint_alone(study, tmp_path, monkeypa
     line = refused(tmp_path, predict.main, file, image, "--weights", "another.pth")
     assert "another.pth: another file" in line and files.sha256(own) in line
 
+    beside = shutil.copy(file, tmp_path / "frozen.safetensors")
+    shutil.copy(own, tmp_path)
+    assert apart(tmp_path.parent, predict.main, beside, image)[:2] == (0, expected)
+    (tmp_path / own.name).unlink()
+
     cached = tmp_path / f"torch/hub/checkpoints/resnet18-{files.sha256(own)[:8]}.pth"
     cached.parent.mkdir(parents=True)
     shutil.copy(own, cached)
@@ -201,7 +228,7 @@ def test_a_frozen_model_takes_its_own_checkpoint_alone(study, tmp_path, monkeypa
 
 
 def test_without_a_run_the_best_is_taken(study):
-    status, said = command(study, model.main, "kept")
+    status, said = command(study, model.main, "kept", "--small")
     assert status == 0, said
     rows = json.loads((study.folder / "metrics/evidence.json").read_text())["rows"]
     best = max(rows, key=lambda row: row["arms"]["pretrained"]["validation"])["freezing"]
@@ -328,14 +355,16 @@ def test_onnx_predicts_the_same_in_batches_of_any_size(study):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == ["a", "b"]
     assert (metadata["resize"], metadata["size"]) == ("44", "40")
-    expected = study.predicted("frozen")
     for batch in (1, 3, 10):
-        paths = [study.images / name for name in expected.name[:batch]]
-        images = [packed.prepare(Image.open(path).convert("RGB"), 44, 40) for path in paths]
-        inputs = augment.normalize(torch.from_numpy(np.stack(images))).numpy()
-        (found,) = session.run(["probabilities"], {"images": inputs})
-        assert (found.argmax(1) == expected.predicted[0, :batch]).all()
-        assert np.abs(found.max(1) - expected.confidence[0, :batch]).max() <= 1e-4 + ROUNDING
+        paths = [study.images / name for name in study.predicted("frozen").name[:batch]]
+        # Of one size, at least that to which they are resized.
+        sides = (61, 52)
+        images = np.stack([Image.open(path).convert("RGB").resize(sides) for path in paths])
+        (found,) = session.run(["probabilities"], {"images": images})
+        prepared = [packed.prepare(Image.fromarray(one), 44, 40) for one in images]
+        _, network = saved.load(study.folder / "models/x.safetensors")
+        same = saved.probabilities(network, torch.from_numpy(np.stack(prepared)))
+        assert np.abs(found - same).max() < 0.01  # by a grey level here and there
 
 
 def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
@@ -352,8 +381,47 @@ def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
     np.testing.assert_allclose(sorted(found), sorted(expected.tolist()), atol=1e-4)
     exported.export(network, hot, images, tmp_path / "hot.onnx")
     session = InferenceSession(tmp_path / "hot.onnx", providers=["CPUExecutionProvider"])
-    inputs = {"images": augment.normalize(images).numpy()}
+    inputs = {"images": exported._framed(images, card.resize)}
     np.testing.assert_allclose(session.run(["probabilities"], inputs)[0], expected, atol=1e-4)
+
+
+def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
+    card, network = saved.load(study.file("finetuned"))
+    assert (card.sure, card.far) == (None, None), "of six validation images"
+    with chdir(study.folder):
+        images = model.test_images(training.Job.of(study.runs["finetuned"], params.load()).data)
+    given, features = saved.seen(network, images)
+    assert features.shape == (10, 512)
+    state = network.state_dict() | {saved.FEATURES: torch.from_numpy(features[:7])}
+    sure = float(given.max())
+    below = int((given.max(1) < sure).sum())
+    assert 0 < below < 10
+
+    def told(far: float) -> list[str]:
+        known = {"sure": sure, "far": far, "start_needed": False}
+        file = tmp_path / "m.safetensors"
+        saved.save(file, card.model_copy(update=known), state)
+        status, out, err = apart(study, predict.main, file, study.images)
+        found = [line["unsure"] for line in map(json.loads, apart(
+            study, predict.main, file, study.images, "--json")[1].splitlines())]  # fmt: skip
+        assert (status, err, sum(found)) == (0, "", below)
+        return [(line.split("\t") + [""])[3] for line in out.splitlines()]
+
+    assert sorted(told(9.0)) == [""] * (10 - below) + ["unsure"] * below
+    assert told(-1.0) == ["none of these"] * 10
+
+
+@pytest.mark.parametrize("sides", [(427, 640), (331, 201), (50, 50), (44, 97), (1200, 45)])
+def test_onnx_prepares_photographs_of_any_size_as_pillow_does(study, sides, tmp_path):
+    card, _ = saved.load(study.file("finetuned"))
+    photograph = Image.fromarray(load_sample_image("china.jpg")).resize(sides[::-1])
+    made = exported.preparing(card, [helper.make_opsetid("", 20)], 10)
+    session = InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["normal"], {"images": np.asarray(photograph)[None]})
+    prepared = packed.prepare(photograph, card.resize, card.size)
+    expected = augment.normalize(torch.from_numpy(prepared)[None]).numpy()
+    apart = np.abs(found - expected) * 255 * np.array(augment.STD)[:, None, None]
+    assert apart.max() < 1.01 and (apart > 0.01).mean() < 0.1  # grey levels
 
 
 class Fickle(nn.Module):

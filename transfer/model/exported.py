@@ -17,16 +17,15 @@ from transfer.training import augment
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
-INPUT, OUTPUT = "images", "probabilities"
+INPUT, NORMAL, OUTPUT = "images", "normal", "probabilities"
 SAYS = {
-    INPUT: "float32 [batch, 3, size, size], RGB: short side resized to `resize` pixels (bilinear, "
-    "antialiased), centre crop of `size`, divided by 255, less `mean`, divided by `std`",
+    INPUT: "uint8 [batch, height, width, 3], RGB, of any size",
     OUTPUT: "float32 [batch, classes], of `labels`, in order; they add up to 1",
 }
 
 
 class Classifier(nn.Module):
-    """From normalised images to probabilities."""
+    """From normalised images, float32 [n, 3, size, size], to probabilities."""
 
     def __init__(self, model: nn.Module, temperature: float) -> None:
         super().__init__()
@@ -43,17 +42,18 @@ def check_installed() -> None:
 
 
 def export(model: nn.Module, card: saved.Card, images: torch.Tensor, path: str | Path) -> None:
-    """Write the network, and the softmax of its outputs, with any number of images a batch; the
-    card, and what goes in and out, are the file's metadata_props.
+    """Write what `predict` does with an image once it is read: resizing, cropping, normalising, the
+    network and the softmax, for any number of images of one size. The card, and what goes in and
+    out, are the file's metadata_props.
 
-    `images`, uint8 [n, size, size, 3], are predicted by both. Raises UserError, and leaves no
-    file, where probabilities are more than TOLERANCE apart or a class differs, or where PyTorch
-    cannot export the network.
+    `images`, prepared, uint8 [n, size, size, 3], are predicted by both. Raises UserError, and
+    leaves no file, where probabilities are more than TOLERANCE apart or a class differs, or where
+    PyTorch cannot export the network.
     """
     with files.replacing(path) as part:
         _write(Classifier(model, card.temperature).eval(), card, images[:2], part)
         expected = saved.probabilities(model, images, card.temperature)
-        found = _run(part, images)
+        found = _run(part, _framed(images, card.resize))
         apart = float(np.abs(found - expected).max())
         others = int((found.argmax(1) != expected.argmax(1)).sum())
         if not apart <= TOLERANCE or others:
@@ -75,13 +75,15 @@ def _write(network: nn.Module, card: saved.Card, images: torch.Tensor, path: Pat
             program: Any = torch.onnx.export(
                 network,
                 (augment.normalize(images),),
-                input_names=[INPUT],
+                input_names=[NORMAL],
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: batch},),
                 dynamo=True,
                 verbose=False,
             )
-        proto = program.model_proto
+        made = program.model_proto
+        before = preparing(card, made.opset_import, made.ir_version)
+        proto = onnx.compose.merge_models(before, made, io_map=[(NORMAL, NORMAL)])
         onnx.helper.set_model_props(proto, card.metadata() | SAYS)
         onnx.save(proto, path)
     except Exception as error:  # whatever the exporter makes of a network that it cannot follow
@@ -89,11 +91,69 @@ def _write(network: nn.Module, card: saved.Card, images: torch.Tensor, path: Pat
         raise UserError(f"PyTorch cannot export {card.backbone} to ONNX: {why}") from None
 
 
-def _run(path: Path, images: torch.Tensor) -> np.ndarray:
+def preparing(card: saved.Card, opset: Any, version: int) -> Any:
+    """packed.prepare and augment.normalize as a model, from INPUT to NORMAL. Resizing differs from
+    Pillow's by one grey level in some pixels."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def constant(name: str, value: Any, kind: type) -> Any:
+        return numpy_helper.from_array(np.asarray(value, kind), name)
+
+    scale = [[[1 / (255 * deviation)]] for deviation in card.std]
+    shift = [[[-mean / deviation]] for mean, deviation in zip(card.mean, card.std, strict=True)]
+    constants = [
+        constant("resize", [card.resize], np.int64),
+        constant("size", [card.size], np.int64),
+        constant("sides_axes", [2, 3], np.int64),
+        constant("half", 0.5, np.float32),
+        constant("scale", scale, np.float32),
+        constant("shift", shift, np.float32),
+    ]
+    bilinear = {"mode": "linear", "antialias": 1, "coordinate_transformation_mode": "half_pixel"}
+    steps: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("Transpose", INPUT, "planes", {"perm": [0, 3, 1, 2]}),
+        ("Shape", "planes", "shape", {}),
+        ("Split", "shape", "outer sides", {"num_outputs": 2}),
+        ("ReduceMin", "sides", "short", {"keepdims": 1}),
+        ("Mul", "sides resize", "product", {}),
+        ("Div", "product short", "scaled_sides", {}),
+        ("Concat", "outer scaled_sides", "scaled_shape", {"axis": 0}),
+        ("Resize", "planes   scaled_shape", "scaled_planes", bilinear),
+        ("Sub", "scaled_sides size", "excess", {}),
+        ("Cast", "excess", "excess_float", {"to": TensorProto.FLOAT}),
+        ("Mul", "excess_float half", "middle", {}),
+        ("Round", "middle", "start_float", {}),
+        ("Cast", "start_float", "start", {"to": TensorProto.INT64}),
+        ("Add", "start size", "end", {}),
+        ("Slice", "scaled_planes start end sides_axes", "crop", {}),
+        ("Cast", "crop", "crop_float", {"to": TensorProto.FLOAT}),
+        ("Mul", "crop_float scale", "spread", {}),
+        ("Add", "spread shift", NORMAL, {}),
+    ]
+    nodes = [
+        helper.make_node(kind, given.split(" "), made.split(" "), **options)
+        for kind, given, made, options in steps
+    ]
+    image = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", 3])
+    shape = ["batch", 3, card.size, card.size]
+    normal = helper.make_tensor_value_info(NORMAL, TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "preparing", [image], [normal], constants)
+    return helper.make_model(graph, opset_imports=opset, ir_version=version)
+
+
+def _framed(images: torch.Tensor, side: int) -> np.ndarray:
+    """In black frames, uint8 [n, side, side, 3], of which preparing leaves the images."""
+    n, size, *_ = images.shape
+    start = round((side - size) / 2)
+    framed = np.zeros((n, side, side, 3), np.uint8)
+    framed[:, start : start + size, start : start + size] = images
+    return framed
+
+
+def _run(path: Path, images: np.ndarray) -> np.ndarray:
     """By batches of one and of the rest, so that the batch is seen to vary."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     parts = [part for part in (images[:1], images[1:]) if len(part)]
-    inputs = [augment.normalize(part).numpy() for part in parts]
-    return np.concatenate([session.run([OUTPUT], {INPUT: values})[0] for values in inputs])
+    return np.concatenate([session.run([OUTPUT], {INPUT: part})[0] for part in parts])

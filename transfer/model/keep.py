@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from transfer import cli, files, params
-from transfer.evidence import calibration, scores, stats
+from transfer.evidence import calibration, scores, similarity, stats
+from transfer.evidence.calibration import Said
 from transfer.evidence.found import Evidence
 from transfer.images import packed
-from transfer.model import exported, saved
+from transfer.model import about, doubt, exported, predict, saved
 from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import lora, models, predictions
 from transfer.training.outcomes import weights
@@ -25,6 +26,8 @@ from transfer.training.run import Job, device_name, fit, versions
 CLOSE = {"default": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
 """Confidences that differ by less count as equal, by train.precision: two steps of the float16 that
 they are stored in; or of bfloat16, in which a frozen run's head is computed here but not there."""
+WHOLE = 200e6
+"""Bytes below which a file holds the whole network, even if the backbone stayed frozen."""
 EXPORTED = 64
 """Number of test images on which an exported network is compared with PyTorch's."""
 
@@ -38,7 +41,7 @@ def main() -> None:
     if given.onnx:
         exported.check_installed()
     job = load(run, study)
-    keep(job, study, output)
+    keep(job, study, output, given.small, given.risk)
     if given.onnx:
         card, model = saved.load(output)
         exported.export(model, card, test_images(job.data)[:EXPORTED], given.onnx)
@@ -52,9 +55,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", metavar="NAME", help=help)
     help = "the file to write (default: models/DATASET.safetensors)"
     parser.add_argument("--output", metavar="FILE", type=Path, help=help)
-    help = "also write the whole network to this ONNX file: from normalised images to probabilities"
+    help = "store only what training changed; `predict` then needs the starting checkpoint too"
+    parser.add_argument("--small", action="store_true", help=help)
+    help = "share of wrong answers above which `predict` says that it is unsure (default 0.02)"
+    parser.add_argument("--risk", type=share, default=0.02, help=help)
+    help = "also write the whole network to this ONNX file, from images of any size"
     parser.add_argument("--onnx", metavar="FILE", type=Path, help=help)
     return parser.parse_args()
+
+
+def share(text: str) -> float:
+    if not 0 <= float(text) < 1:
+        raise argparse.ArgumentTypeError("give a share from 0 to below 1, such as 0.02")
+    return float(text)
 
 
 def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
@@ -89,8 +102,8 @@ def load(run: Run, study: params.Params) -> Job:
     return job
 
 
-def keep(job: Job, study: params.Params, output: Path) -> None:
-    """Train, compare with the run's own predictions, and write the model."""
+def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float) -> None:
+    """Train, compare with the run's own predictions, and write the model and a page about it."""
     run = job.run
     before = predictions.load(run.written(PREDICTIONS))
     if len(before["test"].predicted) != job.protocol.epochs:
@@ -105,8 +118,11 @@ def keep(job: Job, study: params.Params, output: Path) -> None:
         compare(job, before["test"], chosen, saved.probabilities(model, images))
     # Without, as `predict` and other programs compute.
     found = saved.probabilities(model, images)
-    state, needed = stored(run, model)
-    card = describe(job, study, chosen, found, needed)
+    state, needed = stored(run, model, small)
+    own, trust = trusted(job, study, model, risk)
+    if not small:
+        state[saved.FEATURES] = torch.from_numpy(own)
+    card = describe(job, study, chosen, found, needed).model_copy(update=trust)
     saved.save(output, card, state)
     print(
         f"{output}: {run.name}, epoch {chosen + 1}, accuracy {card.accuracy:.4f} "
@@ -115,6 +131,11 @@ def keep(job: Job, study: params.Params, output: Path) -> None:
     )
     if card.temperature == 1:
         print("its confidence is as trained: too few validation images to mend it")
+    said = Said(before["test"].name, job.data.test.label, found.astype(float))
+    answers = predict.answers(card, model, own, images)
+    dataset, said = study.datasets[run.dataset], said.at(card.temperature)
+    page = about.write(output, card, dataset, Record.of(run), said, answers)
+    print(f"{page}: what it can do and where it comes from, with some lines for you to fill in")
 
 
 def trained(job: Job, epochs: int) -> nn.Module:
@@ -153,10 +174,10 @@ def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.nd
     )
 
 
-def stored(run: Run, model: nn.Module) -> tuple[models.State, bool]:
+def stored(run: Run, model: nn.Module, small: bool) -> tuple[models.State, bool]:
     """The tensors to keep, on the CPU, and whether they are only a part of the network."""
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    if run.freezing in ("finetuned", "lpft"):
+    if not small and sum(value.nbytes for value in state.values()) < WHOLE:
         return state, False
     kept = saved.differing(state, models.load_checkpoint(weights(run)))
     return kept, len(kept) < len(state)
@@ -185,7 +206,6 @@ def describe(
         low=low,
         high=high,
         n=len(found),
-        temperature=temperature(run, study),
         start=start.as_posix(),
         start_sha256=files.sha256(start),
         start_source=public_source(run, study),
@@ -197,12 +217,26 @@ def describe(
     )
 
 
-def temperature(run: Run, study: params.Params) -> float:
-    """By the validation images of the run's setting with all seeds that were trained."""
+def trusted(
+    job: Job, study: params.Params, model: nn.Module, risk: float
+) -> tuple[np.ndarray, dict[str, float | None]]:
+    """Features of training images, see doubt.some, and the fields of the card that say when to take
+    an answer: by the validation images of the run's setting with all seeds that were trained, and,
+    where it goes by this network's features, by those of its own seed."""
+    run, data = job.run, job.data
     seeds = [run.model_copy(update={"seed": seed}) for seed in study.grid.seed]
     runs = [predictions.load(one.folder / PREDICTIONS) for one in seeds if one.folder.is_dir()]
     measure = scores.measure(study.evidence.select_by, Record.of(run).counts["train"])
-    return calibration.fit(calibration.Said.of(runs, "validation", measure))
+    held = Said.of(runs, "validation", measure)
+    temperature = calibration.fit(held)
+    batches = similarity.batches(data, study.pack)
+    own = doubt.some(similarity.collect(model, batches, job.device).features)
+    far = None
+    if count := len(data.validation):
+        features = saved.seen(model, data.prepared_images()[:count])[1]
+        far = doubt.far(doubt.distance(features, own))
+    sure = doubt.sure(held.at(temperature), risk)
+    return own, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
 
 
 def public_source(run: Run, study: params.Params) -> str:

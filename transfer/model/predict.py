@@ -5,7 +5,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from tqdm import tqdm
 
 from transfer import cli
 from transfer.images import audit, packed, reader
-from transfer.model import saved
+from transfer.model import doubt, saved
 from transfer.training import engine
 from transfer.training.feed import CHUNK
 
@@ -24,9 +26,10 @@ def main() -> None:
     given = parse()
     card, model = saved.load(given.model, given.weights)
     paths = listed(given.image)
+    own = saved.own_features(given.model)
     model.to(engine.pick_device("auto"))
     try:
-        failed = tell(classified(card, model, paths), len(paths), card.labels, given.json)
+        failed = tell(classified(card, model, own, paths), len(paths), card.labels, given.json)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,8 +37,18 @@ def main() -> None:
     sys.exit(1 if failed else 0)
 
 
-Found = Iterator[tuple[Path, np.ndarray | str]]
-"""Each image's probabilities, float32 [classes], or why it cannot be read."""
+@dataclass(frozen=True)
+class Answer:
+    """probabilities: float32 [classes]. unsure, stranger: whether not to take the answer, None if
+    the model cannot tell; see transfer.model.doubt."""
+
+    probabilities: np.ndarray
+    unsure: bool | None
+    stranger: bool | None
+
+
+Found = Iterator[tuple[Path, Answer | str]]
+"""Each image's answer, or why it cannot be read."""
 
 
 def tell(found: Found, images: int, labels: list[str], as_json: bool) -> int:
@@ -44,12 +57,12 @@ def tell(found: Found, images: int, labels: list[str], as_json: bool) -> int:
     # On a terminal the lines themselves show how far it is.
     quiet = True if images <= CHUNK or sys.stdout.isatty() else None
     with tqdm(total=images, unit="image", disable=quiet) as bar:
-        for path, probabilities in found:
-            if isinstance(probabilities, str):
+        for path, answer in found:
+            if isinstance(answer, str):
                 failed += 1
-                bar.write(f"error: {cli.UserError(f'{path}: {probabilities}')}", file=sys.stderr)
+                bar.write(f"error: {cli.UserError(f'{path}: {answer}')}", file=sys.stderr)
             else:
-                print(line(path, labels, probabilities, as_json))
+                print(line(path, labels, answer, as_json))
             bar.update()
     return failed
 
@@ -85,16 +98,30 @@ def _inside(folder: Path) -> Iterator[Path]:
                 yield Path(root, name)
 
 
-def classified(card: saved.Card, model: nn.Module, paths: list[Path]) -> Found:
+def classified(
+    card: saved.Card, model: nn.Module, own: np.ndarray | None, paths: list[Path]
+) -> Found:
+    """own: as saved.own_features has them."""
     for start in range(0, len(paths), CHUNK):
         some = paths[start : start + CHUNK]
         read = [prepared(path, card) for path in some]
         images = [image for image in read if not isinstance(image, str)]
         if images:
-            pixels = torch.from_numpy(np.stack(images))
-            found = iter(saved.probabilities(model, pixels, card.temperature))
+            found = iter(answers(card, model, own, torch.from_numpy(np.stack(images))))
         for path, image in zip(some, read, strict=True):
             yield path, image if isinstance(image, str) else next(found)
+
+
+def answers(
+    card: saved.Card, model: nn.Module, own: np.ndarray | None, images: torch.Tensor
+) -> list[Answer]:
+    """Of prepared images, uint8 [n, size, size, 3]."""
+    given, features = saved.seen(model, images, card.temperature)
+    unsure: Any = [None] * len(given) if card.sure is None else given.max(1) < card.sure
+    stranger: Any = [None] * len(given)
+    if own is not None and card.far is not None:
+        stranger = doubt.distance(features, own) > card.far
+    return [Answer(*one) for one in zip(given, unsure, stranger, strict=True)]
 
 
 def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
@@ -110,11 +137,16 @@ def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
         return getattr(error, "strerror", None) or cli.one_line(error)
 
 
-def line(path: Path, labels: list[str], probabilities: np.ndarray, as_json: bool) -> str:
-    """Tab-separated, with unprintable characters of the path escaped; or JSON."""
+def line(path: Path, labels: list[str], answer: Answer, as_json: bool) -> str:
+    """Tab-separated, with unprintable characters of the path escaped, and a fourth column where the
+    answer is not to be taken; or JSON."""
+    probabilities = answer.probabilities
     best = int(probabilities.argmax())
     if as_json:
         values = dict(zip(labels, map(float, probabilities), strict=True))
         found = {"path": str(path), "class": labels[best], "confidence": values[labels[best]]}
-        return json.dumps(found | {"probabilities": values})
-    return f"{cli.UserError(str(path))}\t{labels[best]}\t{probabilities[best]:.4f}"
+        doubts = {"unsure": answer.unsure, "stranger": answer.stranger}
+        known = {name: bool(doubt) for name, doubt in doubts.items() if doubt is not None}
+        return json.dumps(found | known | {"probabilities": values})
+    note = "\tnone of these" if answer.stranger else "\tunsure" if answer.unsure else ""
+    return f"{cli.UserError(str(path))}\t{labels[best]}\t{probabilities[best]:.4f}{note}"

@@ -1,7 +1,7 @@
 """A trained network in one safetensors file, with everything needed to predict with it.
 
-The file's metadata are the fields of a Card, as strings. If the backbone stayed frozen, in whole or
-in part, the file holds only the tensors that differ from the starting checkpoint, which it names.
+The file's metadata are the fields of a Card, as strings. A small file holds only the tensors that
+differ from the starting checkpoint, which it names.
 """
 
 import json
@@ -24,6 +24,8 @@ from transfer.training import augment, components, models
 from transfer.training.feed import CHUNK
 
 FORMAT = "1"
+FEATURES = "own_features"
+"""The tensor beside the network's own: features of training images."""
 
 
 class Card(BaseModel):
@@ -33,10 +35,12 @@ class Card(BaseModel):
     see packed.prepare. mean, std: see augment.normalize. run, seed, epoch (from 0): where the
     weights come from. accuracy, low, high: this network's on the run's n test images, and its 95 %
     interval (Wilson 1927). temperature: what its outputs are divided by before the softmax, see
-    transfer.evidence.calibration. start, start_sha256: the checkpoint that training started from;
-    start_source: where that is found, if everyone finds it there; start_needed: whether the file
-    lacks what that holds. data_sha256: of the packed pixels. versions, device, commit: trained
-    with, on and by these.
+    transfer.evidence.calibration. sure: the confidence from which on an answer is taken, for an
+    error of `risk`. far: the distance from which on an image is like none it was trained on; both
+    None if unknown, see transfer.model.doubt. start, start_sha256: the checkpoint that training
+    started from; start_source: where that is found, if everyone finds it there; start_needed:
+    whether the file lacks what that holds. data_sha256: of the packed pixels. versions, device,
+    commit: trained with, on and by these.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +63,9 @@ class Card(BaseModel):
     high: float
     n: int
     temperature: float = Field(1.0, gt=0)
+    risk: float = 0.0
+    sure: float | None = None
+    far: float | None = None
     start: str
     start_sha256: str
     start_source: str
@@ -149,6 +156,13 @@ def _read(path: Path) -> tuple[Card, models.State]:
     raise UserError(f"{path}: not a model made by `python -m transfer keep`: {why}")
 
 
+def own_features(path: str | Path) -> np.ndarray | None:
+    """Of the images that the network in the file was trained on, float16 [n, d]; None if it does
+    not hold them. Raises UserError as `load` does."""
+    found = _read(Path(path))[1].get(FEATURES)
+    return None if found is None else found.numpy()
+
+
 def _network(card: Card, state: models.State) -> nn.Module:
     models.check_backbones([card.backbone])
     # Not by models.shape(), which takes two seconds more.
@@ -160,11 +174,12 @@ def _network(card: Card, state: models.State) -> nn.Module:
 
 
 def find_start(card: Card, path: str | Path, given: str | Path | None = None) -> Path:
-    """The checkpoint given; else where the card says, from the working directory; else in torch
-    hub's cache. Raises UserError where it is missing or its sha256 is another."""
+    """The checkpoint given; else where the card says, from the working directory; else beside the
+    file; else in torch hub's cache. Raises UserError where it is missing or has another sha256."""
     # torch hub ends a file's name in the first eight digits of its sha256.
     cached = (Path(torch.hub.get_dir()) / "checkpoints").glob(f"*-{card.start_sha256[:8]}.*")
-    places = [Path(given)] if given else [Path(card.start), *sorted(cached)]
+    start = Path(card.start)
+    places = [Path(given)] if given else [start, Path(path).parent / start.name, *sorted(cached)]
     there = [place for place in places if place.is_file()]
     for place in there:
         if files.sha256(place) == card.start_sha256:
@@ -177,7 +192,19 @@ def find_start(card: Card, path: str | Path, given: str | Path | None = None) ->
 
 def probabilities(model: nn.Module, images: torch.Tensor, temperature: float = 1.0) -> np.ndarray:
     """float32 [n, classes] of prepared images, uint8 [n, size, size, 3], on the model's device."""
-    device = next(model.parameters()).device
+    return seen(model, images, temperature)[0]
+
+
+def seen(
+    model: nn.Module, images: torch.Tensor, temperature: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those probabilities, and the features that the head is given, float32 [n, d]."""
+    device, features = next(model.parameters()).device, []
+    hook = models.head(model).register_forward_pre_hook(
+        lambda _, inputs: features.append(inputs[0].float().cpu())
+    )
     with torch.inference_mode():
         outputs = [model(augment.normalize(some.to(device))) for some in images.split(CHUNK)]
-        return (torch.cat(outputs).float() / temperature).softmax(1).cpu().numpy()
+        found = (torch.cat(outputs).float() / temperature).softmax(1).cpu().numpy()
+    hook.remove()
+    return found, torch.cat(features).numpy()
