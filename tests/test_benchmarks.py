@@ -14,8 +14,9 @@ from torchvision.models import resnet18
 from tests.conftest import ROOT, draw_split
 
 SCRIPTS = {path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")} - {"common", "tutorial"}
-# Script → its arguments, and what it has to print. SPLIT, WEIGHTS and CLONE are made here.
+# Script → its arguments, and what it has to print. SPLIT, WEIGHTS, CLONE and SAMPLE are made here.
 RUNS = {
+    "budget": ("SAMPLE --share 1 --draws 1", r"1\.000 \| +0\.000 \| +1\.000"),
     "pipeline": ("SPLIT --rounds 1", r"\d × the tutorial"),
     "finetune": ("SPLIT --checkpoint WEIGHTS --epochs 1 --rounds 1", r"\d × the tutorial"),
     "frozen": ("SPLIT --checkpoint WEIGHTS --epochs 1", r"one more learning rate.* × the tutorial"),
@@ -53,6 +54,8 @@ def test_a_benchmark_runs(made, tmp_path, request, script):
         sample.change("train.probe_epochs", 1)
         sample.commit()
         made = {**made, "CLONE": sample.folder.parent}
+    if "SAMPLE" in arguments:
+        made = {**made, "SAMPLE": request.getfixturevalue("sample").folder}
     words = [str(made.get(word, word)) for word in arguments.split()]
     done = subprocess.run(
         [sys.executable, ROOT / f"benchmarks/{script}.py", *words],

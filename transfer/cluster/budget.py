@@ -15,7 +15,7 @@ from transfer.evidence.race import Race
 from transfer.images.audit import Audit
 from transfer.pages import recommendation
 from transfer.pages.recommendation import Advice, cost_of
-from transfer.params import Params
+from transfer.params import Folders, Params
 from transfer.runs import PREDICTIONS, Run, at_first_size
 from transfer.training import predictions
 
@@ -26,7 +26,11 @@ IsMade = Callable[[Run], bool]
 
 def check(study: Params) -> None:
     """Raises UserError for a study whose settings cannot race."""
-    if not study.split.validation:
+    own = [
+        isinstance(where := study.datasets[name].folders, Folders) and where.validation
+        for name in study.grid.dataset
+    ]
+    if not study.split.validation and not all(own):
         raise cli.UserError(
             "--budget leaves out settings by their validation images, and there are none: give "
             "split.validation in params.yaml, such as 0.2"
