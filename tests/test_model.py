@@ -27,7 +27,7 @@ from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
 from transfer.evidence.scores import chosen_epoch
 from transfer.images import audit, packed, reader
-from transfer.model import exported, predict, saved
+from transfer.model import explain, exported, predict, saved
 from transfer.model import keep as model
 from transfer.training import augment, outcomes, predictions
 from transfer.training import run as training
@@ -409,6 +409,38 @@ def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
 
     assert sorted(told(9.0)) == [""] * (10 - below) + ["unsure"] * below
     assert told(-1.0) == ["none of these"] * 10
+
+
+class Corner(nn.Module):
+    """It sees the upper left quarter alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(1, 2, bias=False)
+        self.head.weight.data = torch.tensor([[-1.0], [1.0]])
+
+    def forward(self, images):
+        _, _, height, width = images.shape
+        seen = images[:, :, : height // 2, : width // 2].mean((1, 2, 3))
+        return self.head(seen[:, None])
+
+
+def test_what_an_answer_rests_on_is_where_the_network_looks(study, tmp_path):
+    image = torch.full((40, 40, 3), 220, dtype=torch.uint8)
+    matter = explain.matters(Corner(), image, 1)
+    assert matter.shape == (40, 40) and (matter[:18, :18] > 0.001).all()
+    assert np.abs(matter[24:]).max() < 1e-6 and np.abs(matter[:, 24:]).max() < 1e-6
+    np.testing.assert_allclose(explain.matters(Corner(), image, 0), -matter, atol=1e-6)
+
+    words = (study.file("finetuned"), study.images / "b", "--explain", tmp_path / "why")
+    status, out, err = apart(study, predict.main, *words)
+    assert (status, err) == (0, "")
+    answers = [line.split("\t")[1] for line in out.splitlines()]
+    pictures = sorted((tmp_path / "why").iterdir())
+    assert [path.name for path in pictures] == [
+        f"{place + 1:04}_{place:03}_{answer}.png" for place, answer in enumerate(answers)
+    ]
+    assert {Image.open(path).size for path in pictures} == {(80, 40)}
 
 
 @pytest.mark.parametrize("sides", [(427, 640), (331, 201), (50, 50), (44, 97), (1200, 45)])

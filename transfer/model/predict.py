@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from transfer import cli
 from transfer.images import audit, packed, reader
-from transfer.model import doubt, saved
+from transfer.model import doubt, explain, saved
 from transfer.training import engine
 from transfer.training.feed import CHUNK
 
@@ -29,7 +29,8 @@ def main() -> None:
     own = saved.own_features(given.model)
     model.to(engine.pick_device("auto"))
     try:
-        failed = tell(classified(card, model, own, paths), len(paths), card.labels, given.json)
+        found = classified(card, model, own, paths, given.explain)
+        failed = tell(found, len(paths), card.labels, given.json)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,6 +77,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", metavar="FILE", help=help)
     help = "print one line of JSON for each image, with the probability of every class"
     parser.add_argument("--json", action="store_true", help=help)
+    help = "also write to this folder what of each image its answer rests on, as pictures"
+    parser.add_argument("--explain", metavar="FOLDER", type=Path, help=help)
     return parser.parse_args()
 
 
@@ -99,17 +102,28 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def classified(
-    card: saved.Card, model: nn.Module, own: np.ndarray | None, paths: list[Path]
+    card: saved.Card,
+    model: nn.Module,
+    own: np.ndarray | None,
+    paths: list[Path],
+    explained: Path | None = None,
 ) -> Found:
-    """own: as saved.own_features has them."""
+    """own: as saved.own_features has them. explained: the folder for pictures of what answers rest
+    on, each named by the image's place, its name and the answer."""
     for start in range(0, len(paths), CHUNK):
         some = paths[start : start + CHUNK]
         read = [prepared(path, card) for path in some]
         images = [image for image in read if not isinstance(image, str)]
         if images:
             found = iter(answers(card, model, own, torch.from_numpy(np.stack(images))))
-        for path, image in zip(some, read, strict=True):
-            yield path, image if isinstance(image, str) else next(found)
+        for place, (path, image) in enumerate(zip(some, read, strict=True), start + 1):
+            answer = image if isinstance(image, str) else next(found)
+            if explained and not isinstance(image, str) and isinstance(answer, Answer):
+                best = int(answer.probabilities.argmax())
+                matter = explain.matters(model, torch.tensor(image), best)
+                name = f"{place:04}_{path.stem}_{card.labels[best]}.png".replace("/", "_")
+                explain.write(explained / name, image, matter)
+            yield path, answer
 
 
 def answers(
