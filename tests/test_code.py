@@ -101,7 +101,7 @@ ROOMS = {  # what each may import besides itself and the modules that lie in tra
     "evidence": {"images", "training"},
     "pages": {"images", "training", "evidence"},
     "model": {"images", "training", "evidence"},
-    "cluster": set(),
+    "cluster": {"images", "training", "evidence", "pages"},
     "review": {"evidence"},
 }
 

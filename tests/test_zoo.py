@@ -101,6 +101,16 @@ def test_transfer_takes_all_but_the_head_and_a_baseline_only_how_images_are_norm
     assert all(torch.equal(value, again[name]) for name, value in drawn.state_dict().items())
 
 
+def test_a_new_head_is_drawn_as_a_linear_layer_is(tmp_path):
+    """timm draws EfficientNet's by its number of outputs alone: for two classes, up to 0.7."""
+    _, scratch = put(EFFICIENTNET, tmp_path, theirs(EFFICIENTNET))
+    head = models.build(EFFICIENTNET, 2, scratch, seed=0).head
+    bound = head.in_features**-0.5
+    assert 0.8 * bound < head.weight.abs().max() <= bound
+    other = models.build(EFFICIENTNET, 2, scratch, seed=1).head
+    assert not torch.equal(head.weight, other.weight)
+
+
 @pytest.mark.parametrize("freezing", ["frozen", "last1", "last2", "lpft", "finetuned"])
 def test_what_is_frozen_stays_as_it_was(freezing, data, tmp_path):
     _, scratch = put(CONVNEXT, tmp_path, theirs(CONVNEXT))

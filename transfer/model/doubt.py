@@ -27,20 +27,26 @@ def sure(held: Said, risk: float) -> float | None:
     return float(confidence[order][fits[-1]])
 
 
-def distance(features: np.ndarray, own: np.ndarray) -> np.ndarray:
+def distances(features: np.ndarray, own: np.ndarray) -> np.ndarray:
     """How unlike the training images others are, by their features, float [m, d] and [n, d]: the
-    distance to the NEAREST-th of them after scaling to length 1 (Sun 2022), float [m]."""
+    distance to the NEAREST-th of them, float [m, 2], as they are and after scaling to length 1 (Sun
+    2022). A trained network maps some strangers to its classes' directions, at other lengths, and
+    others near 0."""
     count = min(NEAREST, len(own))
-    return NearestNeighbors(n_neighbors=count).fit(_unit(own)).kneighbors(_unit(features))[0][:, -1]
+    both = [
+        NearestNeighbors(n_neighbors=count).fit(scale(own)).kneighbors(scale(features))[0][:, -1]
+        for scale in (np.float64, _unit)
+    ]
+    return np.stack(both, 1)
 
 
-def far(distances: np.ndarray) -> float | None:
-    """The distance beyond which an image counts as a stranger: more than ALARMS of images like
-    these, float [v], are not expected beyond it (split conformal prediction, Papadopoulos 2002);
-    None for too few."""
-    n = len(distances)
-    rank = int(np.ceil((1 - ALARMS) * (n + 1)))
-    return float(np.sort(distances)[rank - 1]) if rank <= n else None
+def far(found: np.ndarray) -> list[float] | None:
+    """The distances of which an image that is beyond either counts as a stranger: no more than
+    ALARMS of images like these, float [v, 2], are expected to (split conformal prediction,
+    Papadopoulos 2002, with half of it for each); None for too few."""
+    n = len(found)
+    rank = int(np.ceil((1 - ALARMS / found.shape[1]) * (n + 1)))
+    return np.sort(found, axis=0)[rank - 1].tolist() if rank <= n else None
 
 
 def some(features: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -219,7 +220,7 @@ def describe(
 
 def trusted(
     job: Job, study: params.Params, model: nn.Module, risk: float
-) -> tuple[np.ndarray, dict[str, float | None]]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Features of training images, see doubt.some, and the fields of the card that say when to take
     an answer: by the validation images of the run's setting with all seeds that were trained, and,
     where it goes by this network's features, by those of its own seed."""
@@ -234,7 +235,7 @@ def trusted(
     far = None
     if count := len(data.validation):
         features = saved.seen(model, data.prepared_images()[:count])[1]
-        far = doubt.far(doubt.distance(features, own))
+        far = doubt.far(doubt.distances(features, own))
     sure = doubt.sure(held.at(temperature), risk)
     return own, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
 

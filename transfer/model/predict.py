@@ -134,7 +134,7 @@ def answers(
     unsure: Any = [None] * len(given) if card.sure is None else given.max(1) < card.sure
     stranger: Any = [None] * len(given)
     if own is not None and card.far is not None:
-        stranger = doubt.distance(features, own) > card.far
+        stranger = (doubt.distances(features, own) > card.far).any(1)
     return [Answer(*one) for one in zip(given, unsure, stranger, strict=True)]
 
 

@@ -36,7 +36,7 @@ class Card(BaseModel):
     weights come from. accuracy, low, high: this network's on the run's n test images, and its 95 %
     interval (Wilson 1927). temperature: what its outputs are divided by before the softmax, see
     transfer.evidence.calibration. sure: the confidence from which on an answer is taken, for an
-    error of `risk`. far: the distance from which on an image is like none it was trained on; both
+    error of `risk`. far: the distances from which on an image is like none it was trained on; both
     None if unknown, see transfer.model.doubt. start, start_sha256: the checkpoint that training
     started from; start_source: where that is found, if everyone finds it there; start_needed:
     whether the file lacks what that holds. data_sha256: of the packed pixels. versions, device,
@@ -65,7 +65,7 @@ class Card(BaseModel):
     temperature: float = Field(1.0, gt=0)
     risk: float = 0.0
     sure: float | None = None
-    far: float | None = None
+    far: list[float] | None = None
     start: str
     start_sha256: str
     start_source: str

@@ -38,6 +38,9 @@ def build(backbone: str, classes: int, checkpoint: str | Path, seed: int) -> nn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = architecture(backbone)(num_classes=classes)
+        if isinstance(model, zoo.Network):
+            # As torchvision's are drawn: some of timm's start so large that few steps move them.
+            model.head.reset_parameters()
     if set(state) <= {zoo.SCALE, zoo.SHIFT}:  # a baseline's
         model.load_state_dict(state, strict=False)
     else:
