@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from transfer import cli, files
-from transfer.evidence import choices, compare, race
+from transfer.evidence import choices, compare, race, scores
 from transfer.evidence.arms import About, Arms, Scored
 from transfer.evidence.race import Race
 from transfer.images.audit import Audit
@@ -18,6 +18,7 @@ from transfer.pages.recommendation import Advice, cost_of
 from transfer.params import Folders, Params
 from transfer.runs import PREDICTIONS, Run, at_first_size
 from transfer.training import predictions
+from transfer.training.record import Record
 
 PAGE = Path("metrics/budget.md")
 COSTS = "data/settings/costs.json"
@@ -68,7 +69,7 @@ def of_dataset(study: Params, name: str, is_made: IsMade) -> Race:
 
 @cache
 def scored(run: Run, select_by: str) -> Scored:
-    measure = About.of(run, select_by).measure
+    measure = scores.measure(select_by, Record.of(run).counts["train"])
     return Scored.of(predictions.load(run.written(PREDICTIONS)), measure)
 
 

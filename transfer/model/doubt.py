@@ -3,6 +3,7 @@ that it was trained on."""
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 from transfer.evidence.calibration import FEWEST, Said
 
@@ -33,11 +34,10 @@ def distances(features: np.ndarray, own: np.ndarray) -> np.ndarray:
     2022). A trained network maps some strangers to its classes' directions, at other lengths, and
     others near 0."""
     count = min(NEAREST, len(own))
-    both = [
-        NearestNeighbors(n_neighbors=count).fit(scale(own)).kneighbors(scale(features))[0][:, -1]
-        for scale in (np.float64, _unit)
-    ]
-    return np.stack(both, 1)
+    features, own = features.astype(np.float64), own.astype(np.float64)
+    both = [(features, own), (normalize(features), normalize(own))]
+    near = [NearestNeighbors(n_neighbors=count).fit(them).kneighbors(us)[0] for us, them in both]
+    return np.stack([found[:, -1] for found in near], 1)
 
 
 def far(found: np.ndarray) -> list[float] | None:
@@ -54,8 +54,3 @@ def some(features: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(0)
     kept = np.sort(rng.permutation(len(features))[:MOST])
     return features[kept].astype(np.float16)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
@@ -40,6 +39,8 @@ def matters(model: nn.Module, image: torch.Tensor, answer: int) -> np.ndarray:
 def write(path: Path, image: np.ndarray, matter: np.ndarray) -> None:
     """The image beside itself in grey with what spoke for the answer in red and against it in blue,
     as a PNG."""
+    from matplotlib import colormaps  # predicting alone does without
+
     most = max(float(np.abs(matter).max()), 1e-6)
     colours = colormaps["RdBu_r"](0.5 + matter / most / 2)[..., :3] * 255
     weight = np.abs(matter)[..., None] / most

@@ -15,6 +15,7 @@ from transfer import cli, files, params
 from transfer.evidence import calibration, scores, similarity, stats
 from transfer.evidence.calibration import Said
 from transfer.evidence.found import Evidence
+from transfer.evidence.scores import Measure
 from transfer.images import packed
 from transfer.model import about, doubt, exported, predict, saved
 from transfer.runs import PREDICTIONS, Run, known
@@ -120,7 +121,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     # Without, as `predict` and other programs compute.
     found = saved.probabilities(model, images)
     state, needed = stored(run, model, small)
-    own, trust = trusted(job, study, model, risk)
+    own, trust = trusted(job, study, model, measure, risk)
     if not small:
         state[saved.FEATURES] = torch.from_numpy(own)
     card = describe(job, study, chosen, found, needed).model_copy(update=trust)
@@ -219,7 +220,7 @@ def describe(
 
 
 def trusted(
-    job: Job, study: params.Params, model: nn.Module, risk: float
+    job: Job, study: params.Params, model: nn.Module, measure: Measure, risk: float
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Features of training images, see doubt.some, and the fields of the card that say when to take
     an answer: by the validation images of the run's setting with all seeds that were trained, and,
@@ -227,7 +228,6 @@ def trusted(
     run, data = job.run, job.data
     seeds = [run.model_copy(update={"seed": seed}) for seed in study.grid.seed]
     runs = [predictions.load(one.folder / PREDICTIONS) for one in seeds if one.folder.is_dir()]
-    measure = scores.measure(study.evidence.select_by, Record.of(run).counts["train"])
     held = Said.of(runs, "validation", measure)
     temperature = calibration.fit(held)
     batches = similarity.batches(data, study.pack)

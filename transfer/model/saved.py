@@ -157,10 +157,11 @@ def _read(path: Path) -> tuple[Card, models.State]:
 
 
 def own_features(path: str | Path) -> np.ndarray | None:
-    """Of the images that the network in the file was trained on, float16 [n, d]; None if it does
-    not hold them. Raises UserError as `load` does."""
-    found = _read(Path(path))[1].get(FEATURES)
-    return None if found is None else found.numpy()
+    """Of the images that the network in the file, which `load` can read, was trained on, float16
+    [n, d]; None if it does not hold them."""
+    with safe_open(path, "pt") as file:
+        names = file.keys()
+        return file.get_tensor(FEATURES).numpy() if FEATURES in names else None
 
 
 def _network(card: Card, state: models.State) -> nn.Module:
