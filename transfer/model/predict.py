@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from transfer import cli
 from transfer.images import audit, packed, reader
-from transfer.model import doubt, explain, saved
+from transfer.model import explain, saved
 from transfer.training import engine
 from transfer.training.feed import CHUNK
 
@@ -134,6 +134,8 @@ def answers(
     unsure: Any = [None] * len(given) if card.sure is None else given.max(1) < card.sure
     stranger: Any = [None] * len(given)
     if own is not None and card.far is not None:
+        from transfer.model import doubt  # a second, which small models do without
+
         stranger = (doubt.distances(features, own) > card.far).any(1)
     return [Answer(*one) for one in zip(given, unsure, stranger, strict=True)]
 
