@@ -1,4 +1,4 @@
-"""Turn evidence, similarity and audits into metrics/report.md and its pictures."""
+"""Turn evidence, similarity and audits into metrics/report.md, its pictures, and report.html."""
 
 from itertools import product
 from pathlib import Path
@@ -7,7 +7,7 @@ from transfer import cli, files, params
 from transfer.evidence.found import Evidence
 from transfer.evidence.measures import Similarity
 from transfer.images.audit import Audit
-from transfer.pages import pictures, report
+from transfer.pages import browser, pictures, report
 from transfer.runs import all_runs
 from transfer.training.record import Record
 
@@ -20,10 +20,13 @@ def main() -> None:
     similar = [Similarity.of(*place) for place in product(grid.dataset, grid.backbone)]
     records = [Record.of(run) for run in all_runs(grid)]
     costs = files.read_json("data/settings/costs.json")
-    shown = pictures.draw(Path("metrics/figures"), study, evidence, similar, audits, costs)
+    drawn = pictures.draw(study, evidence, similar, audits, costs)
+    pictures.save(Path("metrics/figures"), drawn)
     datasets = {name: study.datasets[name] for name in grid.dataset}
-    page = report.write(datasets, evidence, similar, audits, records, shown, bool(study.draw))
+    page = report.write(datasets, evidence, similar, audits, records, list(drawn), bool(study.draw))
     files.write_text("metrics/report.md", page)
+    parts = [browser.Part.of(name, study, evidence, audits[name], costs) for name in datasets]
+    files.write_text("metrics/report.html", browser.write(page, parts, drawn))
 
 
 if __name__ == "__main__":

@@ -74,3 +74,29 @@ def test_a_network_that_is_always_sure_and_right_half_the_time_is_off_by_half():
     error = calibration.error(Said(names, np.arange(100) % 2, sure))
     assert error.value == 0.5 and error.chance == 0
     assert calibration.fit(Said(names, np.arange(100) % 2, sure)) == pytest.approx(20, rel=0.01)
+
+
+def sure_of(confidence, right) -> Said:
+    confidence, right = np.array(confidence), np.array(right)
+    names = np.array([f"a/{i}" for i in range(len(right))])
+    return Said(names, np.where(right, 0, 1), np.stack([confidence, 1 - confidence], 1))
+
+
+def test_an_answer_is_taken_from_the_lowest_confidence_that_keeps_the_risk():
+    confidence = np.linspace(0.999, 0.6, 100)
+    right = np.ones(100, bool)
+    right[[40, 60, 61, 62]] = False  # from the surest
+    assert calibration.sure(sure_of(confidence, right), 0.0) == pytest.approx(confidence[39])
+    assert calibration.sure(sure_of(confidence, right), 0.02) == pytest.approx(confidence[59])
+    assert calibration.sure(sure_of(confidence, right), 0.04) == pytest.approx(confidence[99])
+    assert calibration.sure(sure_of(confidence, ~right), 0.02) is None
+    assert calibration.sure(sure_of(confidence[:49], right[:49]), 0.5) is None  # too few
+
+
+def test_equal_confidences_are_taken_together():
+    confidence = np.repeat([0.9, 0.7], 50)
+    right = np.ones(100, bool)
+    right[[10, 11]] = False  # 2 of the 50 at 0.9
+    assert calibration.sure(sure_of(confidence, right), 0.03) == pytest.approx(0.7)
+    right[[60, 61]] = False
+    assert calibration.sure(sure_of(confidence, right), 0.02) is None

@@ -1,38 +1,10 @@
-"""When an answer is not to be taken, of images whose confidences and features are known."""
+"""How unlike others images are, by features that are known."""
 
 import numpy as np
-import pytest
 
-from transfer.evidence.calibration import Said
 from transfer.model import doubt
 
 RNG = np.random.default_rng(0)
-
-
-def said(confidence, right) -> Said:
-    confidence, right = np.array(confidence), np.array(right)
-    names = np.array([f"a/{i}" for i in range(len(right))])
-    return Said(names, np.where(right, 0, 1), np.stack([confidence, 1 - confidence], 1))
-
-
-def test_an_answer_is_taken_from_the_lowest_confidence_that_keeps_the_risk():
-    confidence = np.linspace(0.999, 0.6, 100)
-    right = np.ones(100, bool)
-    right[[40, 60, 61, 62]] = False  # from the surest
-    assert doubt.sure(said(confidence, right), 0.0) == pytest.approx(confidence[39])
-    assert doubt.sure(said(confidence, right), 0.02) == pytest.approx(confidence[59])
-    assert doubt.sure(said(confidence, right), 0.04) == pytest.approx(confidence[99])
-    assert doubt.sure(said(confidence, ~right), 0.02) is None
-    assert doubt.sure(said(confidence[:49], right[:49]), 0.5) is None  # too few
-
-
-def test_equal_confidences_are_taken_together():
-    confidence = np.repeat([0.9, 0.7], 50)
-    right = np.ones(100, bool)
-    right[[10, 11]] = False  # 2 of the 50 at 0.9
-    assert doubt.sure(said(confidence, right), 0.03) == pytest.approx(0.7)
-    right[[60, 61]] = False
-    assert doubt.sure(said(confidence, right), 0.02) is None
 
 
 def test_distances_are_those_to_the_fifth_nearest():

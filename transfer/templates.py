@@ -1,4 +1,4 @@
-"""Pages of markdown from Jinja2 templates, which hold the words."""
+"""Pages from Jinja2 templates, which hold the words."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,12 @@ from transfer.runs import capital, short
 
 
 def environment(folder: Path) -> Environment:
-    """For the templates there. Nothing is escaped, since they make markdown. `{% filter aligned %}`
-    pads a table's cells, for those who read the markdown itself; `cell` takes any text into one."""
+    """For the templates there. Those of HTML escape what they are given, those of markdown do not.
+    `{% filter aligned %}` pads a table's cells, for those who read the markdown itself; `cell`
+    takes any text into one."""
     made = Environment(
         loader=FileSystemLoader(folder),
+        autoescape=lambda name: (name or "").endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

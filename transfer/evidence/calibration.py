@@ -118,6 +118,20 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return given / given.sum(1, keepdims=True)
 
 
+def sure(held: Said, risk: float) -> float | None:
+    """The lowest confidence from which on at most that share of these images is wrong (Geifman and
+    El-Yaniv 2017, without their bound); None if there is none, or fewer than FEWEST images."""
+    confidence = held.probabilities.max(1)
+    order = confidence.argsort(kind="stable")[::-1]
+    wrong = (held.probabilities.argmax(1) != held.label)[order].cumsum()
+    # Of equal confidences all are taken, or none.
+    last = np.append(np.diff(confidence[order]) < 0, True)
+    fits = np.flatnonzero((wrong <= risk * np.arange(1, len(order) + 1)) & last)
+    if held.images < FEWEST or not len(fits):
+        return None
+    return float(confidence[order][fits[-1]])
+
+
 def error(said: Said) -> Error:
     confidence, right = said.probabilities.max(1), said.probabilities.argmax(1) == said.label
     # Ranks, so that equal confidences do not crowd one bin.

@@ -139,6 +139,12 @@ class Choice(Place):
     mistakes: list[Mistake]
 
     @property
+    def words(self) -> str:
+        """The setting and its start."""
+        weights = {"pretrained": "pretrained", "scratch": "random"}[self.start]
+        return f"{self.label} from {weights} weights"
+
+    @property
     def anew(self) -> str:
         """What to say behind the number of test images: more are named than one seed has."""
         redrawn = sum(recall.n for recall in self.recall) > self.n_test

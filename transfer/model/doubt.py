@@ -1,31 +1,14 @@
-"""When a network's answer is not to be taken: where it is unsure, and where an image is unlike all
-that it was trained on."""
+"""When an image is unlike all that a network was trained on."""
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
-
-from transfer.evidence.calibration import FEWEST, Said
 
 NEAREST = 5
 MOST = 2000
 """Training images at most whose features are kept."""
 ALARMS = 0.05
 """Share of images of its own kind that may count as strangers."""
-
-
-def sure(held: Said, risk: float) -> float | None:
-    """The lowest confidence from which on at most that share of these images is wrong (Geifman and
-    El-Yaniv 2017, without their bound); None if there is none, or fewer than FEWEST images."""
-    confidence = held.probabilities.max(1)
-    order = confidence.argsort(kind="stable")[::-1]
-    wrong = (held.probabilities.argmax(1) != held.label)[order].cumsum()
-    # Of equal confidences all are taken, or none.
-    last = np.append(np.diff(confidence[order]) < 0, True)
-    fits = np.flatnonzero((wrong <= risk * np.arange(1, len(order) + 1)) & last)
-    if held.images < FEWEST or not len(fits):
-        return None
-    return float(confidence[order][fits[-1]])
 
 
 def distances(features: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -236,7 +236,7 @@ def trusted(
     if count := len(data.validation):
         features = saved.seen(model, data.prepared_images()[:count])[1]
         far = doubt.far(doubt.distances(features, own))
-    sure = doubt.sure(held.at(temperature), risk)
+    sure = calibration.sure(held.at(temperature), risk)
     return own, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
 
 

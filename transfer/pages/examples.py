@@ -18,7 +18,7 @@ def mistakes(
     """Test images that a run classifies wrongly in that epoch: some, and how many there are."""
     names = {data.test.names[i]: int(i) for i in np.flatnonzero(~run.right[epoch])}
     found = []
-    for name in sorted(names, key=_hash)[:limit]:
+    for name in sorted(names, key=by_hash)[:limit]:
         i = names[name]
         said = data.classes[run.predicted[epoch][i]]
         words = f"✗ {said} {100 * float(run.confidence[epoch][i]):.0f} %"
@@ -36,7 +36,7 @@ def disagreements(
     first, second = (run.predicted[epoch] for run, epoch in predicted.values())
     names = {data.test.names[i]: int(i) for i in np.flatnonzero(first != second)}
     found = []
-    for name in sorted(names, key=_hash)[:limit]:
+    for name in sorted(names, key=by_hash)[:limit]:
         i = names[name]
         label = data.test.label[i]
         lines = [(f"truth: {data.classes[label]}", INK)]
@@ -53,21 +53,21 @@ def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 
     """Some test images, each after its twin in training: [<class>/<name>, <part>/<class>/<name>].
     Their names are paths in data/split's folder of the data set."""
     found = []
-    for test, twin in sorted(leaked, key=lambda pair: _hash(pair[0]))[:limit]:
+    for test, twin in sorted(leaked, key=lambda pair: by_hash(pair[0]))[:limit]:
         part, name = twin.split("/", 1)
         image = _test_image(data, data.test.names.index(test))
-        found += [Example(twin, _image(data, part, name, pack)), Example(f"test/{test}", image)]
+        own = image_of(data, part, getattr(data, part).names.index(name), pack)
+        found += [Example(twin, own), Example(f"test/{test}", image)]
     return found
 
 
 def doubted(data: Packed, suspects: list[Suspect], pack: Pack, limit: int = 8) -> list[Example]:
     """The first of them, with their label and what the runs say."""
-    found = []
+    found, where = [], places(data)
     for suspect in suspects[:limit]:
         label, file = suspect.image.split("/", 1)
-        part = next(p for p in PARTS if suspect.image in getattr(data, p).names)
         said = (f"✗ all: {suspect.said} {100 * suspect.confidence:.0f} %", VERMILION)
-        image = _image(data, part, suspect.image, pack)
+        image = image_of(data, *where[suspect.image], pack)
         found.append(Example(file, image, [(f"label: {label}", INK), said]))
     return found
 
@@ -76,14 +76,19 @@ def _test_image(data: Packed, i: int) -> np.ndarray:
     return data.prepared_images()[len(data.validation) + i].numpy()
 
 
-def _image(data: Packed, part: str, name: str, pack: Pack) -> np.ndarray:
+def places(data: Packed) -> dict[str, tuple[str, int]]:
+    """The part and the place in it of each image, by <class>/<name>; where parts share a name, of
+    the one in test, or else in validation."""
+    return {name: (part, i) for part in PARTS for i, name in enumerate(getattr(data, part).names)}
+
+
+def image_of(data: Packed, part: str, i: int, pack: Pack) -> np.ndarray:
     """An image of any part, prepared as a test image is."""
-    images = getattr(data, part)
-    pixels = data.image(images, images.names.index(name)).numpy()
+    pixels = data.image(getattr(data, part), i).numpy()
     if part != "train":
         return pixels
     return prepare(Image.fromarray(pixels), pack.resize, pack.size)
 
 
-def _hash(name: str) -> str:
+def by_hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()

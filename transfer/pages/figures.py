@@ -276,7 +276,7 @@ def confusion(chosen: dict[str, Choice]) -> Figure:
         panel.set_yticks(range(len(labels)), names)
         panel.set_xlabel("taken for")
         for (y, x), share in np.ndenumerate(shares) if len(labels) <= 10 else ():
-            colour = "white" if share > 0.6 else INK
+            colour = "white" if share > 0.6 else "black"
             panel.text(x, y, f"{100 * share:.0f} %", ha="center", va="center", color=colour)
     _settle(figure)
     return figure

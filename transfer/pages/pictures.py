@@ -28,25 +28,26 @@ SHOWN = ("batchnorm_frechet", "knn_accuracy", "leep")
 
 
 def draw(
-    folder: Path,
     study: Params,
     evidence: Evidence,
     similar: list[Similarity],
     audits: dict[str, Audit],
     costs: dict[str, dict[str, int]],
-) -> list[str]:
-    """Write all that there are as PNG into a new folder; returns their names. costs: as
-    transfer.training.cost has them."""
+) -> dict[str, Figure]:
+    """All that there are, by name. costs: as transfer.training.cost has them."""
     found: dict[str, Figure | None] = {**overview(study, evidence, similar, costs)}
     found["contact_sheet"] = figures.gallery(drawn_images(study), CONTACTS)
     for name, audit in audits.items():
         found |= looked_at(name, study, evidence, audit)
-    drawn = {name: picture for name, picture in found.items() if picture}
+    return {name: picture for name, picture in found.items() if picture}
+
+
+def save(folder: Path, drawn: dict[str, Figure]) -> None:
+    """As PNG, in a new folder."""
     with replacing(folder) as part:
         part.mkdir(parents=True)
         for name, picture in drawn.items():
             figures.save(picture, part / f"{name}.png")
-    return [path.stem for path in folder.glob("*.png")]
 
 
 def overview(

@@ -1,0 +1,210 @@
+"""metrics/report.html in a real browser, headless; axe-core judges what all can read and reach."""
+
+import json
+import re
+import shutil
+from contextlib import chdir
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from transfer import files, params
+from transfer.evidence import calibration
+from transfer.evidence.found import Evidence, Suspect
+from transfer.evidence.scores import chosen_epoch
+from transfer.images import packed
+from transfer.images.audit import Audit
+from transfer.pages import browser, gallery
+from transfer.runs import PREDICTIONS
+from transfer.training import predictions
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+LIMIT = 5_000_000  # bytes of the drawn study's page
+NAME = "hearts_drops"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if not found:
+        pytest.skip("no Chromium is installed")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(chromium):
+    """Opens a file: the page, on which what it complains of or asks for is an error."""
+    complaints, contexts = [], []
+
+    def opened(path, **options):
+        contexts.append(chromium.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        wanted = re.compile(rf"data:|{re.escape(path.as_uri())}")
+        page.on("request", lambda r: wanted.match(r.url) or complaints.append(r.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.fixture
+def report(sample):
+    return sample.folder / "metrics/report.html"
+
+
+def test_it_shows_what_the_markdown_shows(report, visit):
+    assert report.stat().st_size < LIMIT
+    page = visit(report)
+    said = page.locator("body").text_content()
+    numbers = re.findall(r"[-+]?\d+\.\d{3}", report.with_suffix(".md").read_text())
+    assert len(numbers) > 100 and set(numbers) <= set(re.findall(r"[-+]?\d+\.\d{3}", said))
+    headings = re.findall(r"^##+ (.*)", report.with_suffix(".md").read_text(), re.M)
+    assert set(headings) <= set(page.locator("h2, h3").all_text_contents())
+    charts = [chart.bounding_box() for chart in page.locator(".chart").all()]
+    assert len(charts) >= 5 and all(box["height"] > 100 for box in charts)
+
+
+def test_tables_sort_and_settings_filter(report, visit):
+    page = visit(report)
+    rows = page.locator("#all tbody tr")
+    for name, down in {"Test": False, "Computation": False}.items():
+        heading = page.locator("#all th").filter(has_text=name)
+        column = heading.evaluate("cell => cell.cellIndex")
+        for down in (False, True):
+            heading.locator("button").press("Enter")
+            texts = [row.locator("td").nth(column).inner_text() for row in rows.all()]
+            values = [float(text.split()[0]) for text in texts]
+            assert values == sorted(values, reverse=down) and len(set(values)) > 1
+            assert heading.get_attribute("aria-sort") == ("descending" if down else "ascending")
+    page.select_option("#dataset", NAME)
+    shown = [row for row in rows.all() if row.is_visible()]
+    assert {row.get_attribute("data-dataset") for row in shown} == {NAME}
+    assert page.locator("#panels figure:visible").count() == 1
+    shown[1].locator("button").press("Enter")
+    assert page.locator("#panels polyline.picked").count() == 1
+    assert shown[1].locator("td").nth(1).inner_text() in page.locator("#chosen").inner_text()
+
+
+def test_images_are_those_that_the_recommended_run_gets_wrong(report, visit, sample):
+    page = visit(report)
+    page.select_option("#whose", NAME)
+    page.select_option("#kind", "wrong")
+    named = page.locator("#images button span:first-of-type").all_text_contents()
+    with chdir(sample.folder):
+        evidence, grid = Evidence.read("metrics/evidence.json"), params.load().grid
+        first = next(choice for choice in evidence.choices if choice.dataset == NAME)
+        parts = predictions.load(first.run(first.start, grid.seed[0]).written(PREDICTIONS))
+    wrong = ~parts["test"].right[chosen_epoch(parts, evidence.measures[NAME])]
+    assert sorted(named) == sorted(parts["test"].name[wrong]) and named
+    page.select_option("#kind", "all")
+    named = page.locator("#images button span:first-of-type").all_text_contents()
+    page.locator("#images button").first.press("Enter")
+    dialog = page.locator("dialog")
+    assert dialog.locator("tr").count() == sum(c.dataset == NAME for c in evidence.choices)
+    page.keyboard.press("ArrowRight")
+    assert named[1] in dialog.inner_text()
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+def test_the_reports_links_lead_to_the_images(report, visit):
+    page = visit(report)
+    link = page.locator(f"a[href='#gallery/{NAME}/wrong']")
+    link.click()
+    assert page.input_value("#whose") == NAME and page.input_value("#kind") == "wrong"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_can_read_and_reach_it(report, visit, scheme):
+    page = visit(report, color_scheme=scheme)
+    page.locator("summary").first.click()
+    tags = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    found = Axe().run(page, options=tags)
+    page.locator("#images button").first.click()
+    in_dialog = Axe().run(page, options=tags)
+    assert not found.response["violations"], found.generate_report()
+    assert not in_dialog.response["violations"], in_dialog.generate_report()
+
+
+def test_it_fits_a_telephone(report, visit):
+    page = visit(report, viewport={"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def of(sample, room=browser.ROOM, **changed):
+    """The gallery of a data set, with its evidence or audit changed."""
+    with chdir(sample.folder):
+        study, audit = params.load(), Audit.of(NAME)
+        evidence = Evidence.read("metrics/evidence.json")
+        known = {name: value for name, value in changed.items() if hasattr(evidence, name)}
+        audit = audit.model_copy(update={k: v for k, v in changed.items() if k not in known})
+        data = packed.load(f"data/packed/{NAME}", study.grid.seed[0])
+        return gallery.of(NAME, study, evidence.model_copy(update=known), audit, data, room)
+
+
+def test_each_kind_of_image_is_told(sample, monkeypatch):
+    monkeypatch.setattr(calibration, "FEWEST", 1)
+    plain = of(sample)
+    one, two, three = (image.name for image in plain.images[:3])
+    twin, held = f"train/{one}", next(iter(plain.images)).name.split("/")[0]
+    suspect = Suspect(dataset=NAME, image=three, said=held, runs=4, confidence=0.9)
+    found = of(sample, leaked=[(one, twin)], near=[(two, twin)], suspects=[suspect])
+    by_name = {image.name: image for image in found.images}
+    assert "leaked" in by_name[one].kinds and twin in by_name[one].note
+    assert "alike" in by_name[two].kinds and "suspected" in by_name[three].kinds
+    assert found.images[0].name == three and len(found.images) == found.n == len(plain.images)
+    for image in found.images:
+        assert ("right" in image.kinds) == (image.said[0] == image.label)
+        assert ("right" in image.kinds) != ("wrong" in image.kinds)
+    unsure = [image for image in found.images if "unsure" in image.kinds]
+    sure = [image for image in found.images if "unsure" not in image.kinds]
+    assert found.sure is None or min(s.sure[0] for s in sure) >= max(u.sure[0] for u in unsure) - 1
+
+
+def test_where_not_all_fit_those_that_are_right_go_first(sample):
+    whole = of(sample)
+    room = sum(len(image.thumbnail) for image in whole.images) // 2
+    part = of(sample, room=room)
+    assert part.images == whole.images[: len(part.images)] and part.n == whole.n
+    assert sum(len(image.thumbnail) for image in part.images) <= room
+    kinds = [image.kinds for image in part.images]
+    assert sum(kind != ["right"] for kind in kinds) == kinds.index(["right"])
+
+
+def test_names_cannot_become_code(sample, visit, tmp_path):
+    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    with chdir(sample.folder):
+        study, evidence = params.load(), Evidence.read("metrics/evidence.json")
+        costs = files.read_json("data/settings/costs.json")
+        part = browser.Part.of(NAME, study, evidence, Audit.of(NAME), costs)
+    images = [one.model_copy(update={"name": f"{hostile}/{i}"})
+              for i, one in enumerate(part.gallery.images)]  # fmt: skip
+    changed = part.gallery.model_copy(update={"images": images, "classes": [hostile, "b"]})
+    part = part.model_copy(update={"title": hostile, "gallery": changed})
+    path = tmp_path / "report.html"
+    path.write_text(browser.write("# A\n\nb\n\n## Answers\n\nc\n", [part], {}))
+    page = visit(path)
+    assert hostile in page.locator("#images").inner_text()
+    assert json.loads(page.locator("#data").text_content())[0]["gallery"]["classes"][0] == hostile
+
+
+def test_a_chart_is_the_same_text_each_time_and_keeps_its_labels(sample):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot(np.arange(9), np.sqrt(np.arange(9)), color="#1f2328")
+    axes.set_title("0.0001")
+    text = browser.vector(figure, "one")
+    assert text == browser.vector(figure, "one") and ">0.0001<" in text
+    assert "var(--ink)" in text and not re.search(r'd="[^"]*\d\.\d{3}', text)

@@ -1,0 +1,181 @@
+"""A data set's test images to look through in metrics/report.html, with what each setting says."""
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
+
+import numpy as np
+from PIL import Image
+
+from transfer.evidence import calibration
+from transfer.evidence.calibration import Said
+from transfer.evidence.found import Choice, Evidence
+from transfer.evidence.scores import chosen_epoch
+from transfer.files import Fields
+from transfer.images.audit import Audit
+from transfer.images.packed import Packed
+from transfer.pages import examples
+from transfer.params import Params
+from transfer.runs import PREDICTIONS, Run
+from transfer.training.predictions import Predictions, load
+
+SIDE = 112  # pixels, of a thumbnail's longer side
+SETTINGS = 16
+"""Settings at most of which each image says the answer."""
+RISK = 0.02
+"""The share of wrong answers by which an image counts as unsure."""
+Kind = Literal["suspected", "leaked", "alike", "wrong", "unsure", "disagreeing", "right"]
+"""The rarest first: so they stay where not all images fit."""
+
+
+class Shown(Fields):
+    """An image. name: <class>/<file>. thumbnail: a data URI. label: the place of its class. said,
+    sure: of each setting the class's place and its confidence in percent; empty for an image that
+    the first seed trained on. note: what else there is to say of it."""
+
+    name: str
+    thumbnail: str
+    label: int
+    kinds: list[Kind]
+    said: list[int]
+    sure: list[int]
+    note: str
+
+
+class Gallery(Fields):
+    """Images of the first seed. settings: the recommended first. n: all test images. sure: the
+    confidence below which an answer counts as unsure, None if unknown."""
+
+    dataset: str
+    title: str
+    classes: list[str]
+    settings: list[str]
+    n: int
+    sure: float | None
+    images: list[Shown]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the settings say of the images of a part: said, sure, int [settings, n]. good: which
+    settings are not significantly worse than the first."""
+
+    part: Predictions
+    said: np.ndarray
+    sure: np.ndarray
+    unsure: np.ndarray
+    good: np.ndarray
+
+    @classmethod
+    def of(cls, part: str, runs: list[dict[str, Predictions]], epochs: list[int], good: np.ndarray,
+           temperature: float, least: float | None) -> Self:  # fmt: skip
+        found = [(run[part], epoch) for run, epoch in zip(runs, epochs, strict=True)]
+        first, epoch = found[0]
+        given = np.nan_to_num(first.probabilities[epoch]).astype(float)
+        confidence = calibration.scaled(given, temperature).max(1)
+        sure = np.stack([np.nan_to_num(one.confidence[e]) for one, e in found]).astype(float)
+        return cls(
+            part=first,
+            said=np.stack([one.predicted[e] for one, e in found]),
+            sure=(100 * sure).round().astype(int),
+            unsure=confidence < (least or 0.0),
+            good=good,
+        )
+
+    def kinds(self, i: int) -> Iterator[Kind]:
+        yield "right" if self.said[0, i] == self.part.label[i] else "wrong"
+        if self.unsure[i]:
+            yield "unsure"
+        if len(np.unique(self.said[self.good, i])) > 1:
+            yield "disagreeing"
+
+
+def of(
+    name: str, study: Params, evidence: Evidence, audit: Audit, data: Packed, room: int
+) -> Gallery:
+    """Of a data set; `data`: with the first seed's parts. room: bytes that the
+    thumbnails may take together; where they would take more, images that are right are left out
+    first, and of equals the names' hashes say which stay."""
+    choices = [choice for choice in evidence.choices if choice.dataset == name][:SETTINGS]
+    answers, least = _answers(choices, study, evidence)
+    suspects = {one.image: one for one in evidence.suspects if one.dataset == name}
+    copies: dict[str, tuple[Kind, str]] = {test: ("alike", twin) for test, twin in audit.near}
+    copies |= {test: ("leaked", twin) for test, twin in audit.leaked}
+    places = {
+        str(one): (answer, i)
+        for answer in reversed(answers)
+        for i, one in enumerate(answer.part.name)
+    }
+    tested = set(map(str, answers[0].part.name))
+    found = []
+    for image in sorted(tested | suspects.keys(), key=examples.by_hash):
+        kinds: list[Kind] = []
+        notes, said, sure = [], [], []
+        if image in places:
+            answer, i = places[image]
+            kinds += answer.kinds(i)
+            said, sure = answer.said[:, i].tolist(), answer.sure[:, i].tolist()
+        if image not in tested:
+            notes.append("not a test image")
+        elif image in copies:
+            kind, twin = copies[image]
+            kinds.append(kind)
+            notes.append(f"{'the same as' if kind == 'leaked' else 'looks like'} {twin}")
+        if image in suspects:
+            kinds.append("suspected")
+            notes.append(f"all {suspects[image].runs} good runs say {suspects[image].said}")
+        label = data.classes.index(image.split("/")[0])
+        found.append(Shown(name=image, thumbnail="", label=label, kinds=kinds, said=said, sure=sure,
+                           note="; ".join(notes)))  # fmt: skip
+    found.sort(key=lambda one: min(map(get_args(Kind).index, one.kinds)))  # stable
+    return Gallery(
+        dataset=name,
+        title=study.datasets[name].title,
+        classes=data.classes,
+        settings=[choice.words for choice in choices],
+        n=len(tested),
+        sure=least,
+        images=list(_within(found, data, study, room)),
+    )
+
+
+def _answers(
+    choices: list[Choice], study: Params, evidence: Evidence
+) -> tuple[list[Answers], float | None]:
+    """Of the test images and, if there are any, of the validation images; and the confidence below
+    which the first setting counts as unsure."""
+    first, seeds = choices[0], study.grid.seed
+    measure = evidence.measures[first.dataset]
+    temperature = evidence.calibration[first.dataset].temperature
+    of_seeds = [_predicted(first.run(first.start, seed)) for seed in seeds]
+    least = calibration.sure(Said.of(of_seeds, "validation", measure).at(temperature), RISK)
+    runs = [_predicted(choice.run(choice.start, seeds[0])) for choice in choices]
+    epochs = [chosen_epoch(run, measure) for run in runs]
+    good = np.array([choice.difference.sign >= 0 for choice in choices])
+    parts = [part for part in ("test", "validation") if part in runs[0]]
+    return [Answers.of(part, runs, epochs, good, temperature, least) for part in parts], least
+
+
+def _predicted(run: Run) -> dict[str, Predictions]:
+    return load(run.written(PREDICTIONS))
+
+
+def _within(found: list[Shown], data: Packed, study: Params, room: int) -> Iterator[Shown]:
+    """The first of them whose thumbnails fit."""
+    where = examples.places(data)
+    for one in found:
+        thumbnail = _thumbnail(examples.image_of(data, *where[one.name], study.pack))
+        room -= len(thumbnail)
+        if room < 0:
+            return
+        yield one.model_copy(update={"thumbnail": thumbnail})
+
+
+def _thumbnail(pixels: np.ndarray) -> str:
+    """Of uint8 [h, w, 3]."""
+    image, file = Image.fromarray(pixels), io.BytesIO()
+    image.thumbnail((SIDE, SIDE))
+    image.save(file, "JPEG", quality=80, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,199 @@
+"use strict";
+const parts = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const KINDS = { all: "all", right: "right", wrong: "wrong", unsure: "unsure",
+  disagreeing: "good settings disagree", leaked: "also in training",
+  alike: "looks like one in training", suspected: "label looks wrong" };
+const PAGE = 60;
+
+function make(tag, attributes = {}, ...children) {
+  const svg = ["svg", "polyline", "path", "text", "title"].includes(tag);
+  const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+// Tables: the headings of all of them sort.
+function value(row, column) {
+  const cell = row.cells[column];
+  const text = (cell?.querySelector("[aria-label]")?.getAttribute("aria-label")
+    ?? cell?.textContent ?? "").trim();
+  const number = parseFloat(text.replace("−", "-").replace(/^[+<] ?/, ""));
+  return [text, number];
+}
+
+function sort(table, heading) {
+  const column = heading.cellIndex, body = table.tBodies[0];
+  const down = heading.getAttribute("aria-sort") === "ascending";
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const rows = [...body.rows].map((row) => [...value(row, column), row]);
+  const full = rows.filter(([text]) => text !== "" && text !== "–");
+  const numbers = full.every(([, number]) => !Number.isNaN(number));
+  full.sort(([a, m], [b, n]) => (down ? -1 : 1) * (numbers ? m - n : a.localeCompare(b)));
+  const empty = rows.filter(([text]) => text === "" || text === "–");
+  body.append(...[...full, ...empty].map(([, , row]) => row));
+}
+
+for (const table of document.querySelectorAll("table")) {
+  for (const heading of table.tHead.rows[0].cells) {
+    const button = make("button", {}, ...heading.childNodes);
+    button.addEventListener("click", () => sort(table, heading));
+    if (button.textContent.trim()) heading.append(button);
+  }
+}
+
+// Settings, and the learning curve of the one that is picked.
+const rows = [...byId("all").tBodies[0].rows];
+
+byId("dataset").addEventListener("change", (event) => {
+  const wanted = event.target.value;
+  for (const row of rows) row.hidden = wanted !== "" && row.dataset.dataset !== wanted;
+  for (const panel of byId("panels").children) {
+    panel.hidden = wanted !== "" && panel.dataset.dataset !== wanted;
+  }
+});
+
+function pick(row) {
+  const again = row.classList.contains("picked");
+  for (const other of document.querySelectorAll(".picked")) other.classList.remove("picked");
+  const { dataset, line } = row.dataset;
+  for (const curve of document.querySelectorAll("#panels polyline")) {
+    const own = curve.dataset.dataset === dataset;
+    const picked = !again && own && curve.dataset.line === line;
+    curve.classList.toggle("picked", picked);
+    curve.classList.toggle("dim", !again && own && !picked);
+  }
+  row.classList.toggle("picked", !again);
+  byId("chosen").textContent = again ? "" : `Picked: ${row.cells[1].textContent}, `
+    + `${row.cells[2].textContent}, on ${dataset}.`;
+}
+
+for (const row of rows) row.addEventListener("click", () => pick(row));
+
+// Learning curves. Coordinates are those of the viewBox.
+function panel({ dataset, lines }) {
+  const [left, top, right, bottom] = [40, 8, 390, 200];
+  const all = lines.flatMap(({ curve }) => curve.accuracy);
+  const always = lines[0].choice.share;
+  const least = Math.floor(10 * Math.min(...all, always)) / 10;
+  const epochs = lines[0].curve.accuracy.length;
+  const x = (epoch) => left + (right - left) * (epochs > 1 ? epoch / (epochs - 1) : 0.5);
+  const y = (accuracy) => bottom - (bottom - top) * (accuracy - least) / (1 - least || 1);
+  const svg = make("svg", { viewBox: "0 0 400 222", role: "img",
+    "aria-label": `Learning curves of ${dataset}` });
+  for (let tick = Math.round(10 * least); tick <= 10; tick++) {
+    svg.append(make("path", { d: `M${left} ${y(tick / 10)}H${right}` }));
+    svg.append(make("text", { x: 0, y: y(tick / 10) + 4 }, `${10 * tick} %`));
+  }
+  for (const epoch of new Set([0, epochs - 1])) {
+    const anchor = epoch ? "end" : "start";
+    svg.append(make("text", { x: x(epoch), y: 216, "text-anchor": anchor }, `epoch ${epoch + 1}`));
+  }
+  svg.append(make("path", { class: "always", d: `M${left} ${y(always)}H${right}` }));
+  for (let i = lines.length - 1; i >= 0; i--) {  // the recommended on top
+    const { setting, start, accuracy } = lines[i].curve;
+    const points = accuracy.map((value, epoch) => `${x(epoch)},${y(value)}`).join(" ");
+    const last = accuracy[epochs - 1].toFixed(3);
+    svg.append(make("polyline", { points, class: `${start}${i ? "" : " first"}`,
+      "data-dataset": dataset, "data-line": i },
+      make("title", {}, `${setting}, ${start}: ${last} after the last epoch`)));
+  }
+  return make("figure", { "data-dataset": dataset }, make("figcaption", {}, dataset), svg);
+}
+
+byId("panels").append(...parts.map(panel));
+
+// Test images.
+let shown = [], gallery = null, limit = PAGE;
+
+const answer = (one, i) => one.said.length
+  ? `${gallery.classes[one.said[i]]} ${one.sure[i]} %` : "trained on with this seed";
+const wrong = (one, i) => one.said.length > 0 && one.said[i] !== one.label;
+const mark = (one, i) => (one.said.length ? (wrong(one, i) ? "✗ " : "✓ ") : "") + answer(one, i);
+
+function options(select, named) {
+  const before = select.value;
+  select.replaceChildren(...named.map(([value, words]) => make("option", { value }, words)));
+  if (named.some(([value]) => value === before)) select.value = before;
+}
+
+function choose() {
+  ({ gallery } = parts.find(({ dataset }) => dataset === byId("whose").value));
+  const many = (kind) => gallery.images.filter(({ kinds }) => kinds.includes(kind)).length;
+  options(byId("kind"), Object.entries(KINDS).filter(([kind]) => kind === "all" || many(kind))
+    .map(([kind, words]) => [kind, `${words} (${kind === "all" ? gallery.images.length : many(kind)})`]));
+  options(byId("class"), [["", "all"], ...gallery.classes.map((name, i) => [String(i), name])]);
+  filter();
+}
+
+function filter() {
+  const kind = byId("kind").value, label = byId("class").value;
+  shown = gallery.images.filter((one) => (kind === "all" || one.kinds.includes(kind))
+    && (label === "" || one.label === Number(label)));
+  limit = PAGE;
+  show();
+}
+
+function picture(one) {
+  const image = make("img", { src: one.thumbnail, alt: one.name });
+  image.addEventListener("load", () => image.classList.toggle("small", image.naturalWidth < 64));
+  return image;
+}
+
+function show() {
+  const tested = gallery.images.filter(({ note }) => !note.startsWith("not a test image")).length;
+  const left = gallery.n - tested;
+  const unsure = gallery.sure === null ? " None is called unsure, since there are too few validation images to say how sure is enough."
+    : ` Unsure: below ${(100 * gallery.sure).toFixed(0)} %, for 2 % of errors on validation images.`;
+  byId("count").textContent = `${shown.length} images.`
+    + (left ? ` ${left} more test images, which are right or chosen at random, are left out.` : "")
+    + unsure;
+  byId("images").replaceChildren(...shown.slice(0, limit).map((one, i) => {
+    const said = make("span", wrong(one, 0) ? { class: "no" } : {}, mark(one, 0));
+    const button = make("button", {}, picture(one),
+      make("span", {}, one.name), said, make("span", {}, one.note));
+    button.addEventListener("click", () => open(i));
+    return button;
+  }));
+  byId("more").hidden = shown.length <= limit;
+}
+
+function open(i) {
+  const one = shown[i], dialog = byId("one");
+  dialog.dataset.place = i;
+  const lines = one.said.map((_, s) => make("tr", {}, make("td", {}, gallery.settings[s]),
+    make("td", wrong(one, s) ? { class: "no" } : {}, mark(one, s))));
+  const close = make("button", {}, "Close");
+  close.addEventListener("click", () => dialog.close());
+  dialog.replaceChildren(close, picture(one), make("p", {}, make("b", {}, one.name),
+    one.note ? `: ${one.note}` : ""), make("div", { class: "scroll" }, make("table", {}, ...lines)));
+  if (!dialog.open) dialog.showModal();
+}
+
+byId("one").addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const next = Number(byId("one").dataset.place) + step;
+  if (step && next >= 0 && next < shown.length) open(next);
+});
+
+function follow() {  // #gallery/DATASET/KIND, as the report's links say
+  const [section, dataset, kind] = decodeURIComponent(location.hash.slice(1)).split("/");
+  if (section !== "gallery" || !kind) return;
+  byId("whose").value = dataset;
+  choose();
+  byId("kind").value = kind;
+  if (!byId("kind").value) byId("kind").value = "all";
+  filter();
+  byId("gallery").scrollIntoView();
+}
+
+byId("whose").addEventListener("change", choose);
+byId("kind").addEventListener("change", filter);
+byId("class").addEventListener("change", filter);
+byId("more").addEventListener("click", () => { limit += PAGE; show(); });
+window.addEventListener("hashchange", follow);
+choose();
+follow();
