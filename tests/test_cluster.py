@@ -31,7 +31,8 @@ def cluster(study: Study, *arguments: str, status: int = 0, **environment: str) 
 
 
 def test_two_workers_leave_the_collecting_alone_and_give_the_same_runs(study):
-    output = cluster(study, "--workers", "2")
+    output = cluster(study, "--workers", "2", "--watch")
+    assert "4 of 4 runs done, 0 in training, 0 left" in output
     assert (
         "5 stages to run, 2 at once, in 2 groups" in output and "5 of 5 stale stages done" in output
     )
@@ -88,7 +89,12 @@ def test_what_cannot_be_given_is_one_line(study):
         said = cluster(study, "--address", address, status=1)
         assert said.startswith(f"error: Ray at {address}: ") and reason in said
         assert said.count("\n") == 1
-    for words in ("--gpus-per-run 1.5", "--workers 0", "--address auto --workers 2"):
+    for words in (
+        "--clone --watch",
+        "--gpus-per-run 1.5",
+        "--workers 0",
+        "--address auto --workers 2",
+    ):
         last = cluster(study, *words.split(), status=2).splitlines()[-1]
         assert last.startswith("python -m transfer run: error: ") and words.split()[-2] in last
 

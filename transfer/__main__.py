@@ -8,6 +8,7 @@ from transfer import arithmetic, cli
 VERBS = {
     "own": ("own.enter", "enter your own images in params.yaml; `dvc repro` then does the rest"),
     "run": ("cluster.run", "train many runs at once, on this machine or a Ray cluster"),
+    "watch": ("cluster.watch", "show all runs in one table while they are trained"),
     "keep": ("model.keep", "save the network of a data set's recommended run in one file"),
     "predict": ("model.predict", "classify images with a saved network"),
     "review": ("review.comment", "summarise for a pull request how a change affects the study"),

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import psutil
 
 from transfer import cli, files, params
 from transfer.cluster import budget
+from transfer.cluster.watch import watching
 from transfer.commands import call, error_line, preceding, succeeded
 from transfer.runs import Run, all_runs
 
@@ -83,12 +85,13 @@ def main() -> None:
         budget.check(params.load())
     ray = connect(args)
     stages = to_do()
-    if args.budget:
-        race(ray, set(stages), args, until)
-    else:
-        failed = train(ray, grouped(stages, args), args)[0] if stages else []
-        print(f"{len(stages) - len(failed)} of {len(stages)} stale stages done", flush=True)
-        check(failed)
+    with watching(params.load()) if args.watch else nullcontext():
+        if args.budget:
+            race(ray, set(stages), args, until)
+        else:
+            failed = train(ray, grouped(stages, args), args)[0] if stages else []
+            print(f"{len(stages) - len(failed)} of {len(stages)} stale stages done", flush=True)
+            check(failed)
     ray.shutdown()
     collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
     print(f"`{collect}` makes the tables and the report")
@@ -115,7 +118,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clone", action="store_true", help=help)
     help = "stop after this time, such as 30m or 2h, with what was learnt in metrics/budget.md"
     parser.add_argument("--budget", type=duration, default=0.0, metavar="TIME", help=help)
+    help = "show all runs in one table, as `python -m transfer watch` does"
+    parser.add_argument("--watch", action="store_true", help=help)
     args = parser.parse_args()
+    if args.watch and args.clone:
+        parser.error("--watch looks into this folder, in which workers with --clone do not train")
     if args.budget and args.clone:
         parser.error("--budget compares runs as they end, so it needs a shared disk, not --clone")
     if args.address and args.workers:

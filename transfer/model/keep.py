@@ -17,7 +17,7 @@ from transfer.evidence.calibration import Said
 from transfer.evidence.found import Evidence
 from transfer.evidence.scores import Measure
 from transfer.images import packed
-from transfer.model import about, doubt, exported, predict, saved
+from transfer.model import about, doubt, exported, hub, predict, registry, saved
 from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import lora, models, predictions
 from transfer.training.outcomes import weights
@@ -40,14 +40,25 @@ def main() -> None:
     run = choose(study.grid, given.dataset, given.run)
     output = given.output or Path(f"models/{run.dataset}.safetensors")
     check_files(output, given.onnx)
+    if given.register:
+        registry.check(output)
     if given.onnx:
         exported.check_installed()
     job = load(run, study)
-    keep(job, study, output, given.small, given.risk)
-    if given.onnx:
+    if given.hub:
+        hub.check(run.backbone, job.protocol.activation, job.protocol.pooling)
+    page = keep(job, study, output, given.small, given.risk)
+    if given.onnx or given.hub:
         card, model = saved.load(output)
-        exported.export(model, card, test_images(job.data)[:EXPORTED], given.onnx)
+        images = test_images(job.data)[:EXPORTED]
+    if given.onnx:
+        exported.export(model, card, images, given.onnx)
         print(f"{given.onnx}: the same to {exported.TOLERANCE:g}, {size(given.onnx)}")
+    if given.hub:
+        hub.export(model, card, images, page.read_text(encoding="utf-8"), given.hub)
+        print(f"{given.hub}: timm.create_model('local-dir:{given.hub}', pretrained=True)")
+    if given.register:
+        print(registry.register(output, study.datasets[run.dataset].title))
 
 
 def parse() -> argparse.Namespace:
@@ -63,6 +74,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--risk", type=share, default=0.02, help=help)
     help = "also write the whole network to this ONNX file, from images of any size"
     parser.add_argument("--onnx", metavar="FILE", type=Path, help=help)
+    help = "also write a folder that timm loads, in the layout of Hugging Face's hub"
+    parser.add_argument("--hub", metavar="FOLDER", type=Path, help=help)
+    help = "declare the file as an artifact, for `dvc artifacts get` and gto"
+    parser.add_argument("--register", action="store_true", help=help)
     return parser.parse_args()
 
 
@@ -104,8 +119,9 @@ def load(run: Run, study: params.Params) -> Job:
     return job
 
 
-def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float) -> None:
-    """Train, compare with the run's own predictions, and write the model and a page about it."""
+def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float) -> Path:
+    """Train, compare with the run's own predictions, and write the model and a page about it, whose
+    path it returns."""
     run = job.run
     before = predictions.load(run.written(PREDICTIONS))
     if len(before["test"].predicted) != job.protocol.epochs:
@@ -138,6 +154,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     dataset, said = study.datasets[run.dataset], said.at(card.temperature)
     page = about.write(output, card, dataset, Record.of(run), said, answers)
     print(f"{page}: what it can do and where it comes from, with some lines for you to fill in")
+    return page
 
 
 def trained(job: Job, epochs: int) -> nn.Module:

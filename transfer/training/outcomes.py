@@ -8,6 +8,7 @@ PyTorch.
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -67,23 +68,33 @@ def take(run: Run, key: str) -> bool:
     return True
 
 
-def companions(run: Run, study: Params) -> list[Run]:
-    """The others of the run's group that DVC would train and that can be: by dvc.lock they are not
-    made, or of another code, other settings, images or weights. Where the lock says that the run
-    itself is made, as in a fresh clone, its results are nowhere; then so are those of others that
-    are not here."""
+def staleness() -> Callable[[Run], bool]:
+    """Whether DVC would train a run: by dvc.lock it is not made, or of another code, other
+    settings, images or weights."""
     lock = Path("dvc.lock")
-    made = yaml.load(lock.read_text(), yaml.CSafeLoader)["stages"] if lock.is_file() else {}
+    text = lock.read_text(encoding="utf-8") if lock.is_file() else "stages: {}"
+    made = (yaml.load(text, yaml.CSafeLoader) or {}).get("stages") or {}
     now = {out["path"]: out["md5"] for stage in made.values() for out in stage.get("outs", ())}
 
     def current(path: str) -> str:
         # Of the folders data/code and data/settings the lock knows no file.
-        text = Path(path).parent in (Path("data/code"), Path("data/settings"))
-        return hashlib.md5(Path(path).read_bytes()).hexdigest() if text else now.get(path, "")
+        file = Path(path)
+        if file.parent not in (Path("data/code"), Path("data/settings")):
+            return now.get(path, "")
+        return hashlib.md5(file.read_bytes()).hexdigest() if file.is_file() else ""
 
     def stale(other: Run) -> bool:
         deps = made.get(f"train@{other.name}", {}).get("deps", [])
         return not deps or any(dep["md5"] != current(dep["path"]) for dep in deps)
+
+    return stale
+
+
+def companions(run: Run, study: Params) -> list[Run]:
+    """The others of the run's group that DVC would train and that can be. Where dvc.lock says that
+    the run itself is made, as in a fresh clone, its results are nowhere; then so are those of
+    others that are not here."""
+    stale = staleness()
 
     def wanted(other: Run) -> bool:
         return stale(other) or not (stale(run) or other.folder.is_dir())

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from transfer.files import Fields, Stored
@@ -63,10 +64,20 @@ class Record(Run, Stored):
 
 def curve(run: Run) -> list[Epoch]:
     """The run's epochs. Raises UserError if the run was not trained."""
-    with open(run.written(CURVE), newline="", encoding="utf-8") as file:
+    return curve_in(run.written(CURVE))
+
+
+def curve_in(path: Path) -> list[Epoch]:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     numbers = [{key: float(text) if text else None for key, text in row.items()} for row in rows]
     return [Epoch(**row | {"epoch": int(row["epoch"])}) for row in numbers]  # type: ignore
+
+
+def chosen(curve: list[Epoch]) -> Epoch:
+    """The best by validation accuracy (of equals the latest), or the last where there is none."""
+    best = max(reversed(curve), key=lambda epoch: epoch.validation_accuracy or 0.0)
+    return best if best.validation_accuracy is not None else curve[-1]
 
 
 def computed_on(device: str, arithmetic: str, threads: int) -> str:
@@ -81,10 +92,12 @@ class Time(Stored):
 
     seconds: of training and prediction, those before an interruption included. images_per_second:
     over all epochs, including images that are only predicted. host: the machine's name. of: sha256
-    of the run's run.json, or the run's key while it is not finished.
+    of the run's run.json, or the run's key while it is not finished. epochs: trained so far, None
+    once it is finished.
     """
 
     seconds: float
     images_per_second: float
     host: str
     of: str
+    epochs: int | None = None

@@ -1,6 +1,7 @@
 """One run of the grid, from its images and weights to its results in metrics/runs/<run>/."""
 
 import csv
+import os
 import platform
 import socket
 import time
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from transfer.training.checkpoint import Checkpoint
 from transfer.training.engine import Outcome, Protocol, finetune, pick_device, probe
 from transfer.training.features import Pass
 from transfer.training.progress import watched
-from transfer.training.record import Best, Epoch, Record, Time, computed_on
+from transfer.training.record import Best, Epoch, Record, Time, chosen, computed_on
 
 LIVE = Path("metrics/live.csv")
 """The curve of the run that trains now or did last; `dvc plots` shows it."""
@@ -85,21 +86,23 @@ class Clock:
         self.seconds = before.seconds if before and before.of == key else 0.0
         self.last = time.perf_counter()
 
-    def write(self, epochs: int, of: str) -> None:
-        """The time until now, of so many epochs; `of` as in Time."""
+    def write(self, epochs: int, record: Path | None = None) -> None:
+        """The time until now, of so many epochs. record: the run's, once it is finished."""
         now = time.perf_counter()
         self.seconds, self.last = self.seconds + now - self.last, now
         Time(
             seconds=self.seconds,
             images_per_second=epochs * self.images / self.seconds,
             host=socket.gethostname(),
-            of=of,
+            of=files.sha256(record) if record else self.key,
+            epochs=None if record else epochs,
         ).write(self.run.time)
 
     def timed(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Pass the outcomes on, with the time written at each."""
+        """Pass the outcomes on, with the time written before the first and at each."""
+        self.write(0)
         for count, outcome in enumerate(outcomes, 1):
-            self.write(count, self.key)
+            self.write(count)
             yield outcome
 
 
@@ -124,7 +127,7 @@ def train(run: Run, study: Params, key: str, every: float) -> None:
         outcome.write(folder / RECORD)
         write_curve(folder / CURVE, curve)
         predictions.save(folder / PREDICTIONS, predicted)
-    clock.write(len(curve), files.sha256(kept / RECORD))
+    clock.write(len(curve), kept / RECORD)
     checkpoint.remove()
     print(f"{run.name}: {summary(curve)}, {cli.span(clock.seconds)}", flush=True)
 
@@ -175,8 +178,10 @@ def fit(
 
 
 def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """Pass the outcomes on, each also written to LIVE, by epochs counted from 1."""
+    """Pass the outcomes on, each also written to LIVE, by epochs counted from 1, and for
+    TensorBoard, if the environment names a folder for it."""
     lines = ["run,epoch,train_accuracy,test_accuracy"]
+    board = tensorboard(run)
     for outcome in outcomes:
         row = outcome.epoch
         accuracies = f"{row.train_accuracy:.6f},{row.test_accuracy:.6f}"
@@ -184,7 +189,25 @@ def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         # In place: parallel runs share the file, and would remove each other's temporary file.
         LIVE.parent.mkdir(parents=True, exist_ok=True)
         LIVE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for name, value in asdict(row).items() if board else ():
+            if name != "epoch" and value is not None:
+                board.add_scalar(name, value, row.epoch + 1)
         yield outcome
+    if board:
+        board.close()
+
+
+def tensorboard(run: Run) -> Any:
+    """A writer of the run's curve, or None where TENSORBOARD is not in the environment. Raises
+    UserError without the package."""
+    if not (folder := os.environ.get("TENSORBOARD")):
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise cli.UserError("TENSORBOARD: pip install tensorboard, or unset it") from None
+    # What an earlier training of the run has left there is hidden.
+    return SummaryWriter(str(Path(folder, run.name)), purge_step=0)
 
 
 def predict(data: packed.Packed, outcomes: list[Outcome]) -> dict[str, predictions.Predictions]:
@@ -240,10 +263,9 @@ def write_curve(path: Path, curve: list[Epoch]) -> None:
 
 def summary(curve: list[Epoch]) -> str:
     best = max(curve, key=lambda epoch: epoch.test_accuracy)
-    row, by = curve[-1], "the last epoch"
+    row = chosen(curve)
+    by = "the last epoch"
     if row.validation_accuracy is not None:
-        # Of equals the latest.
-        row = max(reversed(curve), key=lambda epoch: epoch.validation_accuracy or 0.0)
         by = "the epoch of the best validation accuracy"
     return (
         f"test accuracy {row.test_accuracy:.4f} at {by} ({row.epoch + 1}), "

@@ -1,0 +1,97 @@
+"""A kept network in the hands of timm, of the real dvc and of GTO."""
+
+import json
+import re
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+
+from tests.study import in_process, yaml
+from transfer import cli
+from transfer.images import reader
+from transfer.model import hub, keep, predict, saved
+from transfer.params import Component
+from transfer.training import models
+from transfer.training.components import OWN
+
+
+@pytest.fixture
+def study(finished, tmp_path):
+    return finished.copy(tmp_path / "study")
+
+
+def test_timm_and_dvc_get_the_network_that_was_kept(study, tmp_path):
+    words = "one", "--hub", "hub/one", "--register"
+    status, out, err = in_process(study.folder, keep.main, *words)
+    assert (status, err) == (0, "") and "gto register models:one" in out
+
+    next_steps = re.search(r"^  (git add .*) && git commit && dvc push\n  (gto .*)$", out, re.M)
+    for command in (next_steps[1], "git commit -qm model", next_steps[2]):
+        study.run("bash", "-c", command)
+    assert study.run("git", "status", "--porcelain", "models") == ""
+    assert study.run("git", "tag").strip() == "models=one@v0.0.1"
+    source, got = str(study.folder.resolve()), tmp_path / "got.safetensors"
+    study.run("dvc", "artifacts", "get", source, "models:one", "-o", str(got))
+    kept = study.folder / "models/one.safetensors"
+    assert got.read_bytes() == kept.read_bytes()
+    assert "models:one" in study.run("gto", "show")
+
+    card, _ = saved.load(kept)
+    model = timm.create_model(f"local-dir:{study.folder / 'hub/one'}", pretrained=True).eval()
+    transform = create_transform(**resolve_model_data_config(model))
+    images = sorted((study.folder / "data/raw/one/test").rglob("*.jpg"))
+    status, out, _ = in_process(study.folder, predict.main, kept, *images)
+    assert status == 0
+    for path, line in zip(images, out.splitlines()[-len(images) :], strict=True):
+        with torch.inference_mode(), Image.open(path) as image:
+            found = model(transform(image)[None]).softmax(1)[0]
+        name, label, confidence, *_ = line.split("\t")
+        assert name == str(path) and label == card.labels[found.argmax()]
+        assert float(confidence) == pytest.approx(float(found.max()), abs=2e-3)
+    config = json.loads((study.folder / "hub/one/config.json").read_text())
+    assert config["label_names"] == ["a", "b"]
+    readme = (study.folder / "hub/one/README.md").read_text()
+    assert readme.endswith((study.folder / "models/one.md").read_text())
+    assert next(iter(yaml.load_all(readme.split("\n---\n")[0])))["library_name"] == "timm"
+
+
+def card(backbone: str, temperature: float) -> saved.Card:
+    known = {"backbone": backbone, "labels": ["a", "b"], "size": 64, "resize": 72}
+    known |= {"activation": Component(OWN), "pooling": Component(OWN), "temperature": temperature}
+    words = dict.fromkeys(("run", "start", "start_sha256", "start_source", "data_sha256"), "x")
+    numbers = dict.fromkeys(("seed", "epoch", "accuracy", "low", "high", "n"), 0)
+    rest = {"start_needed": False, "versions": {}, "device": "cpu", "commit": ""}
+    return saved.Card(**known, **words, **numbers, **rest, how=reader.REPORT)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "test_vit", "mobilenetv3_small_050"])
+def test_the_temperature_and_the_normalisation_go_with_it(backbone, tmp_path):
+    torch.manual_seed(0)
+    model = models.architecture(backbone)(num_classes=2).eval()
+    side = getattr(model, "size", 64)
+    about = card(backbone, 1.7).model_copy(update={"size": side, "resize": side + 8})
+    images = torch.randint(0, 256, (5, side, side, 3), dtype=torch.uint8)
+    hub.export(model, about, images, "# Page\n", tmp_path / "hub")  # which compares them
+    config = json.loads((tmp_path / "hub/config.json").read_text())["pretrained_cfg"]
+    assert config["crop_pct"] == pytest.approx(side / (side + 8))
+    wrong = about.model_copy(update={"temperature": 1.0})
+    again = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
+    with pytest.raises(cli.UserError, match="probabilities are up to"):
+        hub._compare(again, model, wrong, images, tmp_path / "hub")
+
+
+def test_what_timm_or_dvc_cannot_take_is_one_line_before_training(study, tmp_path):
+    with pytest.raises(cli.UserError, match="timm has no network miniresnet10"):
+        hub.check("miniresnet10", Component(OWN), Component(OWN))
+    with pytest.raises(cli.UserError, match="no other train.pooling than its own"):
+        hub.check("resnet18", Component(OWN), Component("AdaptiveMaxPool2d"))
+    here = "one", "--register", "--output", "one.safetensors"
+    status, _, err = in_process(study.folder, keep.main, *here)
+    assert status == 1 and "needs a folder for models" in err and err.count("\n") == 1
+    (study.folder / ".dvc").rename(tmp_path / "gone")
+    status, _, err = in_process(study.folder, keep.main, "one", "--register")
+    assert status == 1 and "not inside of a DVC repository" in err and err.count("\n") == 1
+    assert not (study.folder / "models").exists()

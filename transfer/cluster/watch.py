@@ -1,0 +1,174 @@
+"""Show all runs of the grid in one table while they are trained, by `dvc repro` or by workers.
+
+Of each run it has the accuracy on the test images, at the epoch that is best on the validation
+images or else the last; or, before it is done, the epochs trained so far.
+"""
+
+import argparse
+import io
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from transfer import cli, files, params
+from transfer.params import Params
+from transfer.runs import CURVE, RECORD, Run, all_runs, runs
+from transfer.training import outcomes
+from transfer.training.record import Time, chosen, curve_in
+
+EVERY = 2.0  # seconds between looks
+QUIET = 600.0
+"""Seconds without another epoch after which a run counts as interrupted, if its epochs are no
+longer than a third of that."""
+RELOADED = '<meta http-equiv="refresh" content="5">'
+
+
+@dataclass(frozen=True)
+class State:
+    """A run's. accuracy: None before it is done. epochs: trained so far, None if it has not begun.
+    going: whether another came lately. seconds: that it took so far, None if unknown."""
+
+    accuracy: float | None = None
+    epochs: int | None = None
+    going: bool = False
+    seconds: float | None = None
+
+
+States = dict[Run, State]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m transfer watch", description=__doc__)
+    help = "also write the table to this HTML file, which a browser reloads by itself"
+    parser.add_argument("--page", type=Path, metavar="FILE", help=help)
+    page, study = parser.parse_args().page, params.load()
+    with watching(study) as look:
+        while True:
+            states = look()
+            if page:
+                files.write_text(page, html(study, states))
+            if states and all(state.accuracy is not None for state in states.values()):
+                break
+            time.sleep(EVERY)
+
+
+class watching:
+    """The table at the foot of the terminal, as a context; what is printed meanwhile goes above it.
+    Gives a function that looks where the runs stand, at most so often."""
+
+    def __init__(self, study: Params) -> None:
+        self.study, self.found, self.next = study, States(), 0.0
+        self.console = Console()
+        self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=1)
+
+    def __enter__(self) -> Callable[[], States]:
+        self.live.start()
+        return self.look
+
+    def __exit__(self, *error: object) -> None:
+        self.next = 0.0
+        self.live.stop()
+
+    def look(self) -> States:
+        began = time.monotonic()
+        if began > self.next:
+            with suppress(OSError, yaml.YAMLError):  # which DVC is just writing
+                self.found = look(self.study)
+            took = time.monotonic() - began
+            self.next = began + max(EVERY, 10 * took)
+        return self.found
+
+    def table(self) -> RenderableType:
+        return table(self.study, self.look(), self.console.height)
+
+
+def look(study: Params) -> States:
+    """Where each run of the grid stands, by what lies in the working folder."""
+    is_stale = outcomes.staleness()
+    return {run: _state(run, study, is_stale(run)) for run in all_runs(study.grid)}
+
+
+def _state(run: Run, study: Params, stale: bool) -> State:
+    spent = Time.read(run.time) if run.time.is_file() else None
+    there = [] if stale else [run.folder]
+    # Those that its group has trained, and that its own stage has not taken yet.
+    there += [kept for kept in outcomes.OUTCOMES.glob(f"{run.name}.*") if _current(run, kept)]
+    for folder in there:
+        if (folder / RECORD).is_file():
+            own = spent and spent.of == files.sha256(folder / RECORD)
+            accuracy = chosen(curve_in(folder / CURVE)).test_accuracy
+            return State(accuracy, seconds=spent.seconds if spent and own else None)
+    if not spent or spent.epochs is None:
+        return State()
+    patience = max(QUIET, 3 * spent.seconds / max(1, spent.epochs))
+    going = time.time() - run.time.stat().st_mtime < patience
+    return State(None, spent.epochs, going, spent.seconds)
+
+
+@cache
+def _current(run: Run, kept: Path) -> bool:
+    return kept == outcomes.kept(run, outcomes.key(run, params.load()))
+
+
+def table(study: Params, states: States, height: int) -> RenderableType:
+    """A row for each setting, and the runs of each seed side by side. Where the lines do not
+    suffice, data sets that nothing is going on with take one."""
+    grid, made = study.grid, Table(box=None, pad_edge=False)
+    found = defaultdict(State, states)
+    for heading in ("data set", "images", "setting", *grid.start):
+        made.add_column(heading)
+    crowded = len(all_runs(grid)) / len(grid.start) / len(grid.seed) + 4 > height
+    for name in grid.dataset:
+        own = runs(grid, name)
+        if crowded and not any(found[run].going for run in own):
+            done = sum(found[run].accuracy is not None for run in own)
+            made.add_row(name, "", f"{done} of {len(own)} runs done")
+            continue
+        for place in dict.fromkeys(run.place for run in own):
+            cells = [
+                Text(" ").join(_cell(found[place.run(start, seed)], study, place.recipe)
+                               for seed in grid.seed)
+                for start in grid.start
+            ]  # fmt: skip
+            made.add_row(place.dataset, str(place.images), place.label, *cells)
+    return Group(made, Text(summary(list(states.values()))))
+
+
+def _cell(state: State, study: Params, recipe: str) -> Text:
+    if state.accuracy is not None:
+        return Text(f"{state.accuracy:.3f}", "green")
+    if state.epochs is None:
+        return Text("·", "dim")
+    words = f"{state.epochs}/{study.trained_by(recipe).epochs}"
+    return Text(words, "yellow" if state.going else "dim")
+
+
+def summary(states: list[State]) -> str:
+    """How many runs are done, and how long the others will take at the present pace."""
+    done = [state for state in states if state.accuracy is not None]
+    going = sum(state.going for state in states)
+    left = len(states) - len(done) - going
+    words = f"{len(done)} of {len(states)} runs done, {going} in training, {left} left"
+    took = [state.seconds for state in done if state.seconds is not None]
+    if not (took and going):
+        return words
+    spent = sum(state.seconds or 0.0 for state in states if state.going)
+    to_go = max(0.0, sum(took) / len(took) * (going + left) - spent) / going
+    return f"{words}; about {cli.span(to_go)} to go"
+
+
+def html(study: Params, states: States) -> str:
+    """The table as a page that reloads itself."""
+    console = Console(record=True, file=io.StringIO(), width=160)
+    console.print(table(study, states, len(states) + 9))
+    return console.export_html(inline_styles=True).replace("<head>", f"<head>\n{RELOADED}", 1)

@@ -1,0 +1,90 @@
+"""A kept network as a folder that timm loads, in the layout of Hugging Face's hub: config.json,
+model.safetensors and README.md."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from transfer import files
+from transfer.cli import UserError, one_line
+from transfer.model import saved
+from transfer.params import Component
+from transfer.training import augment, zoo
+from transfer.training.components import OWN
+
+TOLERANCE = 1e-4
+ABOUT = "---\nlibrary_name: timm\ntags: [image-classification]\n---\n"
+"""What the hub reads of a README.md."""
+
+
+def check(backbone: str, activation: Component, pooling: Component) -> None:
+    """Raise UserError, before anything is trained, for a network that timm could not build."""
+    try:
+        import timm
+    except ImportError:
+        raise UserError("--hub: timm is missing; pip install timm") from None
+    if not timm.is_model(backbone):
+        raise UserError(f"--hub: timm has no network {backbone}")
+    for name, value in {"activation": activation, "pooling": pooling}.items():
+        if value.name != OWN:
+            raise UserError(f"--hub: timm's {backbone} has no other train.{name} than its own")
+
+
+def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, path: Path) -> None:
+    """Write the folder. Its head is divided by the card's temperature, so that its softmax gives
+    what `predict` does. page: for README.md.
+
+    `images`, prepared, uint8 [n, size, size, 3], are predicted by both. Raises UserError, and
+    leaves no folder, where a class differs or probabilities are more than TOLERANCE apart.
+    """
+    import timm
+    from timm.models import save_for_hf
+
+    inner = model.network if isinstance(model, zoo.Network) else model
+    native = timm.create_model(card.backbone, num_classes=len(card.labels))
+    try:
+        native.load_state_dict(inner.state_dict())
+    except RuntimeError as error:
+        raise UserError(f"--hub: timm's {card.backbone} differs: {one_line(error)}") from None
+    head: Any = native.get_classifier()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.div_(card.temperature)
+    mean, std = normalised_by(model)
+    data = {"input_size": (3, card.size, card.size), "crop_pct": card.size / card.resize}
+    data |= {"mean": mean, "std": std, "interpolation": "bilinear", "crop_mode": "center"}
+    about: dict[str, Any] = {"label_names": card.labels}
+    with files.replacing(path) as part:
+        save_for_hf(native, str(part), about, safe_serialization=True, data_config=data)
+        (part / "README.md").write_text(ABOUT + page, encoding="utf-8")
+        again = timm.create_model(f"local-dir:{part.resolve()}", pretrained=True).eval()
+        _compare(again, model, card, images, path)
+
+
+def normalised_by(model: nn.Module) -> tuple[list[float], list[float]]:
+    """The mean and the standard deviation of each channel that its network is made for."""
+    if not isinstance(model, zoo.Network):
+        return list(augment.MEAN), list(augment.STD)
+    scale, shift = model.normalization.scale.flatten(), model.normalization.shift.flatten()
+    std = torch.tensor(augment.STD) / scale
+    mean = torch.tensor(augment.MEAN) - shift * std
+    return mean.tolist(), std.tolist()
+
+
+def _compare(
+    again: nn.Module, model: nn.Module, card: saved.Card, images: torch.Tensor, path: Path
+) -> None:
+    mean, std = (torch.tensor(values)[:, None, None] for values in normalised_by(model))
+    with torch.inference_mode():
+        found = again((images.permute(0, 3, 1, 2) / 255 - mean) / std).softmax(1).numpy()
+    expected = saved.probabilities(model, images, card.temperature)
+    apart = float(np.abs(found - expected).max())
+    others = int((found.argmax(1) != expected.argmax(1)).sum())
+    if not apart <= TOLERANCE or others:
+        raise UserError(
+            f"{path}: not written: timm's probabilities are up to {apart:.1e} from ours, and "
+            f"{others} of {len(images)} test images get another class"
+        )
