@@ -24,6 +24,8 @@ RUN_BY = {
     "python -m transfer predict": "test_model.py",
     "python -m transfer run": "test_cluster.py",
     "python -m transfer review": "test_review.py",
+    "python -m transfer watch": "test_watch.py",
+    "TENSORBOARD=board dvc repro": "test_progress.py",
     "cp insects.zip": "a transcript",
     "git merge theirs": "test_reruns.py",
     "git commit": "test_reruns.py",
@@ -61,7 +63,7 @@ def changing(sample, tmp_path_factory) -> Study:
     return made
 
 
-WITNESSES = ("Watch a run", "Share results")  # for all sections, but before a release
+WITNESSES = ("Watch runs", "Share results")  # for all sections, but before a release
 
 
 def sections() -> list:
