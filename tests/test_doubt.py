@@ -1,36 +1,72 @@
 """How unlike others images are, by features that are known."""
 
 import numpy as np
+import pytest
+import torch
+from sklearn.covariance import LedoitWolf
+from torch import nn
 
 from transfer.model import doubt
+from transfer.training import models
 
 RNG = np.random.default_rng(0)
 
 
-def test_distances_are_those_to_the_fifth_nearest():
-    features, own = RNG.normal(size=(6, 8)), RNG.normal(size=(30, 8))
-    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (features, own)]
-    for column, (rows, others) in enumerate([(features, own), unit]):
-        apart = np.linalg.norm(rows[:, None] - others[None], axis=2)
-        found = doubt.distances(features, own)[:, column]
-        np.testing.assert_allclose(found, np.sort(apart)[:, 4], atol=1e-9)
-        found = doubt.distances(features, own[:2])[:, column]
-        np.testing.assert_allclose(found, apart[:, :2].max(1), atol=1e-9)
+def test_distances_are_mahalanobis_s_with_few_images_too():
+    own, others = RNG.normal(size=(30, 50)) * np.arange(1, 51), RNG.normal(size=(6, 50)) * 9
+    fitted = LedoitWolf().fit(own)
+    found = doubt.Known.of(own.astype(np.float32)).distances(others.astype(np.float32))
+    np.testing.assert_allclose(found**2, fitted.mahalanobis(others), rtol=1e-4)
 
 
 def test_at_most_a_twentieth_of_its_own_kind_count_as_strangers():
     shares = []
     for _ in range(300):
-        held, others = RNG.gamma(2, size=(80, 2)), RNG.gamma(2, size=(400, 2))
-        shares.append((others > doubt.far(held)).any(1).mean())
+        held, others = RNG.gamma(2, size=80), RNG.gamma(2, size=400)
+        shares.append((others > doubt.far(held)).mean())
     assert 0.03 < np.mean(shares) < 0.052
-    rising = np.stack([np.arange(39.0), -np.arange(39.0)], 1)
-    assert doubt.far(rising[1:]) is None and doubt.far(rising) == [38, 0]
+    assert doubt.far(np.arange(18.0)) is None and doubt.far(np.arange(19.0)) == 18
 
 
-def test_so_many_features_are_kept_and_always_the_same():
-    features = RNG.normal(size=(doubt.MOST + 5, 3)).astype(np.float32)
-    kept = doubt.some(features)
-    assert len(kept) == doubt.MOST and kept.dtype == np.float16
-    assert np.array_equal(kept, doubt.some(features))
-    assert np.array_equal(doubt.some(features[:9]), features[:9].astype(np.float16))
+def test_so_many_images_are_compared_with_and_always_the_same():
+    kept = doubt.some(doubt.MOST + 5)
+    assert len(set(kept)) == doubt.MOST and (np.diff(kept) > 0).all()
+    assert np.array_equal(kept, doubt.some(doubt.MOST + 5))
+    assert np.array_equal(doubt.some(9), np.arange(9))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name", "channels"),
+    [
+        ("resnet18", "layer4.0.conv1", 256),
+        ("miniresnet10", "layer4.0.conv1", 64),
+        ("test_vit", "network.blocks.5.norm1", 64),
+        ("test_convnext", "network.stages.3.downsample.0", 48),
+        ("swin_tiny_patch4_window7_224", "network.layers.3.downsample.norm", 1536),
+    ],
+)
+def test_features_are_the_means_of_what_the_last_stage_is_given(backbone, name, channels):
+    model = models.architecture(backbone)(num_classes=2).eval()
+    layer = doubt.layer(model)
+    assert layer is model.get_submodule(name)
+    seen = []
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    side = getattr(model, "size", 64)
+    with torch.inference_mode():
+        model(torch.rand(2, 3, side, side))
+    found = doubt.pooled(layer, seen[0])
+    assert found.shape == (2, channels)
+    last = seen[0].shape[-1] == channels
+    axes = tuple(range(1, seen[0].ndim - 1)) if last else (2, 3)
+    torch.testing.assert_close(found, seen[0].mean(axes))
+
+
+def test_a_network_of_unknown_stages_goes_by_what_its_head_is_given(monkeypatch):
+    def unknown(model):
+        raise ValueError
+
+    monkeypatch.setattr(models, "stages", unknown)
+    model = models.architecture("resnet18")(num_classes=2)
+    layer = doubt.layer(model)
+    assert layer is model.fc and isinstance(layer, nn.Linear)
+    assert torch.equal(doubt.pooled(layer, torch.ones(2, 5)), torch.ones(2, 5))

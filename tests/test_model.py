@@ -27,7 +27,7 @@ from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
 from transfer.evidence.scores import chosen_epoch
 from transfer.images import audit, packed, reader
-from transfer.model import explain, exported, predict, saved
+from transfer.model import about, doubt, explain, exported, predict, saved
 from transfer.model import keep as model
 from transfer.training import augment, outcomes, predictions
 from transfer.training import run as training
@@ -275,7 +275,7 @@ def test_what_is_no_model_is_one_line(study, tmp_path):
     lacking = {name: value for name, value in state.items() if name != "fc.bias"}
     saved.save(tmp_path / "lacking", card, lacking)
     saved.save(tmp_path / "odd", card.model_copy(update={"backbone": "list_models"}), state)
-    saved.save(tmp_path / "newer", card.model_copy(update={"which_transfer": "2"}), state)
+    saved.save(tmp_path / "newer", card.model_copy(update={"which_transfer": "3"}), state)
     reasons = {
         "none": "no such file",
         "text": "not a model made by `python -m transfer keep`",
@@ -283,7 +283,7 @@ def test_what_is_no_model_is_one_line(study, tmp_path):
         "foreign": "none of our metadata",
         "lacking": "fc.bias",
         "odd": "no network 'list_models'",
-        "newer": "its format is 2",
+        "newer": "its format is 3",
     }
     for name, reason in reasons.items():
         assert reason in refused(tmp_path, predict.main, tmp_path / name, image)
@@ -391,14 +391,16 @@ def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
     with chdir(study.folder):
         images = model.test_images(training.Job.of(study.runs["finetuned"], params.load()).data)
     given, features = saved.seen(network, images)
-    assert features.shape == (10, 512)
-    state = network.state_dict() | {saved.FEATURES: torch.from_numpy(features[:7])}
+    assert features.shape == (10, 256)
+    seen = doubt.Known.of(features[:7])
+    tensors = map(torch.from_numpy, (seen.mean, seen.precision))
+    state = network.state_dict() | dict(zip(saved.KNOWN, tensors, strict=True))
     sure = float(given.max())
     below = int((given.max(1) < sure).sum())
     assert 0 < below < 10
 
     def told(far: float) -> list[str]:
-        known = {"sure": sure, "far": [far, far], "start_needed": False}
+        known = {"sure": sure, "far": far, "start_needed": False}
         file = tmp_path / "m.safetensors"
         saved.save(file, card.model_copy(update=known), state)
         status, out, err = apart(study, predict.main, file, study.images)
@@ -493,3 +495,12 @@ def test_a_checkpoint_of_halves_holds_what_it_gives():
     start = {"a": torch.rand(3).half(), "b": torch.rand(3).half(), "c": torch.tensor(4)}
     loaded = {"a": start["a"].float(), "b": start["b"].float() + 1e-7, "c": torch.tensor(4)}
     assert set(saved.differing(loaded | {"d": torch.zeros(1)}, start)) == {"b", "d"}
+
+
+def test_what_a_user_has_filled_in_stays(study):
+    page = study.file("finetuned").with_suffix(".md").read_text()
+    assert page.count(about.TO_FILL) == 2 and about.filled_in(page, "") == page
+    mine = page.replace(f"costly: {about.TO_FILL}", "costly: nuns, wasps").replace("0.", "9.")
+    again = about.filled_in(page, mine)
+    assert "costly: nuns, wasps\n" in again and again.count(about.TO_FILL) == 1
+    assert about.filled_in(page, page) == page and "9." not in again

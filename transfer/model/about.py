@@ -15,12 +15,14 @@ from transfer.params import Dataset
 from transfer.templates import render
 from transfer.training.record import Record
 
+TO_FILL = "*to be filled in*"
+
 
 def write(
     output: Path, card: Card, dataset: Dataset, run: Record, said: Said, answers: list[Answer]
 ) -> Path:
-    """Write the page and return its path. said, answers: of the test images, with the card's
-    temperature."""
+    """Write the page and return its path; what a user has filled in on an older one is kept. said,
+    answers: of the test images, with the card's temperature."""
     right, audit = said.probabilities.argmax(1) == said.label, Audit.of(run.dataset)
     page = render(
         Path(__file__).with_name("about.md.j2"),
@@ -37,8 +39,19 @@ def write(
         near=len(audit.near),
     )
     path = output.with_suffix(".md")
-    files.write_text(path, page)
+    older = path.read_text(encoding="utf-8") if path.is_file() else ""
+    files.write_text(path, filled_in(page, older))
     return path
+
+
+def filled_in(page: str, older: str) -> str:
+    """The page, with the lines that a user has filled in on the older one."""
+    lines = page.splitlines(keepends=True)
+    for place, line in enumerate(lines):
+        start, to_fill, _ = line.partition(TO_FILL)
+        own = (one for one in older.splitlines(keepends=True) if one.startswith(start))
+        lines[place] = next(own, line) if to_fill else line
+    return "".join(lines)
 
 
 def _share(label: str, right: np.ndarray) -> Recall:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from transfer import cli, files, params
-from transfer.evidence import calibration, scores, similarity, stats
+from transfer.evidence import calibration, scores, stats
 from transfer.evidence.calibration import Said
 from transfer.evidence.found import Evidence
 from transfer.evidence.scores import Measure
@@ -20,6 +21,7 @@ from transfer.images import packed
 from transfer.model import about, doubt, exported, hub, predict, registry, saved
 from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import lora, models, predictions
+from transfer.training.feed import CHUNK
 from transfer.training.outcomes import weights
 from transfer.training.progress import watched
 from transfer.training.record import Record
@@ -137,9 +139,10 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     # Without, as `predict` and other programs compute.
     found = saved.probabilities(model, images)
     state, needed = stored(run, model, small)
-    own, trust = trusted(job, study, model, measure, risk)
+    seen, trust = trusted(job, study, model, measure, risk)
     if not small:
-        state[saved.FEATURES] = torch.from_numpy(own)
+        tensors = map(torch.from_numpy, (seen.mean, seen.precision))
+        state |= dict(zip(saved.KNOWN, tensors, strict=True))
     card = describe(job, study, chosen, found, needed).model_copy(update=trust)
     saved.save(output, card, state)
     print(
@@ -150,7 +153,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     if card.temperature == 1:
         print("its confidence is as trained: too few validation images to mend it")
     said = Said(before["test"].name, job.data.test.label, found.astype(float))
-    answers = predict.answers(card, model, own, images)
+    answers = predict.answers(card, model, seen, images)
     dataset, said = study.datasets[run.dataset], said.at(card.temperature)
     page = about.write(output, card, dataset, Record.of(run), said, answers)
     print(f"{page}: what it can do and where it comes from, with some lines for you to fill in")
@@ -238,23 +241,29 @@ def describe(
 
 def trusted(
     job: Job, study: params.Params, model: nn.Module, measure: Measure, risk: float
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Features of training images, see doubt.some, and the fields of the card that say when to take
-    an answer: by the validation images of the run's setting with all seeds that were trained, and,
-    where it goes by this network's features, by those of its own seed."""
+) -> tuple[doubt.Known, dict[str, Any]]:
+    """What training images look like to the network, and the fields of the card that say when to
+    take an answer: by the validation images of the run's setting with all seeds that were trained,
+    and, where it goes by this network's features, by those of its own seed."""
     run, data = job.run, job.data
     seeds = [run.model_copy(update={"seed": seed}) for seed in study.grid.seed]
     runs = [predictions.load(one.folder / PREDICTIONS) for one in seeds if one.folder.is_dir()]
     held = Said.of(runs, "validation", measure)
     temperature = calibration.fit(held)
-    batches = similarity.batches(data, study.pack)
-    own = doubt.some(similarity.collect(model, batches, job.device).features)
-    far = None
+    own = (training_image(data, i, study.pack) for i in doubt.some(len(data.train)))
+    batches = iter(lambda: list(islice(own, CHUNK)), [])
+    features = [saved.seen(model, torch.from_numpy(np.stack(some)))[1] for some in batches]
+    known, far = doubt.Known.of(np.concatenate(features)), None
     if count := len(data.validation):
-        features = saved.seen(model, data.prepared_images()[:count])[1]
-        far = doubt.far(doubt.distances(features, own))
+        far = doubt.far(known.distances(saved.seen(model, data.prepared_images()[:count])[1]))
     sure = calibration.sure(held.at(temperature), risk)
-    return own, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
+    return known, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
+
+
+def training_image(data: packed.Packed, i: int, pack: params.Pack) -> np.ndarray:
+    """Prepared as a test image is."""
+    pixels = data.image(data.train, int(i)).numpy()
+    return packed.prepare(Image.fromarray(pixels), pack.resize, pack.size)
 
 
 def public_source(run: Run, study: params.Params) -> str:

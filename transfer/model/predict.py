@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from transfer import cli
 from transfer.images import audit, packed, reader
-from transfer.model import explain, saved
+from transfer.model import doubt, explain, saved
 from transfer.training import engine
 from transfer.training.feed import CHUNK
 
@@ -26,10 +26,10 @@ def main() -> None:
     given = parse()
     card, model = saved.load(given.model, given.weights)
     paths = listed(given.image)
-    own = saved.own_features(given.model)
+    known = saved.known(given.model)
     model.to(engine.pick_device("auto"))
     try:
-        found = classified(card, model, own, paths, given.explain)
+        found = classified(card, model, known, paths, given.explain)
         failed = tell(found, len(paths), card.labels, given.json)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has had enough
@@ -104,18 +104,18 @@ def _inside(folder: Path) -> Iterator[Path]:
 def classified(
     card: saved.Card,
     model: nn.Module,
-    own: np.ndarray | None,
+    known: doubt.Known | None,
     paths: list[Path],
     explained: Path | None = None,
 ) -> Found:
-    """own: as saved.own_features has them. explained: the folder for pictures of what answers rest
-    on, each named by the image's place, its name and the answer."""
+    """known: as saved.known has it. explained: the folder for pictures of what answers rest on,
+    each named by the image's place, its name and the answer."""
     for start in range(0, len(paths), CHUNK):
         some = paths[start : start + CHUNK]
         read = [prepared(path, card) for path in some]
         images = [image for image in read if not isinstance(image, str)]
         if images:
-            found = iter(answers(card, model, own, torch.from_numpy(np.stack(images))))
+            found = iter(answers(card, model, known, torch.from_numpy(np.stack(images))))
         for place, (path, image) in enumerate(zip(some, read, strict=True), start + 1):
             answer = image if isinstance(image, str) else next(found)
             if explained and not isinstance(image, str) and isinstance(answer, Answer):
@@ -127,16 +127,14 @@ def classified(
 
 
 def answers(
-    card: saved.Card, model: nn.Module, own: np.ndarray | None, images: torch.Tensor
+    card: saved.Card, model: nn.Module, known: doubt.Known | None, images: torch.Tensor
 ) -> list[Answer]:
     """Of prepared images, uint8 [n, size, size, 3]."""
     given, features = saved.seen(model, images, card.temperature)
     unsure: Any = [None] * len(given) if card.sure is None else given.max(1) < card.sure
     stranger: Any = [None] * len(given)
-    if own is not None and card.far is not None:
-        from transfer.model import doubt  # a second, which small models do without
-
-        stranger = (doubt.distances(features, own) > card.far).any(1)
+    if known and card.far is not None:
+        stranger = known.distances(features) > card.far
     return [Answer(*one) for one in zip(given, unsure, stranger, strict=True)]
 
 

@@ -19,13 +19,14 @@ from transfer import files
 from transfer.cli import UserError, one_line
 from transfer.images import reader
 from transfer.images.reader import How
+from transfer.model import doubt
 from transfer.params import Backbone, Component, Named
 from transfer.training import augment, components, models
 from transfer.training.feed import CHUNK
 
-FORMAT = "1"
-FEATURES = "own_features"
-"""The tensor beside the network's own: features of training images."""
+FORMAT = "2"
+KNOWN = "known.mean", "known.precision"
+"""The tensors beside the network's own: those of doubt.Known."""
 
 
 class Card(BaseModel):
@@ -36,8 +37,8 @@ class Card(BaseModel):
     weights come from. accuracy, low, high: this network's on the run's n test images, and its 95 %
     interval (Wilson 1927). temperature: what its outputs are divided by before the softmax, see
     transfer.evidence.calibration. sure: the confidence from which on an answer is taken, for an
-    error of `risk`. far: the distances from which on an image is like none it was trained on; both
-    None if unknown, see transfer.model.doubt. start, start_sha256: the checkpoint that training
+    error of `risk`. far: the distance beyond which an image is like none it was trained on, see
+    transfer.model.doubt; both None if unknown. start, start_sha256: the checkpoint that training
     started from; start_source: where that is found, if everyone finds it there; start_needed:
     whether the file lacks what that holds. data_sha256: of the packed pixels. versions, device,
     commit: trained with, on and by these.
@@ -65,7 +66,7 @@ class Card(BaseModel):
     temperature: float = Field(1.0, gt=0)
     risk: float = 0.0
     sure: float | None = None
-    far: list[float] | None = None
+    far: float | None = None
     start: str
     start_sha256: str
     start_source: str
@@ -156,12 +157,13 @@ def _read(path: Path) -> tuple[Card, models.State]:
     raise UserError(f"{path}: not a model made by `python -m transfer keep`: {why}")
 
 
-def own_features(path: str | Path) -> np.ndarray | None:
-    """Of the images that the network in the file, which `load` can read, was trained on, float16
-    [n, d]; None if it does not hold them."""
+def known(path: str | Path) -> doubt.Known | None:
+    """What the images that the network in the file, which `load` can read, was trained on look like
+    to it; None if the file does not hold that."""
     with safe_open(path, "pt") as file:
-        names = file.keys()
-        return file.get_tensor(FEATURES).numpy() if FEATURES in names else None
+        if not set(KNOWN) <= set(file.keys()):
+            return None
+        return doubt.Known(*(file.get_tensor(name).numpy() for name in KNOWN))
 
 
 def _network(card: Card, state: models.State) -> nn.Module:
@@ -199,10 +201,11 @@ def probabilities(model: nn.Module, images: torch.Tensor, temperature: float = 1
 def seen(
     model: nn.Module, images: torch.Tensor, temperature: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those probabilities, and the features that the head is given, float32 [n, d]."""
-    device, features = next(model.parameters()).device, []
-    hook = models.head(model).register_forward_pre_hook(
-        lambda _, inputs: features.append(inputs[0].float().cpu())
+    """Those probabilities, and what doubt.layer is given, float32 [n, d]."""
+    device, layer = next(model.parameters()).device, doubt.layer(model)
+    features: list[torch.Tensor] = []
+    hook = layer.register_forward_pre_hook(
+        lambda _, inputs: features.append(doubt.pooled(layer, inputs[0]).cpu())
     )
     with torch.inference_mode():
         outputs = [model(augment.normalize(some.to(device))) for some in images.split(CHUNK)]
