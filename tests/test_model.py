@@ -500,7 +500,5 @@ def test_a_checkpoint_of_halves_holds_what_it_gives():
 def test_what_a_user_has_filled_in_stays(study):
     page = study.file("finetuned").with_suffix(".md").read_text()
     assert page.count(about.TO_FILL) == 2 and about.filled_in(page, "") == page
-    mine = page.replace(f"costly: {about.TO_FILL}", "costly: nuns, wasps").replace("0.", "9.")
-    again = about.filled_in(page, mine)
-    assert "costly: nuns, wasps" in again and again.count(about.TO_FILL) == 1
-    assert about.filled_in(page, page) == page and "9." not in again
+    mine = page.replace(f"costly: {about.TO_FILL}", "costly: nuns, wasps")
+    assert mine != page and about.filled_in(page, mine.replace("test images", "others")) == mine
