@@ -445,6 +445,16 @@ def test_what_an_answer_rests_on_is_where_the_network_looks(study, tmp_path):
     assert {Image.open(path).size for path in pictures} == {(80, 40)}
 
 
+def test_the_page_shows_what_some_answers_rest_on(study):
+    file = study.file("finetuned")
+    page, picture = file.with_suffix(".md").read_text(), file.with_suffix(".png")
+    assert f"]({picture.name})" in page
+    rows = ("recognised: " in page) + (" taken for " in page)
+    with Image.open(picture) as sheet:
+        assert sheet.width in {88 * n - explain.GAP for n in (1, 2, 3)}
+        assert sheet.height == rows * (40 + explain.GAP) - explain.GAP
+
+
 @pytest.mark.parametrize("sides", [(427, 640), (331, 201), (50, 50), (44, 97), (1200, 45)])
 def test_onnx_prepares_photographs_of_any_size_as_pillow_does(study, sides, tmp_path):
     card, _ = saved.load(study.file("finetuned"))

@@ -85,7 +85,7 @@ def test_it_ends_when_all_is_done_and_leaves_a_page(study, tmp_path):
 
 def test_what_is_half_written_is_looked_at_again(study):
     with chdir(study.folder):
-        looking = watch.watching(params.load())
+        looking = watch.Watching(params.load())
         before = looking.look()
         lock = study.folder / "dvc.lock"
         lock.write_text(lock.read_text()[:-30] + "\n: - [")

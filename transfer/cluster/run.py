@@ -25,7 +25,7 @@ import psutil
 
 from transfer import cli, files, params
 from transfer.cluster import budget
-from transfer.cluster.watch import watching
+from transfer.cluster.watch import Watching
 from transfer.commands import call, error_line, preceding, succeeded
 from transfer.runs import Run, all_runs
 
@@ -85,7 +85,7 @@ def main() -> None:
         budget.check(params.load())
     ray = connect(args)
     stages = to_do()
-    with watching(params.load()) if args.watch else nullcontext():
+    with Watching(params.load()) if args.watch else nullcontext():
         if args.budget:
             race(ray, set(stages), args, until)
         else:

@@ -52,7 +52,7 @@ def main() -> None:
     help = "also write the table to this HTML file, which a browser reloads by itself"
     parser.add_argument("--page", type=Path, metavar="FILE", help=help)
     page, study = parser.parse_args().page, params.load()
-    with watching(study) as look:
+    with Watching(study) as look:
         while True:
             states = look()
             if page:
@@ -62,7 +62,7 @@ def main() -> None:
             time.sleep(EVERY)
 
 
-class watching:
+class Watching:
     """The table at the foot of the terminal, as a context; what is printed meanwhile goes above it.
     Gives a function that looks where the runs stand, at most so often."""
 

@@ -1,25 +1,63 @@
 """The page beside a saved network. The words are in about.md.j2."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from transfer import files
 from transfer.evidence import calibration, stats
 from transfer.evidence.calibration import Said
 from transfer.evidence.found import Recall
 from transfer.images.audit import Audit
+from transfer.model import explain
 from transfer.model.predict import Answer
 from transfer.model.saved import Card
 from transfer.params import Dataset
 from transfer.templates import render
 from transfer.training.record import Record
 
+SHOWN = 3
+"""Images of each row of the picture."""
 TO_FILL = "*to be filled in*"
 
 
+@dataclass(frozen=True)
+class Looks:
+    """What some answers rest on. right, wrong: for each image in the picture's two rows the class,
+    and what it was taken for; either may be empty."""
+
+    right: list[tuple[str, str]]
+    wrong: list[tuple[str, str]]
+
+
+def looks(path: Path, card: Card, model: nn.Module, images: torch.Tensor, said: Said) -> Looks:
+    """Of some images that are recognised and some that are not, at random; the picture is written
+    to the path. images: prepared, uint8 [n, size, size, 3], those of which `said` is."""
+    answer = said.probabilities.argmax(1)
+    rows, words = [], []
+    for places in (answer == said.label, answer != said.label):
+        some = np.random.default_rng(0).permutation(np.flatnonzero(places))[:SHOWN]
+        matter = [explain.matters(model, images[i], int(answer[i])) for i in some]
+        pairs = [
+            explain.beside(images[i].numpy(), one) for i, one in zip(some, matter, strict=True)
+        ]
+        rows += [pairs] if pairs else []
+        words.append([(card.labels[said.label[i]], card.labels[answer[i]]) for i in some])
+    explain.write(path, rows)
+    return Looks(*words)
+
+
 def write(
-    output: Path, card: Card, dataset: Dataset, run: Record, said: Said, answers: list[Answer]
+    output: Path,
+    card: Card,
+    dataset: Dataset,
+    run: Record,
+    said: Said,
+    answers: list[Answer],
+    looks: Looks,
 ) -> Path:
     """Write the page and return its path; what a user has filled in on an older one is kept. said,
     answers: of the test images, with the card's temperature."""
@@ -36,6 +74,8 @@ def write(
         strangers=_share("strangers", np.array([bool(one.stranger) for one in answers])),
         error=calibration.error(said),
         leaked=len(audit.leaked),
+        looks=looks,
+        picture=output.with_suffix(".png").name,
         near=len(audit.near),
     )
     path = output.with_suffix(".md")

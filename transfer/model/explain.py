@@ -13,6 +13,8 @@ from transfer.training import augment
 
 PARTS = 8
 """Windows that fit side by side; each is moved by half its width."""
+GAP = 8
+"""Pixels between images."""
 AT_ONCE = 16
 """Covered copies of the image that go through the network at once."""
 
@@ -36,9 +38,9 @@ def matters(model: nn.Module, image: torch.Tensor, answer: int) -> np.ndarray:
     return found[0].mean(0).cpu().numpy()
 
 
-def write(path: Path, image: np.ndarray, matter: np.ndarray) -> None:
+def beside(image: np.ndarray, matter: np.ndarray) -> np.ndarray:
     """The image beside itself in grey with what spoke for the answer in red and against it in blue,
-    as a PNG."""
+    uint8 [size, 2 size, 3]."""
     from matplotlib import colormaps  # predicting alone does without
 
     most = max(float(np.abs(matter).max()), 1e-6)
@@ -46,6 +48,17 @@ def write(path: Path, image: np.ndarray, matter: np.ndarray) -> None:
     weight = np.abs(matter)[..., None] / most
     grey = image.mean(2, keepdims=True).repeat(3, 2)
     mixed = (1 - 0.7 * weight) * grey + 0.7 * weight * colours
-    both = np.concatenate([image, mixed.round().astype(np.uint8)], axis=1)
+    return np.concatenate([image, mixed.round().astype(np.uint8)], axis=1)
+
+
+def write(path: Path, rows: list[list[np.ndarray]]) -> None:
+    """Images of one size, uint8 [h, w, 3], in rows, as a PNG."""
+    height, width, _ = rows[0][0].shape
+    shape = len(rows) * (height + GAP) - GAP, max(map(len, rows)) * (width + GAP) - GAP, 3
+    sheet = np.full(shape, 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            top, left = y * (height + GAP), x * (width + GAP)
+            sheet[top : top + height, left : left + width] = image
     with files.replacing(path) as part:
-        Image.fromarray(both).save(part, "PNG")
+        Image.fromarray(sheet).save(part, "PNG")

@@ -155,7 +155,8 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     said = Said(before["test"].name, job.data.test.label, found.astype(float))
     answers = predict.answers(card, model, seen, images)
     dataset, said = study.datasets[run.dataset], said.at(card.temperature)
-    page = about.write(output, card, dataset, Record.of(run), said, answers)
+    looks = about.looks(output.with_suffix(".png"), card, model, images, said)
+    page = about.write(output, card, dataset, Record.of(run), said, answers, looks)
     print(f"{page}: what it can do and where it comes from, with some lines for you to fill in")
     return page
 

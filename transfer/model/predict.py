@@ -122,7 +122,7 @@ def classified(
                 best = int(answer.probabilities.argmax())
                 matter = explain.matters(model, torch.tensor(image), best)
                 name = f"{place:04}_{path.stem}_{card.labels[best]}.png".replace("/", "_")
-                explain.write(explained / name, image, matter)
+                explain.write(explained / name, [[explain.beside(image, matter)]])
             yield path, answer
 
 

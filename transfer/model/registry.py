@@ -34,7 +34,8 @@ def register(output: Path, title: str) -> str:
     with files.replacing(path) as part:
         yaml.dump(text, part)
     full = f"{output.parent.as_posix()}:{name}"
-    beside = [f"{output.name}.dvc", NAME, output.with_suffix(".md").name, ".gitignore"]
+    page = [output.with_suffix(ending).name for ending in (".md", ".png")]
+    beside = [f"{output.name}.dvc", NAME, *page, ".gitignore"]
     tracked = [own for one in beside if (own := output.parent / one).is_file()]
     return "\n".join([
         f"{path}: declares the artifact {full}; next",
