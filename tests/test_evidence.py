@@ -30,6 +30,8 @@ def test_mcnemar_is_the_binomial_test_on_discordant_images():
     second = np.array([False] * 12 + [True] * 3 + [True] * 85)
     found = stats.compare(Seeds([first]), Seeds([second]))
     assert found.p == pytest.approx(reference.binomtest(3, 15).pvalue)
+    # One division's images are as good as any.
+    assert stats.compare(Seeds([first], 0.3), Seeds([second], 0.3)) == found
     same = stats.compare(Seeds([first]), Seeds([first]))
     assert (same.value, same.sign, same.p) == (0, 0, 1)
 

@@ -59,8 +59,8 @@ class Gallery(Fields):
 
 @dataclass(frozen=True)
 class Answers:
-    """What the settings say of the images of a part: said, sure, int [settings, n]. good: which
-    settings are not significantly worse than the first."""
+    """What the settings say of the images of a part: said, sure, int [settings, n], the first's
+    with its temperature. good: which settings are not significantly worse than the first."""
 
     part: Predictions
     said: np.ndarray
@@ -75,7 +75,8 @@ class Answers:
         first, epoch = found[0]
         given = np.nan_to_num(first.probabilities[epoch]).astype(float)
         confidence = calibration.scaled(given, temperature).max(1)
-        sure = np.stack([np.nan_to_num(one.confidence[e]) for one, e in found]).astype(float)
+        others = [np.nan_to_num(one.confidence[e]).astype(float) for one, e in found[1:]]
+        sure = np.stack([confidence, *others])
         return cls(
             part=first,
             said=np.stack([one.predicted[e] for one, e in found]),
