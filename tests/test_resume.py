@@ -193,12 +193,14 @@ def test_a_state_that_does_not_fit_on_the_disk_is_the_systems_error(tmp_path):
 def test_the_time_before_an_interruption_counts(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = Job(RUN, data, None, torch.device("cpu"), "AVX2")
-    Clock(job, "key").write(1, "key")
+    Clock(job, "key").write(1)
     first = Time.read(RUN.time)
     again = Clock(job, "key")
-    again.write(2, "sha256 of run.json")
+    (tmp_path / "run.json").write_text("{}")
+    again.write(2, tmp_path / "run.json")
     assert again.seconds > first.seconds > 0
-    assert Time.read(RUN.time).seconds == again.seconds
+    found = Time.read(RUN.time)
+    assert (first.epochs, found.epochs, found.seconds) == (1, None, again.seconds)
     assert Clock(job, "key").seconds == 0  # it is finished, and this is another start
 
 

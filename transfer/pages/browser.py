@@ -32,8 +32,9 @@ from transfer.params import Params
 from transfer.templates import render
 from transfer.training.record import curve
 
-ROOM = 6_000_000
-"""Bytes of all thumbnails together, so that the page stays below 10 MB."""
+ROOM = 8_000_000
+"""Bytes of all thumbnails together, so that the page stays below 10 MB. Data sets share it by their
+test images."""
 PHOTOGRAPHS = {"mistakes": "wrong", "disagreements": "disagreeing", "suspects": "suspected",
                "twins": "leaked"}  # fmt: skip
 """The pictures of report.md in whose place the gallery shows all such images, by what it calls
@@ -89,7 +90,8 @@ class Part(Fields):
         seeds = study.grid.seed
         choices = [choice for choice in evidence.choices if choice.dataset == name]
         data = packed.load(f"data/packed/{name}", seeds[0])
-        room = ROOM // len(study.grid.dataset)
+        sizes = {choice.dataset: choice.n_test for choice in evidence.choices}
+        room = ROOM * sizes[name] // sum(sizes.values())
         taken = recommendation.relative(choices, seeds[0], costs)
         return cls(
             dataset=name,

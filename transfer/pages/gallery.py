@@ -21,7 +21,7 @@ from transfer.params import Params
 from transfer.runs import PREDICTIONS, Run
 from transfer.training.predictions import Predictions, load
 
-SIDE = 112  # pixels, of a thumbnail's longer side
+SIDE = 96  # pixels, of a thumbnail's longer side
 SETTINGS = 16
 """Settings at most of which each image says the answer."""
 RISK = 0.02
@@ -178,5 +178,5 @@ def _thumbnail(pixels: np.ndarray) -> str:
     """Of uint8 [h, w, 3]."""
     image, file = Image.fromarray(pixels), io.BytesIO()
     image.thumbnail((SIDE, SIDE))
-    image.save(file, "JPEG", quality=80, optimize=True)
+    image.save(file, "JPEG", quality=75, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
