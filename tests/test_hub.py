@@ -39,6 +39,7 @@ def test_timm_and_dvc_get_the_network_that_was_kept(study, tmp_path):
     assert got.read_bytes() == kept.read_bytes()
     assert "models:one" in study.run("gto", "show")
 
+    hub.check(study.folder / "hub/one", "resnet18", Component(OWN), Component(OWN))  # once more
     card, _ = saved.load(kept)
     model = timm.create_model(f"local-dir:{study.folder / 'hub/one'}", pretrained=True).eval()
     transform = create_transform(**resolve_model_data_config(model))
@@ -85,9 +86,13 @@ def test_the_temperature_and_the_normalisation_go_with_it(backbone, tmp_path):
 
 def test_what_timm_or_dvc_cannot_take_is_one_line_before_training(study, tmp_path):
     with pytest.raises(cli.UserError, match="timm has no network miniresnet10"):
-        hub.check("miniresnet10", Component(OWN), Component(OWN))
+        hub.check(tmp_path / "new", "miniresnet10", Component(OWN), Component(OWN))
     with pytest.raises(cli.UserError, match="no other train.pooling than its own"):
-        hub.check("resnet18", Component(OWN), Component("AdaptiveMaxPool2d"))
+        hub.check(tmp_path / "new", "resnet18", Component(OWN), Component("AdaptiveMaxPool2d"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/other.safetensors").touch()
+    with pytest.raises(cli.UserError, match="models holds other files; give a new folder"):
+        hub.check(tmp_path / "models", "resnet18", Component(OWN), Component(OWN))
     here = "one", "--register", "--output", "one.safetensors"
     status, _, err = in_process(study.folder, keep.main, *here)
     assert status == 1 and "needs a folder for models" in err and err.count("\n") == 1

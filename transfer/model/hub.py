@@ -16,12 +16,16 @@ from transfer.training import augment, zoo
 from transfer.training.components import OWN
 
 TOLERANCE = 1e-4
+FILES = {"config.json", "model.safetensors", "README.md"}
 ABOUT = "---\nlibrary_name: timm\ntags: [image-classification]\n---\n"
 """What the hub reads of a README.md."""
 
 
-def check(backbone: str, activation: Component, pooling: Component) -> None:
-    """Raise UserError, before anything is trained, for a network that timm could not build."""
+def check(path: Path, backbone: str, activation: Component, pooling: Component) -> None:
+    """Raise UserError, before anything is trained, for a network that timm could not build, and for
+    a folder that holds something else, which would be lost."""
+    if path.is_file() or path.is_dir() and {one.name for one in path.iterdir()} - FILES:
+        raise UserError(f"--hub: {path} holds other files; give a new folder")
     try:
         import timm
     except ImportError:

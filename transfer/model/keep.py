@@ -48,7 +48,7 @@ def main() -> None:
         exported.check_installed()
     job = load(run, study)
     if given.hub:
-        hub.check(run.backbone, job.protocol.activation, job.protocol.pooling)
+        hub.check(given.hub, run.backbone, job.protocol.activation, job.protocol.pooling)
     page = keep(job, study, output, given.small, given.risk)
     if given.onnx or given.hub:
         card, model = saved.load(output)
