@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import chdir
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ from timm.data import create_transform, resolve_model_data_config
 from tests.study import in_process, yaml
 from transfer import cli
 from transfer.images import reader
-from transfer.model import hub, keep, predict, saved
+from transfer.model import hub, keep, predict, registry, saved
 from transfer.params import Component
 from transfer.training import models
 from transfer.training.components import OWN
@@ -59,6 +60,16 @@ def test_timm_and_dvc_get_the_network_that_was_kept(study, tmp_path):
     assert next(iter(yaml.load_all(readme.split("\n---\n")[0])))["library_name"] == "timm"
 
 
+def test_an_artifact_is_named_from_the_repository_s_root(study):
+    deep = study.folder / "deep/models"
+    deep.mkdir(parents=True)
+    (deep / "small_one.safetensors").write_text("x")
+    with chdir(study.folder):
+        assert "\n  gto register deep/models:small-one" in registry.register(
+            deep.resolve() / "small_one.safetensors", "x"
+        )
+
+
 def card(backbone: str, temperature: float) -> saved.Card:
     known = {"backbone": backbone, "labels": ["a", "b"], "size": 64, "resize": 72}
     known |= {"activation": Component(OWN), "pooling": Component(OWN), "temperature": temperature}
@@ -96,6 +107,9 @@ def test_what_timm_or_dvc_cannot_take_is_one_line_before_training(study, tmp_pat
     here = "one", "--register", "--output", "one.safetensors"
     status, _, err = in_process(study.folder, keep.main, *here)
     assert status == 1 and "needs a folder for models" in err and err.count("\n") == 1
+    elsewhere = "one", "--register", "--output", tmp_path / "away/one.safetensors"
+    status, _, err = in_process(study.folder, keep.main, *elsewhere)
+    assert status == 1 and "needs a file within" in err and err.count("\n") == 1
     (study.folder / ".dvc").rename(tmp_path / "gone")
     status, _, err = in_process(study.folder, keep.main, "one", "--register")
     assert status == 1 and "not inside of a DVC repository" in err and err.count("\n") == 1

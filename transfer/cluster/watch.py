@@ -102,7 +102,8 @@ def _state(run: Run, study: Params, stale: bool) -> State:
     spent = Time.read(run.time) if run.time.is_file() else None
     there = [] if stale else [run.folder]
     # Those that its group has trained, and that its own stage has not taken yet.
-    there += [kept for kept in outcomes.OUTCOMES.glob(f"{run.name}.*") if _current(run, kept)]
+    with suppress(FileNotFoundError):  # of weights that are not there yet
+        there += [kept for kept in outcomes.OUTCOMES.glob(f"{run.name}.*") if _current(run, kept)]
     for folder in there:
         if (folder / RECORD).is_file():
             own = spent and spent.of == files.sha256(folder / RECORD)

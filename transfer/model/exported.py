@@ -54,13 +54,19 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, path: str |
         _write(Classifier(model, card.temperature).eval(), card, images[:2], part)
         expected = saved.probabilities(model, images, card.temperature)
         found = _run(part, _framed(images, card.resize))
-        apart = float(np.abs(found - expected).max())
-        others = int((found.argmax(1) != expected.argmax(1)).sum())
-        if not apart <= TOLERANCE or others:
-            raise UserError(
-                f"{path}: not written: onnxruntime's probabilities are up to {apart:.1e} from "
-                f"PyTorch's, and {others} of {len(images)} test images get another class"
-            )
+        check_equal(path, "onnxruntime's", found, expected)
+
+
+def check_equal(path: str | Path, whose: str, found: np.ndarray, expected: np.ndarray) -> None:
+    """Raise UserError where another program's probabilities, float32 [n, classes], are more than
+    TOLERANCE from PyTorch's, or give another class."""
+    apart = float(np.abs(found - expected).max())
+    others = int((found.argmax(1) != expected.argmax(1)).sum())
+    if not apart <= TOLERANCE or others:
+        raise UserError(
+            f"{path}: not written: {whose} probabilities are up to {apart:.1e} from PyTorch's, and "
+            f"{others} of {len(found)} test images get another class"
+        )
 
 
 def _write(network: nn.Module, card: saved.Card, images: torch.Tensor, path: Path) -> None:

@@ -4,18 +4,16 @@ model.safetensors and README.md."""
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
-from transfer.model import saved
+from transfer.model import exported, saved
 from transfer.params import Component
 from transfer.training import augment, zoo
 from transfer.training.components import OWN
 
-TOLERANCE = 1e-4
 FILES = {"config.json", "model.safetensors", "README.md"}
 ABOUT = "---\nlibrary_name: timm\ntags: [image-classification]\n---\n"
 """What the hub reads of a README.md."""
@@ -42,7 +40,7 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
     what `predict` does. page: for README.md.
 
     `images`, prepared, uint8 [n, size, size, 3], are predicted by both. Raises UserError, and
-    leaves no folder, where a class differs or probabilities are more than TOLERANCE apart.
+    leaves no folder, where timm's answers differ, as exported.check_equal does.
     """
     import timm
     from timm.models import save_for_hf
@@ -85,10 +83,4 @@ def _compare(
     with torch.inference_mode():
         found = again((images.permute(0, 3, 1, 2) / 255 - mean) / std).softmax(1).numpy()
     expected = saved.probabilities(model, images, card.temperature)
-    apart = float(np.abs(found - expected).max())
-    others = int((found.argmax(1) != expected.argmax(1)).sum())
-    if not apart <= TOLERANCE or others:
-        raise UserError(
-            f"{path}: not written: timm's probabilities are up to {apart:.1e} from ours, and "
-            f"{others} of {len(images)} test images get another class"
-        )
+    exported.check_equal(path, "timm's", found, expected)

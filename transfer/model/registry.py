@@ -16,7 +16,10 @@ def check(output: Path) -> None:
     """Raise UserError where `register` could not."""
     if output.parent.resolve() == Path.cwd():
         raise UserError(f"{output}: --register needs a folder for models, such as models/")
-    succeeded(call("dvc", "root"))
+    succeeded(call("git", "rev-parse"))
+    root = Path(succeeded(call("dvc", "root")).strip()).resolve()
+    if not output.resolve().is_relative_to(root):
+        raise UserError(f"{output}: --register needs a file within {root}")
 
 
 def register(output: Path, title: str) -> str:
@@ -33,7 +36,8 @@ def register(output: Path, title: str) -> str:
     }
     with files.replacing(path) as part:
         yaml.dump(text, part)
-    full = f"{output.parent.as_posix()}:{name}"
+    root = Path(succeeded(call("git", "rev-parse", "--show-toplevel")).strip())
+    full = f"{output.parent.resolve().relative_to(root.resolve()).as_posix()}:{name}"
     page = [output.with_suffix(ending).name for ending in (".md", ".png")]
     beside = [f"{output.name}.dvc", NAME, *page, ".gitignore"]
     tracked = [own for one in beside if (own := output.parent / one).is_file()]
