@@ -22,7 +22,7 @@ from benchmarks.common import ROOT
 from tests.study import drawn, results
 
 METRICS = "sample/metrics"
-DVC = ["dvc", "--cd", "sample", "repro"]
+DVC = [sys.executable, "-m", "transfer.cluster.dvc", "--cd", "sample", "repro"]
 CLUSTER = ["env", "-C", "sample", sys.executable, "-m", "transfer", "run", "--threads", "1"]
 # What is killed → the command it is killed under, and how to know its process.
 TARGETS = {

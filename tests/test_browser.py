@@ -182,7 +182,7 @@ def test_each_kind_of_image_is_told(sample, monkeypatch):
     by_name = {image.name: image for image in found.images}
     assert "leaked" in by_name[one].kinds and twin in by_name[one].note
     assert "alike" in by_name[two].kinds and "suspected" in by_name[three].kinds
-    assert found.images[0].name == three and len(found.images) == found.n == len(tested)
+    assert found.images[0].name == three and len(found.images) == len(tested) and found.left == 0
     for image in found.images:
         assert ("right" in image.kinds) == (image.said[0] == image.label)
         assert ("right" in image.kinds) != ("wrong" in image.kinds)
@@ -196,7 +196,9 @@ def test_where_not_all_fit_those_that_are_right_go_first(sample):
     whole = of(sample)
     room = sum(len(image.thumbnail) for image in whole.images) // 2
     part = of(sample, room=room)
-    assert part.images == whole.images[: len(part.images)] and part.n == whole.n
+    assert part.images == whole.images[: len(part.images)] and whole.left == 0
+    gone = whole.images[len(part.images) :]
+    assert part.left == sum("not a test image" not in image.note for image in gone) > 0
     assert sum(len(image.thumbnail) for image in part.images) <= room
     ranks = [min(map(get_args(gallery.Kind).index, image.kinds)) for image in whole.images]
     assert ranks == sorted(ranks) and get_args(gallery.Kind)[-1] == "right"

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from tests.conftest import ROOT
 from transfer.cluster.dvc import with_stage
 
-WRITES = """
+WRITES = {
+    "dvc.lock": """
 from dvc.utils.serialize import modify_yaml
 from transfer.cluster.dvc import patch
 
@@ -22,21 +23,37 @@ while True:
     with modify_yaml("dvc.lock") as lock:
         lock["stages"] = {f"stage {i}": {"cmd": "x"} for i in range(300)}
         print(flush=True)
-"""
+""",
+    "rwlock": """
+from dvc.fs import localfs
+from dvc.rwlock import rwlock
+from transfer.cluster.dvc import patch
+
+patch()
+while True:
+    with rwlock(".", localfs, "x", [f"path {i}" for i in range(300)], [], False):
+        print(flush=True)
+""",
+}
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(6, marks=pytest.mark.release)])
-def test_a_dvc_lock_is_whole_when_its_writer_is_killed(tmp_path, kills):
-    rng, (root, lock) = random.Random(0), (str(ROOT), tmp_path / "dvc.lock")
+@pytest.mark.parametrize("file", WRITES)
+def test_a_file_of_dvc_is_whole_when_its_writer_is_killed(tmp_path, file, kills):
+    rng, root = random.Random(0), str(ROOT)
     for _ in range(kills):
         environment = {**os.environ, "PYTHONPATH": root}
         options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE}
-        with subprocess.Popen([sys.executable, "-c", WRITES], **options) as writer:
+        with subprocess.Popen([sys.executable, "-c", WRITES[file]], **options) as writer:
             for _ in range(2):
                 writer.stdout.readline()
             time.sleep(rng.uniform(0, 0.1))
             writer.kill()
-        assert len(YAML(typ="safe").load(lock)["stages"]) == 300
+        found = YAML(typ="safe").load(tmp_path / file)
+        if file == "dvc.lock":
+            assert len(found["stages"]) == 300
+        else:
+            assert len(found.get("read", [])) in {0, 300}  # given back, or taken
 
 
 def test_a_stage_is_replaced_or_added_as_dvc_would():

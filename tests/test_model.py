@@ -434,13 +434,16 @@ def test_what_an_answer_rests_on_is_where_the_network_looks(study, tmp_path):
     assert np.abs(matter[24:]).max() < 1e-6 and np.abs(matter[:, 24:]).max() < 1e-6
     np.testing.assert_allclose(explain.matters(Corner(), image, 0), -matter, atol=1e-6)
 
-    words = (study.file("finetuned"), study.images / "b", "--explain", tmp_path / "why")
+    images = shutil.copytree(study.images / "b", tmp_path / "b")
+    max(images.iterdir()).rename(images / f"{'z' * 250}.png")  # near the longest that there are
+    words = (study.file("finetuned"), images, "--explain", tmp_path / "why")
     status, out, err = apart(study, predict.main, *words)
     assert (status, err) == (0, "")
-    answers = [line.split("\t")[1] for line in out.splitlines()]
+    answers = [line.split("\t")[:2] for line in out.splitlines()]
     pictures = sorted((tmp_path / "why").iterdir())
     assert [path.name for path in pictures] == [
-        f"{place + 1:04}_{place:03}_{answer}.png" for place, answer in enumerate(answers)
+        f"{place:04}_{Path(name).stem[:30]}_{answer}.png"
+        for place, (name, answer) in enumerate(answers, 1)
     ]
     assert {Image.open(path).size for path in pictures} == {(80, 40)}
 

@@ -83,9 +83,8 @@ def page(study: Params, is_made: IsMade, seconds: float) -> str:
     made, asked = sum(len(one.runs) for one in runners), len(runners) * len(study.grid.seed)
     costs = files.read_json(COSTS)
     advices = [advice(study, name, own, costs) for name, own in held.items()]
-    note = (
-        f"Of {asked} runs {made} were made, within {cli.span(seconds)}; `dvc repro` makes the rest."
-    )
+    given = cli.span(seconds)
+    note = f"Of {asked} runs {made} are made, {given} were given; `dvc repro` makes the rest."
     for name in races.keys() - held.keys():
         note += f" Of {study.datasets[name].title} none was."
     return recommendation.write(advices, note)

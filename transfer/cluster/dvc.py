@@ -1,16 +1,21 @@
-"""DVC that writes dvc.lock atomically and soon: `python -m transfer.cluster.dvc …`, as `dvc …`.
+"""DVC that writes its files atomically and soon: `python -m transfer.cluster.dvc …`, as `dvc …`.
 
-DVC writes the file in place, so that one killed just then leaves a part of it, on which every other
-worker would fail. And it parses and writes all of it at every stage, which takes seconds at a
-thousand runs; here only the stage's own lines are replaced, by the text that DVC itself makes.
+DVC writes dvc.lock and .dvc/tmp/rwlock in place, so that one killed just then leaves a part of
+them, on which every DVC after it would fail. And it parses and writes all of dvc.lock at every
+stage, which takes seconds at a thousand runs; here only the stage's own lines are replaced, by the
+text that DVC itself makes.
 """
 
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from dvc import rwlock
 from dvc.dvcfile import Lockfile
 from dvc.stage import serialize
 from dvc.utils.serialize import _common, dumps_yaml
@@ -27,8 +32,9 @@ def main() -> None:
 
 
 def patch() -> None:
-    """Change how DVC writes YAML. It has no setting for it, and requirements.txt pins it."""
-    in_place, whole = _common._dump_data, Lockfile.dump_stages
+    """Change how DVC writes YAML and which paths are in use. It has no setting for it, and
+    requirements.txt pins it."""
+    in_place, whole, edit = _common._dump_data, Lockfile.dump_stages, rwlock._edit_rwlock
 
     @wraps(in_place)
     def replaced(path: str | Path, *arguments: Any, **named: Any) -> None:
@@ -47,7 +53,28 @@ def patch() -> None:
             files.write_text(path, text)
             self.repo.scm_context.track_file(self.relpath)
 
+    @wraps(edit)
+    def edited(folder: str, _: Any, hardlink: bool) -> Any:
+        return edit(folder, WholeFiles, hardlink)
+
     _common._dump_data, Lockfile.dump_stages = replaced, spliced
+    rwlock._edit_rwlock = edited
+
+
+class WholeFiles:
+    """As much of DVC's file system as the rwlock needs, with files that are whole or absent."""
+
+    join = staticmethod(os.path.join)
+
+    @staticmethod
+    @contextmanager
+    def open(path: str, mode: str = "r", **options: Any) -> Iterator[Any]:
+        if mode == "r":
+            with open(path, **options) as file:
+                yield file
+        else:
+            with files.replacing(path) as part, open(part, mode, **options) as file:
+                yield file
 
 
 def with_stage(text: str, name: str, entry: dict[str, Any]) -> str:

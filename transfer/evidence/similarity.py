@@ -12,16 +12,14 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from PIL import Image
-from scipy.optimize import linprog
+from scipy.optimize import linprog, minimize_scalar
 from scipy.sparse import eye, kron, vstack
 from scipy.spatial.distance import cdist
 from scipy.special import entr, softmax
-from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from transfer.images.packed import Packed, prepare
+from transfer.images.packed import Packed
 from transfer.params import Pack
 from transfer.training import augment, models
 
@@ -87,12 +85,10 @@ def collect(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.dev
 
 def batches(data: Packed, settings: Pack) -> Iterator[torch.Tensor]:
     """The training images, prepared as test images are, and normalised."""
-    sizes = settings.resize, settings.size
-    for start in range(0, len(data.train), BATCH):
-        images = [
-            prepare(Image.fromarray(data.image(data.train, i).numpy()), *sizes)
-            for i in range(start, min(start + BATCH, len(data.train)))
-        ]
+    n = len(data.train)
+    for start in range(0, n, BATCH):
+        some = range(start, min(start + BATCH, n))
+        images = [data.prepared_image(data.train, i, settings.resize) for i in some]
         yield augment.normalize(torch.from_numpy(np.stack(images)))
 
 
@@ -163,41 +159,49 @@ def knn_accuracy(features: np.ndarray, labels: np.ndarray, neighbours: int = 5) 
     return float((chosen == one_hot.argmax(axis=1)).mean())
 
 
-def logme(features: np.ndarray, labels: np.ndarray) -> float:
+def logme(features: np.ndarray, reduced: np.ndarray, labels: np.ndarray) -> float:
     """Log maximum evidence per image, nats; higher is more transferable (LogME, You et al. 2021).
+    `reduced`: the features' principal components.
 
     mean over classes of max over α, β of log p(y | F, α, β) / n, where y [n] is 1 for the class
     and 0 elsewhere, y ~ N(Fw, 1/β) and w ~ N(0, 1/α). The evidence has no maximum where F fits y
-    exactly or not at all, so α/β is kept within 1e±8 of the largest eigenvalue of FᵀF.
+    exactly or not at all, so α/β is kept within 1e±8 of the sum of F's squares.
     """
-    one_hot = _one_hot(labels, features)
-    left, eigenvalues = _spectrum(features.astype(float))
-    return float(np.mean([_evidence(y, left.T @ y, eigenvalues) for y in one_hot.T]))
+    one_hot, n = _one_hot(labels, features), len(features)
+    eigenvalues = (reduced**2).sum(axis=0)
+    reduced, eigenvalues = reduced[:, eigenvalues > 0], eigenvalues[eigenvalues > 0]
+    axes = reduced / np.sqrt(eigenvalues)  # orthonormal, and each of mean 0
+    mean = features.mean(axis=0, dtype=float)
+    tilt = axes.T @ (features @ mean)
+    mean_along = tilt**2 / eigenvalues
+    mean_across = max(mean @ mean - mean_along.sum(), 0.0)
+    squares = np.square(features, dtype=float).sum() or 1.0
 
+    def evidence(decades: np.ndarray | float, y: np.ndarray) -> np.ndarray:
+        """At α/β = t = 10^decades of the squares, and the best β = n / (|y - Fw|² + t|w|²).
 
-def _evidence(y: np.ndarray, fitted: np.ndarray, eigenvalues: np.ndarray) -> float:
-    """Log maximum evidence per image of y [n], given it along F's left singular vectors [r].
+        On the axes and the unit vector of ones, FFᵀ + t is diagonal but for that vector's row and
+        column: its Schur complement gives the determinant and the inverse.
+        """
+        t = squares * 10 ** np.reshape(decades, (-1, 1))
+        fitted, constant = axes.T @ y, y.mean() * np.sqrt(n)
+        outside = max(y @ y - fitted @ fitted - constant**2, 0.0)
+        damped = eigenvalues + t
+        complement = 1 + n * (mean_across / t[:, 0] + (mean_along / damped).sum(axis=1))
+        crossed = constant - np.sqrt(n) * (tilt * fitted / damped).sum(axis=1)
+        energy = outside + (fitted**2 * t / damped).sum(axis=1) + crossed**2 / complement
+        determinant = np.log1p(eigenvalues / t).sum(axis=1) + np.log(complement)
+        return (np.log(n / energy / 2 / np.pi) - 1 - determinant / n) / 2
 
-    With t = α/β, the best β is n / (|y - Fw|² + t|w|²). The best t of a grid, as there may be more
-    than one peak, then follows MacKay's (1992) fixed point: α = γ/|w|², β = (n - γ)/|y - Fw|², γ =
-    Σ s/(s + t) over the eigenvalues s.
-    """
-    n, outside = len(y), max(y @ y - fitted @ fitted, 0.0)
+    def best(y: np.ndarray) -> float:
+        """There may be more than one peak: the top of the highest that a grid finds."""
+        grid = np.linspace(-8, 8, 65)
+        near = int(evidence(grid, y).argmax())
+        bounds = grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)]
+        top = minimize_scalar(lambda x: -evidence(x, y)[0], bounds=bounds, method="bounded")
+        return -float(top.fun)
 
-    def evidence(t: np.ndarray) -> np.ndarray:
-        energy = outside + (t / (eigenvalues + t) * fitted**2).sum(axis=-1)
-        return (np.log(n / energy / 2 / np.pi) - 1 - np.log1p(eigenvalues / t).sum(axis=-1) / n) / 2
-
-    grid = np.geomspace(1e-8, 1e8, 65)[:, None] * (eigenvalues.max() or 1.0)
-    t = grid[evidence(grid).argmax()]
-    for _ in range(100):
-        shrunk = t / (eigenvalues + t)
-        residual = outside + ((shrunk * fitted) ** 2).sum()
-        squared_weights = (eigenvalues * (shrunk / t * fitted) ** 2).sum()
-        free = n - len(eigenvalues) + shrunk.sum()  # n - γ, without cancellation
-        t = (1 - shrunk).sum() * residual / max(free * squared_weights, np.finfo(float).tiny)
-        t = np.clip(t, grid[0], grid[-1])
-    return float(evidence(t))
+    return float(np.mean([best(y) for y in one_hot.T]))
 
 
 def leep(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -236,9 +240,15 @@ def _leep(predictions: np.ndarray, one_hot: np.ndarray) -> float:
 
 def principal(features: np.ndarray) -> np.ndarray:
     """The centred features along their principal components, float64 [n, min(n, d)], the one of
-    largest variance first."""
-    left, eigenvalues = _spectrum(features - features.mean(axis=0, dtype=float))
-    return left * np.sqrt(eigenvalues)
+    largest variance first; what rounding hides is 0. From the eigenvectors of the smaller product
+    of the features with themselves, in a fraction of an SVD's time."""
+    rows = features - features.mean(axis=0, dtype=float)
+    n, d = rows.shape
+    values, vectors = np.linalg.eigh(rows @ rows.T if n <= d else rows.T @ rows)
+    hidden = values <= values[-1] * max(n, d) * np.finfo(float).eps
+    vectors[:, hidden] = 0
+    reduced = vectors * np.sqrt(np.where(hidden, 0, values)) if n <= d else rows @ vectors
+    return reduced[:, ::-1]
 
 
 def h_score(features: np.ndarray, reduced: np.ndarray, labels: np.ndarray) -> float:
@@ -246,14 +256,18 @@ def h_score(features: np.ndarray, reduced: np.ndarray, labels: np.ndarray) -> fl
     principal components.
 
     S = (1 - α) Σ + α tr(Σ)/d I is the features' covariance Σ shrunk by Ledoit & Wolf (2004), α
-    their shrinkage, and B the covariance of class means, each class weighing its share of images;
-    both divide by n. The H-score (Bao 2019) with the shrinkage of Ibrahim 2021. S⁺, the
-    pseudo-inverse, drops eigenvalues under 1e-10 of the largest.
+    their shrinkage, here from the eigenvalues of Σ and the lengths of the centred features. B is
+    the covariance of class means, each class weighing its share of images. Both divide by n. The
+    H-score (Bao 2019) with the shrinkage of Ibrahim 2021. S⁺, the pseudo-inverse, drops eigenvalues
+    under 1e-10 of the largest.
     """
-    one_hot = _one_hot(labels, features)
-    shrinkage = ledoit_wolf_shrinkage(features.astype(float))
+    one_hot, (n, d) = _one_hot(labels, features), features.shape
     variances = (reduced**2).mean(axis=0)
-    shrunk = (1 - shrinkage) * variances + shrinkage * variances.sum() / features.shape[1]
+    squares = (variances**2).sum()
+    spread = squares - variances.sum() ** 2 / d
+    noise = min((((reduced**2).sum(axis=1) ** 2).mean() - squares) / n, spread)
+    shrinkage = noise / spread if noise > 0 else 0.0
+    shrunk = (1 - shrinkage) * variances + shrinkage * variances.sum() / d
     between = one_hot.mean(axis=0) @ _class_means(one_hot, reduced) ** 2
     kept = shrunk > 1e-10 * shrunk.max()
     return float((1 - shrinkage) * (between[kept] / shrunk[kept]).sum())
@@ -300,7 +314,7 @@ def measure(
         raise ValueError("the network's features or logits are not finite")
     found = {
         "knn_accuracy": knn_accuracy(features, labels),
-        "logme": logme(features, labels),
+        "logme": logme(features, reduced, labels),
         "h_score": h_score(features, reduced, labels),
         "gbc": gbc(reduced, labels),
     }
@@ -327,17 +341,6 @@ def _one_hot(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _class_means(one_hot: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return one_hot.T @ rows / one_hot.sum(axis=0)[:, None]
-
-
-def _spectrum(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Left singular vectors of float64 [n, d] and the squares of their singular values, largest
-    first. From a Gram matrix, in a fraction of an SVD's time; what rounding hides is 0."""
-    n, d = rows.shape
-    values, vectors = np.linalg.eigh(rows @ rows.T if n <= d else rows.T @ rows)
-    values = np.where(values > values[-1] * max(n, d) * np.finfo(float).eps, values, 0.0)
-    if n > d:
-        vectors = rows @ (vectors / np.sqrt(np.where(values > 0, values, np.inf)))
-    return vectors[:, ::-1], values[::-1]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -65,6 +65,12 @@ class Packed:
         height, width, start = int(part.height[i]), int(part.width[i]), int(part.offset[i])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
+    def prepared_image(self, part: Part, i: int, resize: int) -> np.ndarray:
+        """Image i of any part as test images are prepared: uint8 [size, size, 3]."""
+        pixels = self.image(part, i).numpy()
+        stored = part is not self.train
+        return pixels if stored else prepare(Image.fromarray(pixels), resize, self.size)
+
     def prepared_images(self) -> "torch.Tensor":
         """All v validation images and then all m test images, as uint8 [v + m, size, size, 3];
         copied only where they do not lie side by side."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from transfer import cli, files, params
@@ -251,20 +250,15 @@ def trusted(
     runs = [predictions.load(one.folder / PREDICTIONS) for one in seeds if one.folder.is_dir()]
     held = Said.of(runs, "validation", measure)
     temperature = calibration.fit(held)
-    own = (training_image(data, i, study.pack) for i in doubt.some(len(data.train)))
+    resize, some = study.pack.resize, doubt.some(len(data.train))
+    own = (data.prepared_image(data.train, int(i), resize) for i in some)
     batches = iter(lambda: list(islice(own, CHUNK)), [])
-    features = [saved.seen(model, torch.from_numpy(np.stack(some)))[1] for some in batches]
+    features = [saved.seen(model, torch.from_numpy(np.stack(few)))[1] for few in batches]
     known, far = doubt.Known.of(np.concatenate(features)), None
     if count := len(data.validation):
         far = doubt.far(known.distances(saved.seen(model, data.prepared_images()[:count])[1]))
     sure = calibration.sure(held.at(temperature), risk)
     return known, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
-
-
-def training_image(data: packed.Packed, i: int, pack: params.Pack) -> np.ndarray:
-    """Prepared as a test image is."""
-    pixels = data.image(data.train, int(i)).numpy()
-    return packed.prepare(Image.fromarray(pixels), pack.resize, pack.size)
 
 
 def public_source(run: Run, study: params.Params) -> str:

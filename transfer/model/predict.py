@@ -121,7 +121,9 @@ def classified(
             if explained and not isinstance(image, str) and isinstance(answer, Answer):
                 best = int(answer.probabilities.argmax())
                 matter = explain.matters(model, torch.tensor(image), best)
-                name = f"{place:04}_{path.stem}_{card.labels[best]}.png".replace("/", "_")
+                # A file's name may have 255 bytes, and a character up to 4 of them.
+                words = f"{path.stem[:30]}_{card.labels[best][:30]}".replace("/", "_")
+                name = f"{place:04}_{words}.png"
                 explain.write(explained / name, [[explain.beside(image, matter)]])
             yield path, answer
 

@@ -3,10 +3,9 @@
 import hashlib
 
 import numpy as np
-from PIL import Image
 
 from transfer.evidence.found import Suspect
-from transfer.images.packed import PARTS, Packed, prepare
+from transfer.images.packed import PARTS, Packed, Part
 from transfer.pages.figures import INK, VERMILION, Example
 from transfer.params import Pack
 from transfer.training.predictions import Predictions
@@ -56,7 +55,8 @@ def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 
     for test, twin in sorted(leaked, key=lambda pair: by_hash(pair[0]))[:limit]:
         part, name = twin.split("/", 1)
         image = _test_image(data, data.test.names.index(test))
-        own = image_of(data, part, getattr(data, part).names.index(name), pack)
+        held = getattr(data, part)
+        own = data.prepared_image(held, held.names.index(name), pack.resize)
         found += [Example(twin, own), Example(f"test/{test}", image)]
     return found
 
@@ -67,7 +67,7 @@ def doubted(data: Packed, suspects: list[Suspect], pack: Pack, limit: int = 8) -
     for suspect in suspects[:limit]:
         label, file = suspect.image.split("/", 1)
         said = (f"✗ all: {suspect.said} {100 * suspect.confidence:.0f} %", VERMILION)
-        image = image_of(data, *where[suspect.image], pack)
+        image = data.prepared_image(*where[suspect.image], pack.resize)
         found.append(Example(file, image, [(f"label: {label}", INK), said]))
     return found
 
@@ -76,18 +76,11 @@ def _test_image(data: Packed, i: int) -> np.ndarray:
     return data.prepared_images()[len(data.validation) + i].numpy()
 
 
-def places(data: Packed) -> dict[str, tuple[str, int]]:
+def places(data: Packed) -> dict[str, tuple[Part, int]]:
     """The part and the place in it of each image, by <class>/<name>; where parts share a name, of
     the one in test, or else in validation."""
-    return {name: (part, i) for part in PARTS for i, name in enumerate(getattr(data, part).names)}
-
-
-def image_of(data: Packed, part: str, i: int, pack: Pack) -> np.ndarray:
-    """An image of any part, prepared as a test image is."""
-    pixels = data.image(getattr(data, part), i).numpy()
-    if part != "train":
-        return pixels
-    return prepare(Image.fromarray(pixels), pack.resize, pack.size)
+    parts = (getattr(data, part) for part in PARTS)
+    return {name: (part, i) for part in parts for i, name in enumerate(part.names)}
 
 
 def by_hash(name: str) -> str:

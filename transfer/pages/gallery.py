@@ -45,14 +45,15 @@ class Shown(Fields):
 
 
 class Gallery(Fields):
-    """Images of the first seed. settings: the recommended first. n: all test images. sure: the
-    confidence below which an answer counts as unsure, None if unknown."""
+    """Images of the first seed. settings: the recommended first. left: the number of test images
+    for which there was no room. sure: the confidence below which an answer counts as unsure, None
+    if unknown."""
 
     dataset: str
     title: str
     classes: list[str]
     settings: list[str]
-    n: int
+    left: int
     sure: float | None
     images: list[Shown]
 
@@ -131,14 +132,15 @@ def of(
         found.append(Shown(name=image, thumbnail="", label=label, kinds=kinds, said=said, sure=sure,
                            note="; ".join(notes)))  # fmt: skip
     found.sort(key=lambda one: min(map(get_args(Kind).index, one.kinds)))  # stable
+    images = list(_within(found, data, study, room))
     return Gallery(
         dataset=name,
         title=study.datasets[name].title,
         classes=data.classes,
         settings=[choice.words for choice in choices],
-        n=len(tested),
+        left=len(tested - {one.name for one in images}),
         sure=least,
-        images=list(_within(found, data, study, room)),
+        images=images,
     )
 
 
@@ -167,7 +169,7 @@ def _within(found: list[Shown], data: Packed, study: Params, room: int) -> Itera
     """The first of them whose thumbnails fit."""
     where = examples.places(data)
     for one in found:
-        thumbnail = _thumbnail(examples.image_of(data, *where[one.name], study.pack))
+        thumbnail = _thumbnail(data.prepared_image(*where[one.name], study.pack.resize))
         room -= len(thumbnail)
         if room < 0:
             return

@@ -144,8 +144,7 @@ function picture(one) {
 }
 
 function show() {
-  const tested = gallery.images.filter(({ note }) => !note.startsWith("not a test image")).length;
-  const left = gallery.n - tested;
+  const { left } = gallery;
   const unsure = gallery.sure === null ? " None is called unsure, since there are too few validation images to say how sure is enough."
     : ` Unsure: below ${(100 * gallery.sure).toFixed(0)} %, for 2 % of errors on validation images.`;
   byId("count").textContent = `${shown.length} images.`

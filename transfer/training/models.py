@@ -2,6 +2,7 @@
 head, from a checkpoint or at random."""
 
 import pickle
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -167,13 +168,14 @@ def _trained_too(model: nn.Module, freezing: str) -> list[nn.Parameter]:
         return found
     if freezing == "bias":
         return [one for name, one in model.named_parameters() if name.endswith("bias")]
-    if not (count := int(freezing[-1]) if freezing[-1].isdigit() else 0):
+    named = re.fullmatch(r"(first|last|stage)(\d)", freezing)
+    if not named:
         return []
-    parts = stages(model)
+    parts, count = stages(model), int(named[2])
     if count > len(parts):
         raise ValueError(f"{freezing}: this backbone has {len(parts)} stages")
     which = {"first": slice(count), "last": slice(-count, None), "stage": slice(count - 1, count)}
-    return [one for part in parts[which[freezing[:-1]]] for one in part]
+    return [one for part in parts[which[named[1]]] for one in part]
 
 
 def groups(model: nn.Module, decay: float) -> list[Group]:
