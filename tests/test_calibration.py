@@ -61,6 +61,17 @@ def test_images_that_several_seeds_share_count_once():
     assert again.high - again.low > 0.8 * (once.high - once.low), "no more sure than by half of it"
 
 
+@pytest.mark.parametrize(("wrong", "fits"), [(0, False), (4, False), (5, True)])
+def test_a_temperature_needs_wrong_answers(wrong, fits):
+    """Without any, the lowest would fit best, and call every answer certain."""
+    found = said(400, 1.0)
+    label = found.probabilities.argmax(1)
+    label[:wrong] = 1 - label[:wrong]
+    held = predictions.of(list(found.name), label, found.probabilities[None])
+    made = calibration.of([{"validation": held, "test": held}] * 2, "accuracy")
+    assert (made.wrong, made.fitted, made.temperature != 1.0) == (wrong, fits, fits)
+
+
 def test_runs_without_validation_images_keep_their_confidence():
     found = said(60, 2.0)
     run = {"test": predictions.of(list(found.name), found.label, found.probabilities[None])}
