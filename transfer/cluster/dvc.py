@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def patch() -> None:
-    """Change how DVC writes YAML and which paths are in use. It has no setting for it, and
+    """Change how DVC writes YAML and its list of paths in use. It has no setting for it, and
     requirements.txt pins it."""
     in_place, whole, edit = _common._dump_data, Lockfile.dump_stages, rwlock._edit_rwlock
 
