@@ -66,7 +66,7 @@ def test_a_temperature_needs_wrong_answers(wrong, fits):
     """Without any, the lowest would fit best, and call every answer certain."""
     found = said(400, 1.0)
     label = found.probabilities.argmax(1)
-    label[:wrong] = 1 - label[:wrong]
+    label[:wrong] = (label[:wrong] + 1) % 3
     held = predictions.of(list(found.name), label, found.probabilities[None])
     made = calibration.of([{"validation": held, "test": held}] * 2, "accuracy")
     assert (made.wrong, made.fitted, made.temperature != 1.0) == (wrong, fits, fits)

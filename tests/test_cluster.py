@@ -159,7 +159,7 @@ def test_a_budget_is_kept_and_the_rest_is_left_to_dvc(tmp_path):
     page = (study.folder / "metrics/budget.md").read_text()
     made = {path.name for path in (study.folder / "metrics/runs").iterdir()} - {".gitignore"}
     assert 4 < len(made) <= 8
-    words = f"Of 8 runs {len(made)} are made, 60 min were given; `dvc repro` makes the rest"
+    words = f"This race had 60 min. Of 8 runs, {len(made)} are made; `dvc repro` makes the rest"
     assert page in said and words in page
     assert f"keep one --run {min(made)}" in page or "None of these settings works" in page
     ran = study.repro()

@@ -61,10 +61,8 @@ class Calibration(Fields):
 
     @property
     def lack(self) -> str:
-        """Of what there is too little for a temperature; '' if of nothing."""
-        if self.n < FEWEST:
-            return "images"
-        return "wrong answers" if self.wrong < FEWEST_WRONG else ""
+        """As `lack` has it."""
+        return lack(self.n, self.wrong)
 
     @property
     def fitted(self) -> bool:
@@ -105,6 +103,13 @@ class Said(NamedTuple):
         return self._replace(probabilities=scaled(self.probabilities, temperature))
 
 
+def lack(images: int, wrong: int) -> str:
+    """Of what there is too little for a temperature; '' if of nothing."""
+    if images < FEWEST:
+        return "images"
+    return "wrong answers" if wrong < FEWEST_WRONG else ""
+
+
 def of(runs: Sequence[dict[str, Predictions]], measure: Measure) -> Calibration:
     """Of a setting's runs, one for each seed, by part."""
     held, test = (Said.of(runs, part, measure) for part in ("validation", "test"))
@@ -116,9 +121,8 @@ def of(runs: Sequence[dict[str, Predictions]], measure: Measure) -> Calibration:
 
 
 def fit(held: Said) -> float:
-    """The temperature with the lowest cross entropy; 1 for fewer than FEWEST images, or wrong
-    answers than FEWEST_WRONG."""
-    if held.images < FEWEST or held.wrong < FEWEST_WRONG:
+    """The temperature with the lowest cross entropy; 1 where there is too little for one."""
+    if lack(held.images, held.wrong):
         return 1.0
     rows = np.arange(len(held.label))
 

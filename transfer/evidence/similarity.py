@@ -177,15 +177,16 @@ def logme(features: np.ndarray, reduced: np.ndarray, labels: np.ndarray) -> floa
     mean_across = max(mean @ mean - mean_along.sum(), 0.0)
     squares = np.square(features, dtype=float).sum() or 1.0
 
-    def evidence(decades: np.ndarray | float, y: np.ndarray) -> np.ndarray:
-        """At α/β = t = 10^decades of the squares, and the best β = n / (|y - Fw|² + t|w|²).
+    def evidence(
+        decades: np.ndarray | float, fitted: np.ndarray, constant: float, outside: float
+    ) -> np.ndarray:
+        """At α/β = t = 10^decades of the squares, and the best β = n / (|y - Fw|² + t|w|²); of a y
+        by its parts along the axes and the unit vector of ones, and the square of what is left.
 
-        On the axes and the unit vector of ones, FFᵀ + t is diagonal but for that vector's row and
-        column: its Schur complement gives the determinant and the inverse.
+        On these FFᵀ + t is diagonal but for the vector's row and column: its Schur complement gives
+        the determinant and the inverse.
         """
         t = squares * 10 ** np.reshape(decades, (-1, 1))
-        fitted, constant = axes.T @ y, y.mean() * np.sqrt(n)
-        outside = max(y @ y - fitted @ fitted - constant**2, 0.0)
         damped = eigenvalues + t
         complement = 1 + n * (mean_across / t[:, 0] + (mean_along / damped).sum(axis=1))
         crossed = constant - np.sqrt(n) * (tilt * fitted / damped).sum(axis=1)
@@ -195,10 +196,12 @@ def logme(features: np.ndarray, reduced: np.ndarray, labels: np.ndarray) -> floa
 
     def best(y: np.ndarray) -> float:
         """There may be more than one peak: the top of the highest that a grid finds."""
+        fitted, constant = axes.T @ y, y.mean() * np.sqrt(n)
+        parts = fitted, constant, max(y @ y - fitted @ fitted - constant**2, 0.0)
         grid = np.linspace(-8, 8, 65)
-        near = int(evidence(grid, y).argmax())
+        near = int(evidence(grid, *parts).argmax())
         bounds = grid[max(near - 1, 0)], grid[min(near + 1, len(grid) - 1)]
-        top = minimize_scalar(lambda x: -evidence(x, y)[0], bounds=bounds, method="bounded")
+        top = minimize_scalar(lambda x: -evidence(x, *parts)[0], bounds=bounds, method="bounded")
         return -float(top.fun)
 
     return float(np.mean([best(y) for y in one_hot.T]))

@@ -66,7 +66,7 @@ class Packed:
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
     def prepared_image(self, part: Part, i: int, resize: int) -> np.ndarray:
-        """Image i of any part as test images are prepared: uint8 [size, size, 3]."""
+        """Image i of one of these parts as test images are prepared: uint8 [size, size, 3]."""
         pixels = self.image(part, i).numpy()
         stored = part is not self.train
         return pixels if stored else prepare(Image.fromarray(pixels), resize, self.size)

@@ -150,7 +150,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
         + (f", with {card.start}" if needed else "")
     )
     if card.temperature == 1:
-        print("its confidence is as trained: too few validation images, or wrong ones, to mend it")
+        print("its confidence is as trained: too few validation images, or wrong answers on them")
     said = Said(before["test"].name, job.data.test.label, found.astype(float))
     answers = predict.answers(card, model, seen, images)
     dataset, said = study.datasets[run.dataset], said.at(card.temperature)

@@ -22,7 +22,7 @@ def mistakes(
         said = data.classes[run.predicted[epoch][i]]
         words = f"✗ {said} {100 * float(run.confidence[epoch][i]):.0f} %"
         truth = (f"truth: {data.classes[data.test.label[i]]}", INK)
-        image = _test_image(data, i)
+        image = data.image(data.test, i).numpy()
         found.append(Example(name.split("/", 1)[1], image, [truth, (words, VERMILION)]))
     return found, len(names)
 
@@ -44,7 +44,8 @@ def disagreements(
             sign, colour = ("✓", INK) if said == label else ("✗", VERMILION)
             words = f"{sign} {who}: {data.classes[said]} {100 * confidence:.0f} %"
             lines.append((words, colour))
-        found.append(Example(name.split("/", 1)[1], _test_image(data, i), lines))
+        image = data.image(data.test, i).numpy()
+        found.append(Example(name.split("/", 1)[1], image, lines))
     return found, len(names)
 
 
@@ -54,7 +55,7 @@ def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 
     found = []
     for test, twin in sorted(leaked, key=lambda pair: by_hash(pair[0]))[:limit]:
         part, name = twin.split("/", 1)
-        image = _test_image(data, data.test.names.index(test))
+        image = data.image(data.test, data.test.names.index(test)).numpy()
         held = getattr(data, part)
         own = data.prepared_image(held, held.names.index(name), pack.resize)
         found += [Example(twin, own), Example(f"test/{test}", image)]
@@ -70,10 +71,6 @@ def doubted(data: Packed, suspects: list[Suspect], pack: Pack, limit: int = 8) -
         image = data.prepared_image(*where[suspect.image], pack.resize)
         found.append(Example(file, image, [(f"label: {label}", INK), said]))
     return found
-
-
-def _test_image(data: Packed, i: int) -> np.ndarray:
-    return data.prepared_images()[len(data.validation) + i].numpy()
 
 
 def places(data: Packed) -> dict[str, tuple[Part, int]]:
