@@ -287,6 +287,8 @@ def test_labels_that_all_good_runs_doubt_are_named():
     ]
     assert found[0].confidence == pytest.approx(0.98, abs=1e-3)
     assert suspects.find(settings[:1], [0], load, "accuracy") == []  # one run alone is no witness
+    chance = settings[0].model_copy(update={"above": Difference(0.1, -0.1, 0.3, 0.3)})
+    assert suspects.find([chance, *settings[1:]], [0, 1], load, "accuracy") == []
 
 
 def verdicts(found: Evidence, text: str) -> list[str]:

@@ -18,14 +18,15 @@ and that confidence."""
 def find(choices: list[Choice], seeds: list[int], load: Load, measure: Measure) -> list[Suspect]:
     """Of a data set's validation and test images, those that all of its good runs predict as one
     other class, each with at least the mean confidence that it has in that class. The most
-    confident first; none where there is a single good run.
+    confident first; none where there is a single good run, or where the recommended setting does
+    not beat always giving one answer.
 
     Good runs are those of the recommended setting, and of settings that are not significantly worse
     (the first of `choices`, and what its difference says of the others). The threshold is that of
     confident learning (Northcutt 2021), which estimates it from the probabilities of all classes.
     """
     said: dict[str, list[Opinion]] = {}
-    for choice in choices:
+    for choice in choices if choices[0].works else ():
         for seed in seeds if choice.difference.sign >= 0 else ():
             for name, opinion in _opinions(load(choice.run(choice.start, seed)), measure):
                 said.setdefault(name, []).append(opinion)

@@ -28,6 +28,8 @@ RISK = 0.02
 """The share of wrong answers by which an image counts as unsure."""
 Kind = Literal["suspected", "leaked", "alike", "wrong", "unsure", "disagreeing", "right"]
 """The rarest first: so they stay where not all images fit."""
+Mark = tuple[Kind | None, str]
+"""What is known of an image besides its answers: its kind, and a note."""
 
 
 class Shown(Fields):
@@ -61,9 +63,11 @@ class Gallery(Fields):
 @dataclass(frozen=True)
 class Answers:
     """What the settings say of the images of a part: said, sure, int [settings, n], the first's
-    with its temperature. good: which settings are not significantly worse than the first."""
+    with its temperature. places: the images' indices, by name. good: which settings are not
+    significantly worse than the first."""
 
     part: Predictions
+    places: dict[str, int]
     said: np.ndarray
     sure: np.ndarray
     unsure: np.ndarray
@@ -80,6 +84,7 @@ class Answers:
         sure = np.stack([confidence, *others])
         return cls(
             part=first,
+            places={str(name): i for i, name in enumerate(first.name)},
             said=np.stack([one.predicted[e] for one, e in found]),
             sure=(100 * sure).round().astype(int),
             unsure=confidence < (least or 0.0),
@@ -102,35 +107,19 @@ def of(
     first, and of equals the names' hashes say which stay."""
     choices = [choice for choice in evidence.choices if choice.dataset == name][:SETTINGS]
     answers, least = _answers(choices, study, evidence)
-    suspects = {one.image: one for one in evidence.suspects if one.dataset == name}
-    copies: dict[str, tuple[Kind, str]] = {test: ("alike", twin) for test, twin in audit.near}
-    copies |= {test: ("leaked", twin) for test, twin in audit.leaked}
-    places = {
-        str(one): (answer, i)
-        for answer in reversed(answers)
-        for i, one in enumerate(answer.part.name)
+    suspects: dict[str, Mark] = {
+        one.image: ("suspected", f"all {one.runs} good runs say {one.said}")
+        for one in evidence.suspects
+        if one.dataset == name
     }
-    tested = set(map(str, answers[0].part.name))
+    copies: dict[str, Mark] = {test: ("alike", f"looks like {twin}") for test, twin in audit.near}
+    copies |= {test: ("leaked", f"the same as {twin}") for test, twin in audit.leaked}
+    tested = answers[0].places.keys()
     found = []
     for image in sorted(tested | suspects.keys(), key=examples.by_hash):
-        kinds: list[Kind] = []
-        notes, said, sure = [], [], []
-        if image in places:
-            answer, i = places[image]
-            kinds += answer.kinds(i)
-            said, sure = answer.said[:, i].tolist(), answer.sure[:, i].tolist()
-        if image not in tested:
-            notes.append("not a test image")
-        elif image in copies:
-            kind, twin = copies[image]
-            kinds.append(kind)
-            notes.append(f"{'the same as' if kind == 'leaked' else 'looks like'} {twin}")
-        if image in suspects:
-            kinds.append("suspected")
-            notes.append(f"all {suspects[image].runs} good runs say {suspects[image].said}")
-        label = data.classes.index(image.split("/")[0])
-        found.append(Shown(name=image, thumbnail="", label=label, kinds=kinds, said=said, sure=sure,
-                           note="; ".join(notes)))  # fmt: skip
+        copied = copies.get(image) if image in tested else (None, "not a test image")
+        marks = [mark for mark in (copied, suspects.get(image)) if mark]
+        found.append(_shown(image, data.classes, answers, marks))
     found.sort(key=lambda one: min(map(get_args(Kind).index, one.kinds)))  # stable
     images = list(_within(found, data, study, room))
     return Gallery(
@@ -141,6 +130,25 @@ def of(
         left=len(tested - {one.name for one in images}),
         sure=least,
         images=images,
+    )
+
+
+def _shown(image: str, classes: list[str], answers: list[Answers], marks: list[Mark]) -> Shown:
+    """Without its thumbnail."""
+    kinds: list[Kind] = []
+    said, sure = [], []
+    if found := next((one for one in answers if image in one.places), None):
+        i = found.places[image]
+        kinds += found.kinds(i)
+        said, sure = found.said[:, i].tolist(), found.sure[:, i].tolist()
+    return Shown(
+        name=image,
+        thumbnail="",
+        label=classes.index(image.split("/")[0]),
+        kinds=kinds + [kind for kind, _ in marks if kind],
+        said=said,
+        sure=sure,
+        note="; ".join(note for _, note in marks),
     )
 
 
