@@ -255,12 +255,12 @@ def outcome(scratch, many):
     @cache
     def trained(frozen: bool, **changed):
         """Outputs before training, and test accuracy after."""
-        protocol = replace(PROTOCOL, epochs=3, **changed)
-        model = models.build("resnet18", 2, scratch, seed=0)
+        protocol = replace(PROTOCOL, lr=0.01 if frozen else 0.001, epochs=3, **changed)
+        model = models.build("miniresnet18", 2, scratch, seed=0)
         images = next(Feed(many, CPU, protocol.layout).prepared())
         with torch.inference_mode():
             outputs = protocol.forward(model.train())(images)
-        model = models.build("resnet18", 2, scratch, seed=0)
+        model = models.build("miniresnet18", 2, scratch, seed=0)
         return outputs, run(model, many, protocol, frozen)[-1].test_accuracy
 
     return trained
