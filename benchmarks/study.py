@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import ROOT, hardware
 from transfer import params
 from transfer.images import packed
+from transfer.runs import Run, all_runs
 from transfer.training import models
 
 SIZES = {  # images per class, as params.yaml has them
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--precision", choices=["default", "bfloat16"], default="default")
     parser.add_argument("--cuda-graph", action="store_true")
-    parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
+    parser.add_argument("--at-once", type=int, default=1, help="groups of runs side by side")
     parser.add_argument("--datasets", nargs="+", default=list(SIZES), help="those of the grid")
     args = parser.parse_args()
     sizes = {name: [n // args.shrink for n in SIZES[name]] for name in args.datasets}
@@ -79,20 +80,17 @@ def prepare(folder: Path, sizes: dict, args) -> None:
 
 
 def train(folder: Path, grid: params.Grid, at_once: int) -> float:
-    """Seconds of all runs as processes; a frozen pass is done before the runs that share it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"}
+    """Seconds of all runs, a process for each group of runs that share their images."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    def run(arguments: tuple) -> None:
-        command = [sys.executable, "-m", "stages.train", *map(str, arguments)]
+    def run(one: Run) -> None:
+        axes = (str(getattr(one, axis)) for axis in Run.model_fields)
+        command = [sys.executable, "-m", "stages.train", *axes]
         subprocess.run(command, cwd=folder, env=environment, check=True)
 
     started = time.perf_counter()
-    first, *others = grid.lr
-    for rates in ([first], others):
-        axes = (grid.images, grid.backbone, rates, grid.freezing, grid.recipe, grid.start)
-        runs = product(grid.dataset, *axes, grid.seed)
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(run, runs))
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(run, {one.group: one for one in all_runs(grid)}.values()))
     return time.perf_counter() - started
 
 
