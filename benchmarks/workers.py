@@ -1,8 +1,7 @@
 """The sample's runs by two workers, against one after another.
 
 Both start from the same made data and weights, in clones of the last commit, and time until tables
-and report are there: `dvc repro` with all cores, then one thread as a worker has, and
-`python -m transfer run` followed by `dvc repro`.
+and report are there: `dvc repro`, and `python -m transfer run` followed by `dvc repro`.
 `PYTHONPATH=. python benchmarks/workers.py` (with requirements-ray.txt)
 """
 
@@ -30,29 +29,26 @@ def main() -> None:
         for stage in ("pack", "pretrain"):
             run(start, [*REPRO, stage])
         contestants = {
-            "one after another, all cores": ([REPRO], {}),
-            "one after another, one thread": ([REPRO], {"OMP_NUM_THREADS": "1"}),
-            f"{workers} workers": ([[*CLUSTER, "--workers", workers], REPRO], {}),
+            "one after another": [REPRO],
+            f"{workers} workers": [[*CLUSTER, "--workers", workers], REPRO],
         }
-        seconds, made = {}, []
-        for number, (name, (commands, environment)) in enumerate(contestants.items()):
+        seconds, made = [], []
+        for number, (name, commands) in enumerate(contestants.items()):
             study = Path(folder, str(number))
             shutil.copytree(start, study, symlinks=True)
             began = time.perf_counter()
             for command in commands:
-                run(study, command, **environment)
-            seconds[name] = time.perf_counter() - began
+                run(study, command)
+            seconds.append(time.perf_counter() - began)
             made.append(results(study / METRICS))
-            print(f"{name}: {seconds[name]:.0f} s", flush=True)
-    *peers, ours = seconds
-    for peer in peers:
-        print(f"{ours} against {peer}: {seconds[peer] / seconds[ours]:.2f} ×")
-    same = sum(made[1][path] == made[2][path] for path in made[1])
-    print(f"{same} of {len(made[1])} files are those of one thread, byte for byte")
+            print(f"{name}: {seconds[-1]:.0f} s", flush=True)
+    print(f"{workers} workers against one after another: {seconds[0] / seconds[1]:.2f} ×")
+    same = sum(made[0][path] == made[1][path] for path in made[0])
+    print(f"{same} of {len(made[0])} files are the same, byte for byte")
 
 
-def run(folder: Path, command: list[str], **environment: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(folder), **environment}
+def run(folder: Path, command: list[str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
 
 

@@ -26,7 +26,7 @@ RUNS = {
     "study": ("--shrink 60 --epochs 1 --datasets ants_bees", r"× the floor"),
     "factors": ("CLONE --axes freezing --datasets hearts_drops", r"last2"),
     "kill": ("--tiny --kills 2 --targets stage dvc", r"2 kills; 0 files differ"),
-    "workers": ("--tiny", r"(\d+) of \1 files are those of one thread"),
+    "workers": ("--tiny", r"(\d+) of \1 files are the same"),
 }
 
 

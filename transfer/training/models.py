@@ -56,8 +56,10 @@ def source(backbone: str, checkpoint: str | Path) -> tuple[nn.Module, torch.Tens
     Raises UserError as `load_checkpoint` does.
     """
     state = load_checkpoint(checkpoint)
-    weight = state.get(f"{head_name(shape(backbone))}.weight")
-    model = architecture(backbone)(num_classes=2 if weight is None else len(weight))
+    model = architecture(backbone)(num_classes=2)
+    weight = state.get(f"{head_name(model)}.weight")
+    if weight is not None:
+        model = architecture(backbone)(num_classes=len(weight))
     _fill(model, state, backbone, checkpoint, new_head=weight is None)
     return model, weight
 
