@@ -1,7 +1,5 @@
 """The drawn study, made tiny: its own DVC repository beside a study that was never run."""
 
-import json
-
 import pytest
 
 from tests.conftest import ROOT
@@ -10,13 +8,6 @@ from tests.study import Study, yaml
 
 def lines(study: Study, command: str, **options) -> list[str]:
     return [line for line in study.run("bash", "-c", command, **options).splitlines() if line]
-
-
-def test_the_committed_lock_is_of_this_code():
-    """After any edit of a module `make sample` writes another lock, which must be committed."""
-    said = json.loads(Study(ROOT / "sample").run("dvc", "status", "--json", "code"))
-    changed = [what.get("changed deps") for what in said.get("code", []) if isinstance(what, dict)]
-    assert not any(changed), "run `make sample` and commit sample/dvc.lock"
 
 
 def test_it_runs_all_once(sample):
