@@ -84,8 +84,7 @@ def train(folder: Path, grid: params.Grid, at_once: int) -> float:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def run(one: Run) -> None:
-        axes = (str(getattr(one, axis)) for axis in Run.model_fields)
-        command = [sys.executable, "-m", "stages.train", *axes]
+        command = [sys.executable, "-m", "stages.train", *map(str, dict(one).values())]
         subprocess.run(command, cwd=folder, env=environment, check=True)
 
     started = time.perf_counter()

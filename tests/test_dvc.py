@@ -261,8 +261,8 @@ def test_a_run_takes_few_lines_of_the_lock(study):
 
 
 def test_the_samples_results_are_of_the_committed_code(monkeypatch):
-    """Its dvc.lock is in step with code and settings, and knows their last comment, so that
-    `make sample` leaves no change; run it and commit if not."""
+    """Its dvc.lock is in step with code and settings, comments included, so that `make sample`
+    leaves no change. If this fails, run `make sample` and commit."""
     monkeypatch.chdir(ROOT)
     assert comment.lock("sample/dvc.yaml").stale == []
     said = json.loads(Study(ROOT / "sample").run("dvc", "status", "--json", "code"))
