@@ -18,6 +18,7 @@ from transfer import params
 from transfer.images import packed
 from transfer.runs import RUNS, Run, runs
 from transfer.training import models, outcomes
+from transfer.training import run as training
 
 yaml = YAML()
 
@@ -123,6 +124,29 @@ def test_what_dvc_has_made_is_not_trained_again(study, monkeypatch):
     assert outcomes.companions(first, loaded) == [second, third, *others]
     second.folder.mkdir(parents=True)
     assert outcomes.companions(first, loaded) == [third, *others]
+
+
+def test_what_a_companion_fails_of_is_left_to_its_own_stage(study, monkeypatch, capsys):
+    monkeypatch.chdir(study)
+    first, second, third, *_ = group(study)
+    loaded, build = params.load(), training.Job.build
+
+    def build_or_not(job: training.Job) -> torch.nn.Module:
+        if job.run == second:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+        return build(job)
+
+    monkeypatch.setattr(training.Job, "build", build_or_not)
+    training.train_group([first, second, third], loaded, every=60)
+    assert [outcomes.take(run, outcomes.key(run, loaded)) for run in (first, second, third)] == [
+        True,
+        False,
+        True,
+    ]
+    words = f"{second.name}: left to its own stage: CUDA out of memory. Tried to allocate 2 GiB\n"
+    assert words in capsys.readouterr().err
+    with pytest.raises(torch.OutOfMemoryError):
+        training.train_group([second, first], loaded, every=60)
 
 
 @pytest.mark.release

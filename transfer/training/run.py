@@ -4,6 +4,7 @@ import csv
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -139,17 +140,18 @@ def say_where(computed: str) -> None:
 
 
 def train_group(runs: list[Run], study: Params, every: float) -> None:
-    """Train those whose results are not kept yet. What keeps a run after the first from being
-    trained is left to its own stage to say."""
+    """Train those whose results are not kept yet. Raises what keeps the first from being trained;
+    what keeps another is told in one line, and left to its own stage to raise."""
     for run in runs:
         key = outcomes.key(run, study)
         if outcomes.kept(run, key).is_dir():
             continue
         try:
             train(run, study, key, every)
-        except cli.UserError:
+        except Exception as error:  # such as of a larger run's memory
             if run == runs[0]:
                 raise
+            print(f"{run.name}: left to its own stage: {cli.one_line(error)}", file=sys.stderr)
 
 
 def fit(
