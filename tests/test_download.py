@@ -303,6 +303,16 @@ def test_no_network(server, monkeypatch):
     assert "cannot reach Kaggle" in refused()
 
 
+def test_the_user_of_a_proxy_is_not_printed(tmp_path, capfd):
+    """Even where it comes in two parts, and at the very end."""
+    url = f"http://me:{SECRET}@proxy.test:1"
+    code = f"import time; print('no', end=' {url[:12]}', flush=True); time.sleep(0.5)"
+    command = [sys.executable, "-c", f"{code}; print('{url[12:]}/ and', end=' {url}')"]
+    said = "no http://proxy.test:1/ and http://proxy.test:1"
+    assert kaggle._run(command, tmp_path / "none", 60) == (0, said)
+    assert capfd.readouterr().err == said
+
+
 def test_earlier_archive_outlives_a_failure(server):
     fetch()
     server.answers[METADATA] = [403]

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,11 +18,13 @@ SHELLS = {"sh", "bash", "dash", "fish", "ksh", "zsh"}
 
 
 class UserError(Exception):
-    """Bad input. The message is one line: what is wrong, where, and what to do. It may quote names,
-    so what would break the line is written as Python escapes it."""
+    """Bad input. The message is one line: what is wrong, where, and what to do. It may quote names
+    and other programs, so what would break the line is written as Python escapes it, and URLs have
+    no user."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        super().__init__(without_users(line))
 
 
 _SYSTEM_ERRORS = {
@@ -62,7 +65,13 @@ def arguments(name: str, about: str | None, **words: str) -> list[str]:
 
 def one_line(error: Exception) -> str:
     """What a library's error says, or the start of it; if that is nothing, its kind."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(without_users(str(error)).split())[:200] or type(error).__name__
+
+
+def without_users(text: str) -> str:
+    """A text of other programs, and in each of its URLs no user, password or token, even one with a
+    slash that is not quoted."""
+    return re.sub(r"(?<=://)([^\s/]*|[^\s/:]*:(?!\d*/)\S*)@", "", text)
 
 
 def span(seconds: float) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer import files
-from transfer.cli import UserError
+from transfer.cli import UserError, without_users
 from transfer.params import Download
 
 # What the installed `kaggle` command runs. `python -m kaggle` tells a user without an account,
@@ -147,15 +147,20 @@ def _relay(pipe: int, archive: Path, stall: float) -> str:
     Raises _Failed when the archive's size has not changed for `stall` seconds. Any change counts:
     the client may have to start over from nothing.
     """
-    output, size, since = b"", -1, time.monotonic()
+    output, begun, size, since = "", b"", -1, time.monotonic()
     while True:
         if select.select([pipe], [], [], 0.2)[0]:
             chunk = os.read(pipe, 8192)
-            if not chunk:
-                return output.decode(errors="replace")
-            sys.stderr.buffer.write(chunk)
+            # A word is held back until it is whole, since it may be a URL.
+            said = begun + chunk
+            words = re.sub(rb"\S*\Z", b"", said) if chunk else said
+            begun = said[len(words) :]
+            text = without_users(words.decode(errors="replace"))
+            sys.stderr.write(text)
             sys.stderr.flush()
-            output = (output + chunk)[-8192:]
+            output = (output + text)[-8192:]
+            if not chunk:
+                return output
         if (now := _size(archive)) != size:
             size, since = now, time.monotonic()
         elif time.monotonic() - since > stall:
