@@ -5,12 +5,16 @@ import random
 import subprocess
 import sys
 import time
+from functools import wraps
+from pkgutil import resolve_name
 
 import pytest
+from dvc import rwlock
 from dvc.utils.serialize import dumps_yaml, parse_yaml
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
+from transfer.cluster import dvc
 from transfer.cluster.dvc import with_stage
 
 WRITES = {
@@ -77,3 +81,29 @@ def test_a_stage_is_replaced_or_added_as_dvc_would():
 )
 def test_a_lock_of_another_form_is_left_to_dvc(text):
     assert with_stage(text, "new", {"new": {"cmd": "x"}}) == ""
+
+
+@pytest.mark.parametrize("change", ["is missing", "has another parameter"])
+@pytest.mark.parametrize("name", dvc.INSIDE)
+def test_a_dvc_that_is_another_inside_runs_as_it_is(monkeypatch, capsys, name, change):
+    within, _, last = name.replace(":", ".").rpartition(".")
+    holder = resolve_name(within)
+    if change == "is missing":
+        monkeypatch.delattr(holder, last)
+    else:
+        other = wraps(getattr(holder, last))(lambda another: None)
+        del other.__wrapped__
+        monkeypatch.setattr(holder, last, other)
+    before = getattr(rwlock, "_edit_rwlock", None)
+    monkeypatch.setattr("sys.argv", ["dvc", "--version"])
+    monkeypatch.setattr("transfer.cli.end_with_parent", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        dvc.main()
+    assert ended.value.code == 0 and before is getattr(rwlock, "_edit_rwlock", None)
+    said = capsys.readouterr().err
+    assert said.startswith(f"{name}: not in this version of DVC as it was, ")
+    assert said.count("\n") == 1
+
+
+def test_this_dvc_has_all_that_is_replaced():
+    assert not dvc.other_inside()

@@ -3,7 +3,7 @@
 DVC writes dvc.lock and .dvc/tmp/rwlock in place, so that one killed just then leaves a part of
 them, on which every DVC after it would fail. And it parses and writes all of dvc.lock at every
 stage, which takes seconds at a thousand runs; here only the stage's own lines are replaced, by the
-text that DVC itself makes.
+text that DVC itself makes. A DVC that is another inside runs as it is.
 """
 
 import os
@@ -12,28 +12,56 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
+from inspect import signature
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from dvc import rwlock
-from dvc.dvcfile import Lockfile
-from dvc.stage import serialize
-from dvc.utils.serialize import _common, dumps_yaml
-
 from transfer import cli, files
+
+INSIDE = {
+    "dvc.utils.serialize._common:_dump_data": "path data dumper fs dumper_args",
+    "dvc.utils.serialize:dumps_yaml": "d",
+    "dvc.dvcfile:Lockfile.dump_stages": "self stages kwargs",
+    "dvc.stage.serialize:to_lockfile": "stage kwargs",
+    "dvc.rwlock:_edit_rwlock": "lock_dir fs hardlink",
+}
+"""What is replaced or used of DVC that it promises to nobody, and the names of its parameters."""
 
 
 def main() -> None:
     from dvc.cli import main as dvc
 
     cli.end_with_parent()  # a worker that died leaves no DVC behind
-    patch()
+    if name := other_inside():
+        told = "so it runs as it is, and may leave a part of dvc.lock if it is killed"
+        print(f"{name}: not in this version of DVC as it was, {told}", file=sys.stderr, flush=True)
+    else:
+        patch()
     sys.exit(dvc(sys.argv[1:]))
+
+
+def other_inside() -> str:
+    """The first of INSIDE that this DVC lacks, or has with other parameters; '' if none."""
+    for name, parameters in INSIDE.items():
+        try:
+            found = resolve_name(name)
+            same = [*signature(found).parameters] == parameters.split()
+        except (ImportError, AttributeError, TypeError):
+            return name
+        if not same or found.__qualname__ != name.partition(":")[2]:  # such as a base class's
+            return name
+    return ""
 
 
 def patch() -> None:
     """Change how DVC writes YAML and its list of paths in use. It has no setting for it, and
     requirements.txt pins it."""
+    from dvc import rwlock
+    from dvc.dvcfile import Lockfile
+    from dvc.stage import serialize
+    from dvc.utils.serialize import _common
+
     in_place, whole, edit = _common._dump_data, Lockfile.dump_stages, rwlock._edit_rwlock
 
     @wraps(in_place)
@@ -80,6 +108,8 @@ class WholeFiles:
 def with_stage(text: str, name: str, entry: dict[str, Any]) -> str:
     """dvc.lock with this entry of a stage in place of its own or at the end; '' for a text that is
     not all stages, of which DVC knows more."""
+    from dvc.utils.serialize import dumps_yaml
+
     head, _, body = text.partition("stages:\n")
     if head != "schema: '2.0'\n" or re.search(r"^\S", body, re.M):
         return ""
