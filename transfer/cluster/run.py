@@ -7,6 +7,7 @@ runs with a second seed, and those that fall behind are dropped.
 """
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
@@ -16,8 +17,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,9 @@ RETRIES = 3  # of a job whose worker died
 KINDS = ("train", "similarity")  # stages that run in parallel
 NODE = r'^"([^":]+)";$'  # a stage of the folder's own pipeline, in a graph of `dvc dag`
 FAILED = re.compile(r"^ERROR: failed to reproduce (.*)", re.M)  # in DVC's output
+BLOCKER = re.compile(r"^ +\(PID (\d+)\): (.*)", re.M)  # a process that DVC has to wait for
+LOCKED = "Unable to acquire lock"  # what DVC says while another works on its own files
+CLONES = "study-worker-"  # how folders of clones begin
 TAIL = 9  # lines shown of a log with a failed stage
 Ray = Any
 """The module ray, which is an extra and may be missing when types are checked."""
@@ -80,12 +85,21 @@ def main() -> None:
     os.environ["PATH"] = own_path()
     if not Path("dvc.yaml").is_file():
         raise cli.UserError("dvc.yaml: no such file; run from the folder of the study")
-    until = time.time() + args.budget
+    with files.alone(LOGS / ".lock", "python -m transfer run"):
+        train_stale(args)
+    collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
+    print(f"`{collect}` makes the tables and the report")
+
+
+def train_stale(args: argparse.Namespace) -> None:
+    """Run the stale stages. Raises UserError for settings that nothing is run with, and at the end
+    if any failed."""
+    until, study = time.time() + args.budget, params.load()
     if args.budget:
-        budget.check(params.load())
+        budget.check(study)
     ray = connect(args)
     stages = to_do()
-    with Watching(params.load()) if args.watch else nullcontext():
+    with Watching(study) if args.watch else nullcontext():
         if args.budget:
             race(ray, set(stages), args, until)
         else:
@@ -93,8 +107,6 @@ def main() -> None:
             print(f"{len(stages) - len(failed)} of {len(stages)} stale stages done", flush=True)
             check(failed)
     ray.shutdown()
-    collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
-    print(f"`{collect}` makes the tables and the report")
 
 
 def check(failed: list[str]) -> None:
@@ -226,19 +238,48 @@ def prepare() -> None:
     """Bring up to date, in order, what the parallel stages depend on."""
     graph = dvc("dag", "--dot")
     runs = {name for name in re.findall(NODE, graph, re.M) if name.startswith(KINDS)}
-    if subprocess.run(["dvc", "repro", *sorted(preceding(graph, runs))]).returncode:
+    needed = sorted(preceding(graph, runs))
+    dvc("status", *needed)  # which waits for another DVC that makes any of them
+    if subprocess.run(["dvc", "--wait-for-lock", "repro", *needed]).returncode:
         raise cli.UserError("what the runs need could not be made; see above")
 
 
 def dvc(*arguments: str) -> str:
-    """What a DVC command prints. Raises UserError with what it says when it fails."""
+    """What a DVC command prints, once no other DVC uses what it needs. Raises UserError with what
+    it says when it fails."""
     done = call("dvc", *arguments)
+    while done.returncode and freed(done.stderr):
+        done = call("dvc", *arguments)
     if done.returncode:
         line = error_line(done)
         if re.search(r"dvc\.lock' (is invalid|validation failed)", line):
             line += "; if DVC was killed as it wrote it, delete it: its cache has the finished runs"
         raise cli.UserError(f"dvc {' '.join(arguments[:3])}: {line}")
     return done.stdout
+
+
+def freed(said: str) -> bool:
+    """Whether a DVC failed because another was at work here; returns when that has ended or, as it
+    may be at work elsewhere by then, after a minute."""
+    others = []
+    for number, command in BLOCKER.findall(said):
+        if other := its_process(int(number)):
+            print(f"waiting for process {number}: {command}", file=sys.stderr, flush=True)
+            others.append(other)
+        elif psutil.pid_exists(int(number)):
+            return False  # the number is another program's now
+    if LOCKED in said:  # DVC has tried for three seconds
+        print("waiting for another DVC command in this folder", file=sys.stderr, flush=True)
+    psutil.wait_procs(others, timeout=60)
+    return LOCKED in said or "is being blocked by" in said
+
+
+def its_process(number: int) -> psutil.Process | None:
+    """The process of that number, if it is there and DVC's."""
+    with suppress(psutil.Error):
+        process = psutil.Process(number)
+        return process if any("dvc" in word for word in process.cmdline()) else None
+    return None
 
 
 def shareable() -> tuple[str, str]:
@@ -308,8 +349,8 @@ def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> tuple[list[str
             try:
                 board.end(ray.get(one))
             except ray.exceptions.RayError as error:
-                # The worker was lost more often than it is retried, or could not clone.
-                why = str(error).strip().splitlines()[-1]
+                # The worker was lost more often than it is retried.
+                why = cli.without_users(str(error).strip().splitlines()[-1])
                 board.end(Done(job.name, job.stages, 0.0, why, "its worker"))
     for done in board.failed:
         print(f"\n{', '.join(done.failed)}:\n{done.log}", file=sys.stderr)
@@ -358,29 +399,53 @@ def reproduce(job: Job, begun: Any) -> Done:
     if job.until and time.time() > job.until:
         return Done(job.name, [], 0.0, "", host, begun=False)
     begun.put((job.name, host))
-    root = clone(job) if job.commit else Path(job.root)
+    try:
+        root = clone(job) if job.commit else Path(job.root)
+    except cli.UserError as error:
+        return Done(job.name, job.stages, time.monotonic() - started, str(error), host)
     folder = root / job.folder
     log = folder / LOGS / f"{job.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     fixed = {"OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(root), "PATH": own_path()}
+    own = {**os.environ, **fixed, **({"ALONE": "1"} if job.until else {})}
 
-    def dvc(*arguments: str) -> int:
-        command = [sys.executable, "-m", "transfer.cluster.dvc", *arguments]
-        with open(log, "a", encoding="utf-8") as file:
-            own = {**os.environ, **fixed, **({"ALONE": "1"} if job.until else {})}
-            done = subprocess.run(command, cwd=folder, env=own, stdout=file, stderr=file)
-        return done.returncode
+    def dvc(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "transfer.cluster.dvc", "--wait-for-lock", *arguments]
+        return logged(log, command, cwd=folder, env=own)
 
-    pull = ["--pull"] if job.commit else []
-    status = dvc("--wait-for-lock", "repro", "--keep-going", "-s", *pull, *job.stages)
+    repro = ["repro", "--keep-going", "-s", *(["--pull"] if job.commit else []), *job.stages]
+    status, said = dvc(*repro)
+    while status and freed(said):
+        status, said = dvc(*repro)
     if job.commit:
-        status = dvc("push", "--run-cache") or status
-    text = log.read_text(encoding="utf-8", errors="replace")
-    named = [stage for stage in job.stages if f"'{stage}'" in "".join(FAILED.findall(text))]
+        pushed, more = dvc("push", "--run-cache")
+        status, said = pushed or status, said + more
+    named = [stage for stage in job.stages if f"'{stage}'" in "".join(FAILED.findall(said))]
     failed = (named or job.stages) if status else []
-    tail = "\n".join(text.splitlines()[-TAIL:])
+    tail = "\n".join(said.splitlines()[-TAIL:])
     return Done(job.name, failed, time.monotonic() - started, tail, host)
+
+
+def logged(log: Path, command: list[str], **options: Any) -> tuple[int, str]:
+    """Run a command, with what it says added to a log as it comes, without the users of URLs.
+    Returns its status and what it said."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    text: dict[str, Any] = {"encoding": "utf-8", "errors": "replace"}
+    said = ""
+    with (
+        open(log, "a", encoding="utf-8", buffering=1) as file,
+        subprocess.Popen(command, **pipes, **text, **options) as process,
+    ):
+        assert process.stdout  # a pipe, as asked for
+        try:
+            for line in map(cli.without_users, process.stdout):
+                said += line
+                file.write(line)
+            process.wait()
+        finally:
+            process.kill()  # where this worker is ended; nothing, where the command has
+    return process.returncode, said
 
 
 def own_path() -> str:
@@ -389,16 +454,41 @@ def own_path() -> str:
 
 
 def clone(job: Job) -> Path:
-    """This worker process's clone of the commit, in the system's temporary folder, where its later
-    runs find it again. Clones of processes that have ended are removed."""
-    workers = Path(tempfile.gettempdir(), f"study-workers-{os.getuid()}")
-    for left in workers.glob("*"):
-        if not psutil.pid_exists(int(left.name)):
-            shutil.rmtree(left, ignore_errors=True)
-    own = workers / str(os.getpid())
-    own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = own / job.commit
+    """This worker process's clone of the commit, where its later runs find it again. Raises
+    UserError, and leaves nothing, where git fails."""
+    folder = clones() / job.commit
     if not folder.is_dir():
-        subprocess.run(["git", "clone", "-q", job.root, str(folder)], check=True)
-        subprocess.run(["git", "checkout", "-q", job.commit], cwd=folder, check=True)
+        with files.replacing(folder) as part:
+            succeeded(call("git", "clone", "-q", "--", job.root, str(part)))
+            if call("git", "checkout", "-q", job.commit, "--", folder=part).returncode:
+                why = f"the commit {job.commit[:9]} is not in {job.root}"
+                raise cli.UserError(f"{why}; push it, so that workers can clone it")
     return folder
+
+
+@cache
+def clones() -> Path:
+    """A folder of this process's own, for its user alone, which it holds locked while it lives.
+    Those of processes that have ended are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{CLONES}*"):
+        with suppress(OSError):  # another user's, no folder, a link to one, or in use
+            held = locked(left, fcntl.LOCK_NB)
+            # An empty one may be just being made.
+            if os.fstat(held).st_uid == os.getuid() and any(left.iterdir()):
+                shutil.rmtree(left)
+            os.close(held)
+    own = Path(tempfile.mkdtemp(prefix=CLONES))
+    locked(own)
+    return own
+
+
+def locked(folder: Path, how: int = 0) -> int:
+    """A lock of the folder itself, until the file descriptor is closed. Raises OSError for what is
+    no folder, and for one in use if `how` is LOCK_NB."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
