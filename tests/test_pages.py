@@ -171,7 +171,6 @@ CPU, GPU = "cpu (AVX2, 1 thread)", "NVIDIA H200"
     ("changed", "expected"),
     [
         ({}, []),
-        ({"device": "cpu"}, []),
         # Which some networks alone use.
         ({"versions": {"torch": "2", "timm": "1"}}, []),
         ({"versions": {"torch": "3"}}, ["2 with torch 2", "1 with torch 3"]),
