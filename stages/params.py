@@ -5,9 +5,7 @@ again: runs depend on their recipe's settings in data/settings, which change onl
 does, and everything else on a file that never changes.
 """
 
-from itertools import product
-
-from transfer import cli, files, params, runs
+from transfer import cli, files, params, runs, settings
 from transfer.training import cost
 from transfer.training.check import check
 
@@ -16,13 +14,9 @@ def main() -> None:
     study = params.load()
     check(study)
     with files.replacing("data/settings") as folder:
-        files.write_text(folder / "checked", "params.yaml was checked\n")
-        # What clear() goes by: where this is of another commit, DVC runs the stage again.
-        files.write_json(folder / "study.json", [study.grid.model_dump(), list(study.datasets)])
+        for name, text in settings.texts(study).items():
+            files.write_text(folder / name, text)
         files.write_json(folder / "costs.json", cost.costs(study))
-        for recipe, freezing in product(study.grid.recipe, study.grid.freezing):
-            settings = study.trained_by(recipe).deciding(freezing)
-            files.write_json(folder / f"{recipe}-{freezing}.json", settings)
     gone = runs.clear(study)
     print(f"params.yaml: {study.runs} runs")
     if gone:

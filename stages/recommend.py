@@ -23,7 +23,7 @@ def main() -> None:
         measure, calibration = evidence.measures[name], evidence.calibration[name]
         advices.append(Advice.of(choices, measure, settings, known, similar, calibration))
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
-    page = recommendation.write(advices)
+    page = recommendation.write(advices, evidence.mixed)
     files.write_text("metrics/recommendation.md", page)
     from transfer.training import estimate  # and with it PyTorch, which takes seconds
 

@@ -43,9 +43,13 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def json_text(value: Any) -> str:
     """Sorted and indented, so that equal values are equal files."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json_text(value))
 
 
 class Fields(BaseModel):

@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from transfer.evidence import regret
+from transfer.evidence import regret, trained
 from transfer.evidence.claims import NO_RUNS, Claim
-from transfer.evidence.compare import best, trained_with
+from transfer.evidence.compare import best
 from transfer.evidence.found import Arm, Choice, Claims, Evidence, Gain, Row, Transfer
 from transfer.evidence.measures import MEASURES, Similarity
 from transfer.evidence.scores import WORDS as MEASURED
@@ -48,6 +48,7 @@ def write(
         pictures=pictures,
         drawn=drawn,
         made=made(records),
+        mixed=trained.sentence(evidence.mixed),
         measured={name: MEASURED[measure] for name, measure in evidence.measures.items()},
         learning=[
             words for name, data in datasets.items() if (words := learning(data, evidence, name))
@@ -77,7 +78,7 @@ def made(records: list[Record]) -> dict[str, Any]:
     """Of how many runs the page is, on what data and device, with which packages."""
     data = dict.fromkeys(f"{run.dataset} {run.data[:12]}" for run in records)
     seeds = sorted({run.seed for run in records})
-    return {"runs": len(records), "seeds": seeds, "data": list(data)} | trained_with(records)
+    return {"runs": len(records), "seeds": seeds, "data": list(data)} | trained.summary(records)
 
 
 @dataclass(frozen=True)

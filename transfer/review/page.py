@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -26,6 +26,10 @@ class Sides:
     def changed(self) -> bool:
         return self.before != self.after
 
+    @property
+    def on_one_side(self) -> bool:
+        return self.changed and None in (self.before, self.after)
+
 
 Diff = dict[str, dict[str, Sides]]  # file → key, nested keys joined by dots → values
 
@@ -33,11 +37,16 @@ Diff = dict[str, dict[str, Sides]]  # file → key, nested keys joined by dots �
 @dataclass(frozen=True)
 class Lock:
     """How a pipeline's dvc.lock stands. `stale`: the stages that differ from what it says, None
-    where there is no lock. `following`: how many other stages build on those."""
+    where there is no lock. `idle`: those that would run too, and make what they made before."""
 
     pipeline: str
     stale: list[str] | None
-    following: int = 0
+    idle: list[str] = field(default_factory=list)
+
+    @property
+    def running(self) -> list[str]:
+        """What certainly runs."""
+        return sorted([*(self.stale or []), *self.idle])
 
     @property
     def redo(self) -> str:
@@ -84,7 +93,8 @@ class Recommended:
 @dataclass(frozen=True)
 class Study:
     """What changed in a summary.json, and how many rows and recommendations it has. `device`,
-    `packages`: what its runs were trained on and with, changed or not."""
+    `packages`: what its runs were trained on and with, changed or not. `mixed`: by what those
+    of one side differ, None where they agree. `common`: whether the sides share a data set."""
 
     file: str
     recommended: list[Recommended]
@@ -93,6 +103,13 @@ class Study:
     n_rows: int
     device: Sides
     packages: Sides
+    mixed: Sides
+    common: bool
+
+    @property
+    def on_one_side(self) -> int:
+        """Rows with an accuracy that only one side has."""
+        return sum(row.accuracy.on_one_side or row.baseline.on_one_side for row in self.rows)
 
     @property
     def signs(self) -> list[int]:
@@ -166,6 +183,8 @@ def study(file: str, entries: dict[str, Sides]) -> Study:
         len(rows),
         get("trained.device"),
         get("trained.packages"),
+        get("trained.mixed"),
+        any(None not in (found.accuracy.before, found.accuracy.after) for found in recommended),
     )
 
 
