@@ -1,14 +1,17 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: sample test test-all lint schema experiments lock
+.PHONY: sample sample/dvc.yaml test test-all lint schema experiments lock
 
 sample: .venv/installed  ## the study in miniature, on drawn images
 	cd sample && python -m transfer.cluster.dvc repro  # as `dvc repro`, which takes longer
 	@cat sample/metrics/tables.md
 
-sample/dvc.yaml: dvc.yaml  ## one text for both pipelines
-	cp $< $@
+# One text for both pipelines, but for the code: an experiment holds a copy of what a stage depends on
+# inside the DVC repository, and would put copies of stages/ and transfer/ in place of the links.
+sample/dvc.yaml: dvc.yaml  ## the sample's pipeline, which depends on each file of the code
+	{ sed '/^      - stages$$/,$$d' $<; find stages transfer -type f ! -name '.*' ! -name '*.pyc' \
+		| LC_ALL=C sort | sed 's|^|      - ../|'; sed '1,/^      - transfer$$/d' $<; } > $@
 
 test: .venv/installed  ## in minutes
 	python -m pytest
