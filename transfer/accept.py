@@ -1,6 +1,6 @@
-"""Accept an edit of the code that is meant to change no result. It trains a few of the runs again
-that DVC would train, compares their results with the recorded ones, and if all bytes are equal,
-records the other runs as up to date."""
+"""Accept an edit of the code that is meant to change no result. It trains a few of the stale runs
+again, compares their results with the recorded ones, and if all bytes are equal, records the other
+stale runs as up to date."""
 
 import argparse
 import json
@@ -155,8 +155,8 @@ def choose(stages: list[Stage], most: int | None) -> list[Stage]:
 
 
 def check(stage: Stage) -> set[str]:
-    """Make a stage again in a folder of its own; returns what a run was trained on. Raises UserError
-    where the results are not the recorded ones."""
+    """Make a stage again in a folder of its own, and return what a run was trained on. Raises
+    UserError where the results are not the recorded ones."""
     with elsewhere() as folder, open(folder / "log", "w+b") as log:
         done = subprocess.run(
             stage.cmd,
