@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.test_evidence import run_of
@@ -66,6 +67,7 @@ def test_every_image_is_stored_once_in_either_form_and_read_back_as_itself():
         for name, shown in zip(names, data.prepared_images(), strict=True):
             expected = packed.prepare(Image.fromarray(raw[name].numpy()), 10, 8)
             np.testing.assert_array_equal(shown, expected)
+        assert torch.equal(data.prepared_images(1, 7), data.prepared_images()[1:7])
 
 
 def test_groups_and_copies_stay_on_one_side():

@@ -4,7 +4,6 @@ names in torch and torchvision (report, section 4)."""
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
-from math import inf
 from typing import Any
 
 import torch
@@ -199,16 +198,20 @@ def mix(components: tuple[Component, ...], classes: int) -> Mix:
 
 
 def _check_geometry(component: Component) -> None:
-    largest = {"p": 1.0} if component.name == FLIP else {"scale": 1.0, "ratio": inf}
+    # Thinner crops would be resized by way of something very large.
+    crop = {"scale": (1e-9, 1.0), "ratio": (1e-3, 1e3)}
+    ranges = {"p": (0.0, 1.0)} if component.name == FLIP else crop
     for name, value in component.options.items():
-        if name not in largest:
-            raise ValueError(f"{component.name}: {name} is no option here, only {(*largest,)}")
+        if name not in ranges:
+            raise ValueError(f"{component.name}: {name} is no option here, only {(*ranges,)}")
         try:
             low, high = map(float, (value, value) if name == "p" else value)
         except (TypeError, ValueError):
             raise ValueError(f"{component.name}: {value!r} is no pair of numbers") from None
-        if not 0 <= low <= high <= largest[name] or (name != "p" and low == 0):
-            raise ValueError(f"{component.name}: {name} {value} is out of range")
+        least, most = ranges[name]
+        if not least <= low <= high <= most:
+            words = f"{name} {value} is out of range: give {least:g} to {most:g}, the smaller first"
+            raise ValueError(f"{component.name}: {words}")
 
 
 def _made(module: Any, component: Component, *arguments: Any, **named: Any) -> Any:
