@@ -318,6 +318,7 @@ def test_a_crop_has_a_pixel_at_least():
         ("schedule", "ReduceLROnPlateau", "ReduceLROnPlateau: "),
         ("schedule", {"StepLR": {"step_size": 0}}, "StepLR: integer modulo by zero"),
         ("schedule", "StepLR", "StepLR: .*step_size"),
+        ("schedule", {"ExponentialLR": {"gamma": torch.inf}}, "rates that are not finite"),
         ("schedule", "lr_scheduler", "has no such class"),
         ("loss", "NLLLoss", "NLLLoss: give one of CrossEntropyLoss"),
         ("loss", {"CrossEntropyLoss": {"label_smoothing": 2.0}}, "label_smoothing"),

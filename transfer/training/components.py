@@ -4,6 +4,7 @@ names in torch and torchvision (report, section 4)."""
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -146,7 +147,8 @@ def rates(component: Component, lr: float, epochs: int, warmup: int = 0) -> list
     of the run where it is not given.
 
     Raises ValueError for a warm-up of all epochs, for a name that is no schedule in
-    torch.optim.lr_scheduler that steps by epochs alone, and for options that it does not take.
+    torch.optim.lr_scheduler that steps by epochs alone, and for options that it does not take or
+    that give no finite rates.
     """
     if warmup >= epochs:
         raise ValueError(f"warmup_epochs leaves none of {epochs} epochs to the schedule")
@@ -164,6 +166,8 @@ def rates(component: Component, lr: float, epochs: int, warmup: int = 0) -> list
             found.append(stand_in.param_groups[0]["lr"])
             stand_in.step()
             _called(component, schedule.step)
+    if not all(map(isfinite, found)):
+        raise ValueError(f"{component.name}: gives learning rates that are not finite")
     return found
 
 
