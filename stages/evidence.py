@@ -11,6 +11,7 @@ from transfer.training.record import Record
 
 
 def main() -> None:
+    cli.arguments("evidence", __doc__)
     settings = params.load()
     grid, rules = settings.grid, settings.evidence
     about = {name: About.of(runs(grid, name)[0], rules.select_by) for name in grid.dataset}

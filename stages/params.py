@@ -11,6 +11,7 @@ from transfer.training.check import check
 
 
 def main() -> None:
+    cli.arguments("params", __doc__)
     study = params.load()
     check(study)
     with files.replacing("data/settings") as folder:

@@ -12,6 +12,7 @@ from transfer.pages.recommendation import Advice
 
 
 def main() -> None:
+    cli.arguments("recommend", __doc__)
     settings = params.load()
     grid, evidence = settings.grid, Evidence.read("metrics/evidence.json")
     known = files.read_json("data/settings/costs.json")

@@ -4,11 +4,8 @@ import numpy as np
 from PIL import Image
 from torchvision import transforms
 
-from transfer import params
 from transfer.pages import examples, figures
 from transfer.training import predictions
-
-PACK = params.Pack(resize=72, size=64, short_side=0)
 
 
 def prepared(path) -> np.ndarray:
@@ -68,11 +65,11 @@ def test_runs_that_agree_leave_nothing_to_show(data):
 
 def test_twins_are_the_named_images_prepared_alike(split, data):
     leaked = [("a/000.jpg", "train/b/003.jpg"), ("b/001.jpg", "validation/a/002.jpg")]
-    found = examples.twins(data, leaked, PACK)
+    found = examples.twins(data, leaked)
     pairs = zip(found[1::2], found[::2], strict=True)
     assert {(test.name, twin.name) for test, twin in pairs} == {
         (f"test/{test}", twin) for test, twin in leaked
     }
     for shown in found:
         np.testing.assert_array_equal(shown.image, prepared(split / shown.name))
-    assert len(examples.twins(data, leaked, PACK, limit=1)) == 2
+    assert len(examples.twins(data, leaked, limit=1)) == 2

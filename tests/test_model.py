@@ -96,7 +96,8 @@ def study(tmp_path_factory) -> Study:
         for run in found.values():
             training.train_group([run], params.load(), every=60)
             outcomes.take(run, outcomes.key(run, params.load()))
-        evidence.main()
+    status, _, said = in_process(folder, evidence.main)
+    assert status == 0, said
     made = Study(folder, found)
     for freezing, run in found.items():
         status, said = command(

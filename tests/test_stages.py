@@ -143,6 +143,23 @@ def test_no_gpu_when_one_is_asked_for(study):
     assert "train.device: no GPU was found" in line
 
 
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "stages").glob("[!_]*.py")])
+def test_a_stage_answers_help_and_refuses_other_words(study, name):
+    status, said = stage(study, name, "--help")
+    assert status == 0 and said.startswith(f"usage: python -m stages.{name} [-h]")
+    status, said = stage(study, name, *("x" * 9))
+    assert status == 2 and "unrecognized arguments: x" in said
+    assert outputs(study) == {study / "params.yaml"}
+
+
+def test_similarity_refuses_weights_that_are_no_numbers(study):
+    prepare_run(study)
+    broken = {name: value.float() * torch.nan for name, value in resnet18().state_dict().items()}
+    torch.save(broken, study / "data/weights/resnet18-pretrained.pth")
+    line = refused(study, "similarity", "ab", "resnet18")
+    assert "ab, resnet18: " in line and "are not finite; check the weights" in line
+
+
 def test_a_last_batch_of_one_is_refused_where_batchnorm_cannot_take_it(study):
     prepare_run(study, batch_size=3)
     line = refused(study, "train", *FINETUNED)

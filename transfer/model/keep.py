@@ -176,7 +176,7 @@ def trained(job: Job, epochs: int) -> nn.Module:
 
 def test_images(data: packed.Packed) -> torch.Tensor:
     """uint8 [m, size, size, 3], prepared."""
-    return data.prepared_images()[len(data.validation) :]
+    return data.prepared_images(len(data.validation))
 
 
 def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.ndarray) -> None:
@@ -250,13 +250,12 @@ def trusted(
     runs = [predictions.load(one.folder / PREDICTIONS) for one in seeds if one.folder.is_dir()]
     held = Said.of(runs, "validation", measure)
     temperature = calibration.fit(held)
-    resize, some = study.pack.resize, doubt.some(len(data.train))
-    own = (data.prepared_image(data.train, int(i), resize) for i in some)
+    own = (data.prepared_image(data.train, int(i)) for i in doubt.some(len(data.train)))
     batches = iter(lambda: list(islice(own, CHUNK)), [])
     features = [saved.seen(model, torch.from_numpy(np.stack(few)))[1] for few in batches]
     known, far = doubt.Known.of(np.concatenate(features)), None
     if count := len(data.validation):
-        far = doubt.far(known.distances(saved.seen(model, data.prepared_images()[:count])[1]))
+        far = doubt.far(known.distances(saved.seen(model, data.prepared_images(0, count))[1]))
     sure = calibration.sure(held.at(temperature), risk)
     return known, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
 

@@ -7,7 +7,6 @@ import numpy as np
 from transfer.evidence.found import Suspect
 from transfer.images.packed import PARTS, Packed, Part
 from transfer.pages.figures import INK, VERMILION, Example
-from transfer.params import Pack
 from transfer.training.predictions import Predictions
 
 
@@ -49,7 +48,7 @@ def disagreements(
     return found, len(names)
 
 
-def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 6) -> list[Example]:
+def twins(data: Packed, leaked: list[tuple[str, str]], limit: int = 6) -> list[Example]:
     """Some test images, each after its twin in training: [<class>/<name>, <part>/<class>/<name>].
     Their names are paths in data/split's folder of the data set."""
     found = []
@@ -57,18 +56,18 @@ def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 
         part, name = twin.split("/", 1)
         image = data.image(data.test, data.test.names.index(test)).numpy()
         held = getattr(data, part)
-        own = data.prepared_image(held, held.names.index(name), pack.resize)
+        own = data.prepared_image(held, held.names.index(name))
         found += [Example(twin, own), Example(f"test/{test}", image)]
     return found
 
 
-def doubted(data: Packed, suspects: list[Suspect], pack: Pack, limit: int = 8) -> list[Example]:
+def doubted(data: Packed, suspects: list[Suspect], limit: int = 8) -> list[Example]:
     """The first of them, with their label and what the runs say."""
     found, where = [], places(data)
     for suspect in suspects[:limit]:
         label, file = suspect.image.split("/", 1)
         said = (f"✗ all: {suspect.said} {100 * suspect.confidence:.0f} %", VERMILION)
-        image = data.prepared_image(*where[suspect.image], pack.resize)
+        image = data.prepared_image(*where[suspect.image])
         found.append(Example(file, image, [(f"label: {label}", INK), said]))
     return found
 

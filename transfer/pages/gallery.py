@@ -121,7 +121,7 @@ def of(
         marks = [mark for mark in (copied, suspects.get(image)) if mark]
         found.append(_shown(image, data.classes, answers, marks))
     found.sort(key=lambda one: min(map(get_args(Kind).index, one.kinds)))  # stable
-    images = list(_within(found, data, study, room))
+    images = list(_within(found, data, room))
     return Gallery(
         dataset=name,
         title=study.datasets[name].title,
@@ -173,11 +173,11 @@ def _predicted(run: Run) -> dict[str, Predictions]:
     return load(run.written(PREDICTIONS))
 
 
-def _within(found: list[Shown], data: Packed, study: Params, room: int) -> Iterator[Shown]:
+def _within(found: list[Shown], data: Packed, room: int) -> Iterator[Shown]:
     """The first of them whose thumbnails fit."""
     where = examples.places(data)
     for one in found:
-        thumbnail = _thumbnail(data.prepared_image(*where[one.name], study.pack.resize))
+        thumbnail = _thumbnail(data.prepared_image(*where[one.name]))
         room -= len(thumbnail)
         if room < 0:
             return
