@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, draw_split
+from tests.conftest import ROOT, draw_source
 from tests.study import Study, initialise, save_weights, yaml
 from transfer import code
 
@@ -287,10 +287,10 @@ def make(study: Study, kind: str, what: str | None, means: bool | None) -> set[s
         expected = SETTINGS[what]
         return (expected - {"train"}) | (runs if "train" in expected else set())
     if kind == "image":
-        draw_split(study.folder / "data/raw/one", {"more": 1}, seed=next(NUMBER))
+        draw_source(study.folder / "data/raw/one", {"more": 1}, seed=next(NUMBER))
         return {"split@one"}
     if kind == "other image":
-        draw_split(study.folder / "data/raw/another", {"train": 1}, seed=next(NUMBER))
+        draw_source(study.folder / "data/raw/another", {"train": 1}, seed=next(NUMBER))
         return set()
     if kind == "new recipe":
         study.change("recipes.new", {"optimizer": "SGD"})

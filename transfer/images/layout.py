@@ -15,7 +15,7 @@ from transfer.images import reader, table
 from transfer.images.archive import Source
 from transfer.images.audit import is_hidden
 from transfer.images.table import PARTS, part_of, words
-from transfer.params import Table
+from transfer.params import Table, check_classes
 
 BESIDE = "thumb thumbs thumbnail thumbnails preview previews mask masks annotation annotations"
 """Folders that hold pictures of the images, not images."""
@@ -133,6 +133,8 @@ def _tree(source: Source) -> Node:
         if reader.kind(name) and not is_hidden(name):
             node = top
             for part in name.split("/")[:-1]:
+                if part == "*":
+                    raise UserError(f"{source.path}: {name!r}: * stands for any folder; rename it")
                 node = node.inside.setdefault(part, Node((*node.path, part)))
             node.files.append(name)
     if not top.images:
@@ -285,11 +287,10 @@ def _check(source: Source, named: dict[str, dict[str, Class]]) -> None:
         raise UserError(
             f"{source.path}: it takes two classes or more, and {found} was found; {HELP}"
         )
-    for label in here:
-        if twin := next((o for o in here if o != label and o.casefold() == label.casefold()), None):
-            raise UserError(
-                f"{source.path}: {label!r} and {twin!r} differ by case alone; rename one"
-            )
+    try:
+        check_classes(here)
+    except ValueError as error:
+        raise UserError(f"{source.path}: {error}") from None
     for part in others:
         for one, its, other in ((first, here, part), (part, named[part], first)):
             if missing := sorted(set(its) - set(named[other])):

@@ -10,16 +10,18 @@ from ruamel.yaml import YAML
 from slugify import slugify
 
 from transfer.images.layout import Reading
-from transfer.params import Params
+from transfer.params import LONGEST, Params
 
 WIDTH = 98
+ROOM = 4
+"""Characters of a key for the number behind it."""
 SHARE = 0.2
 """Of each class, to test on where the source is not divided, and of training to choose by."""
 
 
 def key(source: Path, study: Params) -> str:
     """A name for it in params.yaml; with a number, where a source that stays has that name."""
-    plain = slugify(title(source), separator="_") or "images"
+    plain = slugify(title(source), separator="_", max_length=LONGEST - ROOM) or "images"
     taken = {name: study.datasets[name].source for name in own(study) | needed(study)}
     number, found = 2, plain
     while taken.get(found, str(source)) != str(source):
