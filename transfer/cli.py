@@ -66,7 +66,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         if error.reason != "surrogates not allowed":
             raise
         name = printable(error.object[max(0, error.start - 20) : error.end + 20])
-        sys.exit(f"error: '{name}' is not UTF-8; rename the file or folder")
+        sys.exit(f"error: '{name}' is not UTF-8; rename it")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

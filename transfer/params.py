@@ -123,12 +123,11 @@ class Draw(Section):
 
 
 def check_classes(names: Iterable[str]) -> None:
-    """Raises ValueError for what cannot be the names of classes: a name that no page could show, or
-    two that a reader takes for one."""
+    """Raises ValueError for a name that no page could show, or two that a reader takes for one."""
     seen: dict[str, str] = {}
     for name in names:
-        if re.search("[\0\ud800-\udfff]", name) or not any(map(str.isprintable, name.strip())):
-            raise ValueError(f"class name {name!r} is no text in UTF-8, or empty; rename it")
+        if not name.strip() or re.search("[\0\ud800-\udfff]", name):
+            raise ValueError(f"class name {name!r} is empty or no text in UTF-8; rename it")
         plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold().strip())
         if plain in seen:
             raise ValueError(

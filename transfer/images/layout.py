@@ -15,7 +15,7 @@ from transfer.images import reader, table
 from transfer.images.archive import Source
 from transfer.images.audit import is_hidden
 from transfer.images.table import PARTS, part_of, words
-from transfer.params import Table, check_classes
+from transfer.params import Table
 
 BESIDE = "thumb thumbs thumbnail thumbnails preview previews mask masks annotation annotations"
 """Folders that hold pictures of the images, not images."""
@@ -287,10 +287,7 @@ def _check(source: Source, named: dict[str, dict[str, Class]]) -> None:
         raise UserError(
             f"{source.path}: it takes two classes or more, and {found} was found; {HELP}"
         )
-    try:
-        check_classes(here)
-    except ValueError as error:
-        raise UserError(f"{source.path}: {error}") from None
+    table.check(source, here)
     for part in others:
         for one, its, other in ((first, here, part), (part, named[part], first)):
             if missing := sorted(set(its) - set(named[other])):

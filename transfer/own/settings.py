@@ -6,7 +6,7 @@ from textwrap import fill
 from typing import Any
 
 import yaml
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, RoundTripRepresenter, ScalarNode
 from slugify import slugify
 
 from transfer.images.layout import Reading
@@ -118,8 +118,21 @@ def with_section(text: str, key: str, keep: set[str], more: dict[str, Any]) -> s
     return "".join([*lines[:start], dumped(section).rstrip() + "\n", *lines[end:]])
 
 
+class Representer(RoundTripRepresenter):
+    """As ruamel.yaml writes, but for text that a YAML reader would take for another: it has escapes
+    in quotes."""
+
+
+def _text(representer: Representer, text: str) -> ScalarNode:
+    style = None if text.isprintable() else '"'
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+Representer.add_representer(str, _text)
+
+
 def dumped(value: Any) -> str:
     yaml, out = YAML(), io.StringIO()
-    yaml.width = 4096  # breaks no line
+    yaml.width, yaml.Representer = 4096, Representer  # breaks no line
     yaml.dump(value, out)
     return out.getvalue()
