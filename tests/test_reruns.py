@@ -202,7 +202,7 @@ MEANS_NOTHING = "\n# Edited: {number}.\n"
 SETTINGS = {
     "datasets.one.title": {"tables", "evidence", "report", "recommend"},
     "datasets.one.quadrant": {"tables", "evidence", "report", "recommend"},
-    "datasets.one.count.train": {"split@one"} | PAGES,
+    "datasets.one.count.train": {"split@one"},
     "split.seed": {"split@one"},
     "pack.resize": {"pack@one", "similarity@one-resnet18", "report"},
     "weights.resnet18.sha256": {"weights@resnet18"},
