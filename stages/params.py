@@ -2,7 +2,9 @@
 
 After an edit of params.yaml, only this stage and the stages that depend on the edited settings run
 again: runs depend on their recipe's settings in data/settings, which change only if their meaning
-does, and everything else on a file that never changes.
+does, a data set's division on its classes and counts, the pages on what they say of data sets, and
+everything else on a file that never changes. So no name that a user gives a class is a key in
+dvc.lock, where DVC breaks a long one over lines that no YAML reader takes.
 """
 
 from transfer import cli, files, params, runs, settings

@@ -16,7 +16,7 @@ import torch
 from ruamel.yaml import YAML
 from torchvision.models import resnet18
 
-from tests.conftest import ROOT, draw_split
+from tests.conftest import ROOT, draw_source
 from transfer import cli
 
 yaml = YAML()
@@ -127,7 +127,7 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     settings["download"] = {}
     settings["datasets"] = {name: data_set(name, train=4, test=3) for name in datasets}
     for seed, name in enumerate(datasets):
-        draw_split(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
+        draw_source(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
     digest = save_weights(folder / "data/raw/resnet18.pth", seed=0)
     settings["weights"] = {"resnet18": {"source": "data/raw/resnet18.pth", "sha256": digest}}
     settings["pack"] = {"resize": 40, "size": 40, "short_side": 0}

@@ -21,7 +21,9 @@ def edit(study: Study, path: str, before: str, after: str) -> None:
 
 def trained(study: Study) -> dict[str, bytes]:
     runs = study.folder / "metrics/runs"
-    return {str(path.relative_to(runs)): path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(runs)): path.read_bytes() for path in runs.rglob("*") if path.is_file()
+    }
 
 
 def test_a_reworded_message_is_accepted_and_another_loss_is_not(made):
@@ -32,7 +34,12 @@ def test_a_reworded_message_is_accepted_and_another_loss_is_not(made):
     assert json.loads(made.run("dvc", "status", "--json")) == {}
     assert trained(made) == before
 
-    edit(made, "transfer/training/step.py", "loss = self.loss(outputs, labels)", "loss = 2 * self.loss(outputs, labels)")
+    edit(
+        made,
+        "transfer/training/step.py",
+        "loss = self.loss(outputs, labels)",
+        "loss = 2 * self.loss(outputs, labels)",
+    )
     said = made.run("python", "-m", "transfer", "accept", status=1)
     assert "gives another result, so nothing is recorded: " in said
     stale = json.loads(made.run("dvc", "status", "--json"))

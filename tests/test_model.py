@@ -22,7 +22,7 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from stages import evidence
-from tests.conftest import ROOT, draw_split
+from tests.conftest import ROOT, draw_source, draw_split
 from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
 from transfer.evidence.scores import chosen_epoch
@@ -48,7 +48,7 @@ class Study:
 
     @property
     def images(self) -> Path:
-        return self.folder / "data/split/kept/test"
+        return self.folder / "data/raw/kept/test"
 
     def predicted(self, freezing: str) -> predictions.Predictions:
         """The test images at the epoch chosen, as the only one."""
@@ -62,7 +62,9 @@ class Study:
 def study(tmp_path_factory) -> Study:
     """Runs of two epochs and three freezings, and a model of each."""
     folder = tmp_path_factory.mktemp("study")
-    draw_split(folder / "data/split/kept", {"train": 8, "validation": 3, "test": 5})
+    counts = {"train": 8, "validation": 3, "test": 5}
+    draw_source(folder / "data/raw/kept", counts)
+    draw_split(folder / "data/split/kept", counts)
     (folder / "data/weights").mkdir()
     digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", seed=0)
     write_settings(folder, digest)

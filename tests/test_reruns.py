@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, draw_split
+from tests.conftest import ROOT, draw_source
 from tests.study import Study, initialise, save_weights, yaml
 from transfer import code
 
@@ -202,7 +202,7 @@ MEANS_NOTHING = "\n# Edited: {number}.\n"
 SETTINGS = {
     "datasets.one.title": {"tables", "evidence", "report", "recommend"},
     "datasets.one.quadrant": {"tables", "evidence", "report", "recommend"},
-    "datasets.one.count.train": {"split@one"} | PAGES,
+    "datasets.one.count.train": {"split@one"},
     "split.seed": {"split@one"},
     "pack.resize": {"pack@one"},
     "weights.resnet18.sha256": {"weights@resnet18"},
@@ -289,10 +289,10 @@ def make(study: Study, kind: str, what: str | None, means: bool | None) -> set[s
         expected = SETTINGS[what]
         return (expected - {"train"}) | (runs if "train" in expected else set())
     if kind == "image":
-        draw_split(study.folder / "data/raw/one", {"more": 1}, seed=next(NUMBER))
+        draw_source(study.folder / "data/raw/one", {"more": 1}, seed=next(NUMBER))
         return {"split@one"}
     if kind == "other image":
-        draw_split(study.folder / "data/raw/another", {"train": 1}, seed=next(NUMBER))
+        draw_source(study.folder / "data/raw/another", {"train": 1}, seed=next(NUMBER))
         return set()
     if kind == "new recipe":
         study.change("recipes.new", {"optimizer": "SGD"})

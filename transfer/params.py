@@ -6,7 +6,8 @@ better words train nothing again.
 """
 
 import re
-from collections.abc import Container, Mapping
+import unicodedata
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import prod
@@ -71,8 +72,11 @@ def _count(value: Any) -> Any:
     return value
 
 
+LONGEST = 50
+"""Characters of a key: so a run's name, which has three, leaves room in the 255 bytes of a file's
+name for what is added to it."""
 # DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
-Key = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Key = Annotated[str, Field(pattern=rf"^[a-z0-9_]{{1,{LONGEST}}}$")]
 Backbone = Key
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -118,6 +122,21 @@ class Draw(Section):
     """Seed for everything that varies between the images."""
 
 
+def check_classes(names: Iterable[str]) -> None:
+    """Raises ValueError for a name that no page could show, or two that a reader takes for one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.strip() or re.search("[\0\ud800-\udfff]", name):
+            raise ValueError(f"class name {name!r} is empty or no text in UTF-8; rename it")
+        plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold().strip())
+        if plain in seen:
+            raise ValueError(
+                f"class names {seen[plain]!r} and {name!r} differ by case, spaces or Unicode's "
+                "form alone; rename one"
+            )
+        seen[plain] = name
+
+
 class Folders(Section):
     """Where each class lies in the source: its name, and the last parts of its folder's path, such
     as `ants: train/ants`. Give `train` and `test`, or `all` for a source that is not divided.
@@ -150,10 +169,7 @@ class Folders(Section):
             raise ValueError("all parts need the same classes in the same order")
         if len(self.classes) < 2:
             raise ValueError("at least two classes are needed")
-        if bad := [c for c in self.classes if not re.fullmatch(r"[^/\\.\s][^/\\]*", c)]:
-            raise ValueError(f"class name {bad[0]!r} cannot be a folder name")
-        if len({name.casefold() for name in self.classes}) < len(self.classes):
-            raise ValueError("two class names differ by case alone")
+        check_classes(self.classes)
         for label, folder in (pair for folders in given.values() for pair in folders.items()):
             if not folder.strip("/."):
                 raise ValueError(f"{label}: {folder!r} names no folder")
@@ -188,6 +204,11 @@ class Table(Section):
     division."""
     classes: Annotated[list[str], Field(min_length=2)]
     """The labels to take, in order; lines with another are left out."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "Table":
+        check_classes(self.classes)
+        return self
 
 
 def _kind(value: Any) -> str:

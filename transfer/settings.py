@@ -14,8 +14,17 @@ def texts(study: Params) -> dict[str, str]:
         # What clear() goes by: where this is of another commit, DVC runs the stage again.
         "study.json": [study.grid.model_dump(), list(study.datasets)],
     }
+    values["datasets.json"] = of_datasets(study, "title", "table", "quadrant")
+    for name, entry in of_datasets(study, "folders", "count").items():
+        values[f"split/{name}.json"] = entry
     for recipe, freezing in product(study.grid.recipe, study.grid.freezing):
         settings = study.trained_by(recipe).deciding(freezing)
         values[f"{recipe}-{freezing}.json"] = settings
     written = {name: json_text(value) for name, value in values.items()}
     return {"checked": "params.yaml was checked\n"} | written
+
+
+def of_datasets(study: Params, *keys: str) -> dict[str, dict[str, Any]]:
+    """These settings of each data set, as JSON takes them."""
+    sets = study.datasets.items()
+    return {name: one.model_dump(mode="json", include=set(keys)) for name, one in sets}

@@ -18,6 +18,7 @@ from PIL import Image
 
 from transfer.cli import UserError
 from transfer.images import folds, reader
+from transfer.images.names import CLASSES, Classes, named
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ THIN = 16
 
 @dataclass(frozen=True)
 class Part:
-    """Images of the train, validation or test part, in ImageFolder's order.
+    """Images of the train, validation or test part, by class and file.
 
     offset: int64 [n], where an image's height·width·3 bytes (RGB, row by row) start.
     height, width: int64 [n], pixels. label: int64 [n], index into the classes.
@@ -162,16 +163,16 @@ def _read(path: Path, how: reader.How) -> Image.Image:
 
 
 def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) -> dict[str, int]:
-    """Decode `split`/{train,validation,test}/<class>/<image> into `out`/pixels.bin and
-    `out`/index.json, as `split`/how.json says, if it is there.
+    """Decode what `split`/{train,validation,test} has of the classes in `split`/classes.json into
+    `out`/pixels.bin and `out`/index.json, as `split`/how.json says, if it is there.
 
     Training images keep their pixels, or a short side of `short_side` if that is smaller and
     not 0. Validation images, if there are any, and test images are prepared. If `split` has a
     division.json, training images are stored both ways. Images are streamed, so a data set may be
-    larger than memory. Returns the images of each part. Raises UserError for an image that does not
-    decode.
+    larger than memory. Returns the images of each part. Raises UserError for a class without a
+    training image, and for an image that does not decode.
     """
-    classes = sorted(folder.name for folder in (split / "train").iterdir())
+    classes = Classes.read(split / CLASSES).names
     beside, anew = split / reader.HOW, split / folds.FILE
     how = reader.How.read(beside) if beside.is_file() else reader.REPORT
     division = folds.Division.read(anew) if anew.is_file() else None
@@ -194,14 +195,20 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
         for part in PARTS:
             files = [
                 (label, path)
-                for label, name in enumerate(classes)
-                for path in sorted((split / part / name).glob("*"))
+                for label in range(len(classes))
+                for path in sorted((split / part / str(label)).glob("*"))
             ]
+            bare = set(range(len(classes))) - {label for label, _ in files}
+            if part == "train" and bare:
+                raise UserError(
+                    f"{split}: no training image of class {classes[min(bare)]!r}; run its split "
+                    "again"
+                )
             columns: dict[str, list[Any]] = {key: [] for key in ("names", *COLUMNS, "prepared")}
             # Pillow decodes outside Python's lock.
             read = ahead(partial(pixels, part), [path for _, path in files], os.cpu_count() or 1)
             for (label, path), found in zip(files, read, strict=True):
-                name, side, start = f"{path.parent.name}/{path.name}", found[0].shape, file.tell()
+                name, side, start = named(classes[label], path.name), found[0].shape, file.tell()
                 for one in found:
                     prepared = file.tell()  # the last of them
                     file.write(one.data)

@@ -15,6 +15,7 @@ from transfer.evidence.found import Choice, Evidence
 from transfer.evidence.scores import chosen_epoch
 from transfer.files import Fields
 from transfer.images.audit import Audit
+from transfer.images.names import parted
 from transfer.images.packed import Packed
 from transfer.pages import examples
 from transfer.params import Params
@@ -144,7 +145,7 @@ def _shown(image: str, classes: list[str], answers: list[Answers], marks: list[M
     return Shown(
         name=image,
         thumbnail="",
-        label=classes.index(image.split("/")[0]),
+        label=classes.index(parted(image)[0]),
         kinds=kinds + [kind for kind, _ in marks if kind],
         said=said,
         sure=sure,

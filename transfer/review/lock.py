@@ -99,14 +99,18 @@ def contents(folder: Path) -> Callable[[str], str | None]:
     def now(path: str) -> str | None:
         file = Path(path)
         of_code = file.parent == Path("data/code")
-        text = code.recorded(file.name, folder) if of_code else texts().get(file.name)
+        text = (
+            code.recorded(file.name, folder)
+            if of_code
+            else texts().get(str(file.relative_to("data/settings")))
+        )
         return None if text is None else hashlib.md5(text.encode()).hexdigest()
 
     return now
 
 
 def of_first(path: str) -> bool:
-    return str(Path(path).parent) in FIRST
+    return any(Path(path).is_relative_to(folder) for folder in FIRST)
 
 
 def overlap(path: str, other: str) -> bool:
