@@ -30,11 +30,16 @@ DROP = (measure|rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stag
 experiments: .venv/installed  ## what was tried by `dvc exp run`; of the sample with IN=sample
 	@dvc --cd $(or $(IN),.) exp show --only-changed --hide-workspace --drop '$(DROP)'
 
+# One version of each package for every Python, or the study's numbers would depend on it.
+COMPILE = uv pip compile --quiet pyproject.toml --extra dev --universal --fork-strategy fewest \
+	--no-annotate --custom-compile-command "make lock"
+# What torch asks for itself, unless it is a build for CPUs.
+CUDA = $$(sed -nE 's/^(cuda-[^=]+|nvidia-[^=]+|triton)==.*/--no-emit-package \1/p' requirements-hashed.txt)
+
 lock:  ## pin the newest versions that pyproject.toml allows
-	uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
-		--no-annotate --custom-compile-command "make lock" --output-file requirements.txt
-	uv pip compile --quiet pyproject.toml --extra dev --extra ray --universal --python-version 3.11 \
-		--constraints requirements.txt --no-annotate --no-header --output-file requirements-ray.txt
+	$(COMPILE) --extra ray --upgrade --generate-hashes --output-file requirements-hashed.txt
+	$(COMPILE) --constraints requirements-hashed.txt $(CUDA) --output-file requirements.txt
+	$(COMPILE) --extra ray --constraints requirements-hashed.txt $(CUDA) --output-file requirements-ray.txt
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
