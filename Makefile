@@ -1,33 +1,40 @@
 PYTHON ?= python3
+# The active environment, if it has the packages; otherwise .venv, which is made here.
+HAS := import importlib.metadata as m, re, sys; \
+	[m.version(n) for n in re.findall("^([^ =]+)==[^ ]+$$", open("requirements.txt").read(), re.M)]; \
+	print(sys.prefix)
+ifeq ($(filter-out $(CURDIR)/.venv,$(shell python -c '$(HAS)' 2>/dev/null)),)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PACKAGES := .venv/installed
+endif
 
 .PHONY: sample test test-all lint schema experiments lock
 
-sample: .venv/installed  ## the study in miniature, on drawn images
+sample: $(PACKAGES)  ## the study in miniature, on drawn images
 	cd sample && python -m transfer.cluster.dvc repro  # as `dvc repro`, which takes longer
 	@cat sample/metrics/tables.md
 
 sample/dvc.yaml: dvc.yaml  ## one text for both pipelines
 	cp $< $@
 
-test: .venv/installed  ## in minutes
+test: $(PACKAGES)  ## in minutes
 	python -m pytest
 
-test-all: .venv/installed  ## as before a release: kills, whole clusters, every documented command
+test-all: $(PACKAGES)  ## as before a release: kills, whole clusters, every documented command
 	FUZZ=100 python -m pytest -m ""
 
-lint: .venv/installed
+lint: $(PACKAGES)
 	ruff check .
 	ruff format --check .
 	mypy
 
-schema: .venv/installed  ## params.schema.json: what an editor knows of params.yaml
+schema: $(PACKAGES)  ## params.schema.json: what an editor knows of params.yaml
 	python -m transfer.schema
 
 # Of all that DVC knows: what was changed, and the accuracy of the setting recommended then.
 DROP = (measure|rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stages|transfer|Created|State|Executor
 
-experiments: .venv/installed  ## what was tried by `dvc exp run`; of the sample with IN=sample
+experiments: $(PACKAGES)  ## what was tried by `dvc exp run`; of the sample with IN=sample
 	@dvc --cd $(or $(IN),.) exp show --only-changed --hide-workspace --drop '$(DROP)'
 
 # One version of each package for every Python, or the study's numbers would depend on it.
