@@ -89,9 +89,10 @@ def test_pip_is_told_that_there_is_no_wheel():
     assert "Traceback" not in done.stderr
 
 
-# What Windows lacks.
+# Without what Windows lacks; psutil and torch, which look for it on Linux, are there before.
 ELSEWHERE = """
 import os, signal, sys
+import psutil, torch
 sys.modules.update(dict.fromkeys(["fcntl", "grp", "pwd", "resource", "termios"]))
 for module, names in {
     os: ["fork", "getuid", "killpg", "sched_getaffinity", "sysconf"],

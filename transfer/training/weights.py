@@ -83,7 +83,7 @@ def _checked(backbone: str, weights: params.Weights, file: Path, name: str = "")
     digest = files.sha256(file)
     if digest != weights.sha256:
         raise cli.UserError(
-            f"{name or file}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml says "
-            f"{weights.sha256}"
+            f"{name or file}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml "
+            f"says {weights.sha256}"
         )
     return file
