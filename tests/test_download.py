@@ -210,6 +210,9 @@ def test_a_download_has_to_be_what_the_first_was(server):
     with pytest.raises(UserError, match="bytes are not those that data/fetched/mine.json records"):
         fetch()
     assert os.listdir("data/raw") == ["other.zip"]
+    Path("data/fetched/mine.json").write_text("<<<<<<< HEAD")
+    with pytest.raises(UserError, match="mine.json: no record of a download"):
+        fetch()
     Path("data/fetched/mine.json").unlink()
     fetch()
     assert downloaded() == server.archive != first

@@ -119,7 +119,10 @@ def _first(source: Download, target: Path) -> Fetched | None:
     record = _record(target)
     if not record.exists():
         return None
-    known = Fetched.read(record)
+    try:
+        known = Fetched.read(record)
+    except UserError:
+        raise UserError(f"{record}: no record of a download; restore it, or delete it") from None
     return known if known.model_dump(exclude={"sha256"}) == source.model_dump() else None
 
 
