@@ -18,6 +18,7 @@ from torchvision.models import resnet18
 
 from tests.conftest import ROOT, draw_source
 from transfer import cli
+from transfer.files import sha256
 
 yaml = YAML()
 LIVE = "live.csv"  # of the run that trained last
@@ -94,12 +95,10 @@ def results(root: Path) -> dict[str, bytes]:
 
 
 def save_weights(path: Path, seed: int) -> str:
-    """Random weights in a file; returns the start of its sha256."""
+    """Random weights in a file; returns its sha256."""
     torch.manual_seed(seed)
     torch.save(resnet18().state_dict(), path)
-    return subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout[
-        :16
-    ]
+    return sha256(path)
 
 
 def data_set(name: str, **count) -> dict:

@@ -395,7 +395,7 @@ def test_the_linter_of_the_hooks_is_the_pinned_one():
 
 
 def test_the_workflow_looks_for_the_mark_of_its_comment():
-    workflow = (ROOT / ".github/workflows/review.yaml").read_text()
+    workflow = (ROOT / ".github/workflows/comment.yaml").read_text()
     assert f'startswith("{MARK}")' in workflow
 
 

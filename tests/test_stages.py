@@ -79,7 +79,7 @@ def test_weights_copies_a_checked_file(study):
 
 
 def test_weights_that_torchvision_lacks_are_refused(study):
-    set_weights(study, "IMAGENET1K_V3", sha256="0" * 8)
+    set_weights(study, "IMAGENET1K_V3", sha256="0" * 64)
     line = refused(study, "weights", "resnet18")
     assert "has no IMAGENET1K_V3, only IMAGENET1K_V1; or give the path of a file" in line
 
@@ -90,12 +90,12 @@ def test_weights_of_another_architecture_are_refused(study):
 
 
 def test_a_wrong_hash_is_refused(study):
-    set_weights(study, save(study, resnet18().state_dict()), sha256="0" * 8)
+    set_weights(study, save(study, resnet18().state_dict()), sha256="0" * 64)
     assert "its sha256 is" in refused(study, "weights", "resnet18")
 
 
 def test_a_missing_weights_file_is_refused(study):
-    set_weights(study, study / "none.pth", sha256="0" * 8)
+    set_weights(study, study / "none.pth", sha256="0" * 64)
     assert "none.pth: no such weights file" in refused(study, "weights", "resnet18")
 
 

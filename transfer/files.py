@@ -1,6 +1,5 @@
 """Outputs that are whole or absent, and locks."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -92,8 +91,12 @@ def alone(path: str | Path, what: str, shared: bool = False) -> Iterator[bool]:
     """Hold a lock that no other process holds, or if `shared` none that does not share it; wait for
     one that does, and say who it is. Yields whether it waited.
 
-    The lock goes with the process, however that ends.
+    The lock goes with the process, however that ends. Raises UserError on Windows.
     """
+    try:
+        import fcntl
+    except ImportError:
+        raise UserError("training needs Linux or macOS; on Windows run it in WSL") from None
     waited, kind = False, fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -308,8 +308,8 @@ class Weights(Section):
     """torchvision's name for weights of a ResNet, such as IMAGENET1K_V1; timm's tag for those of
     another network, such as fb_in22k_ft_in1k; or a local file, a state_dict or safetensors. A local
     file of a network of timm's gets its images normalised as timm's first tag says."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-    """The file's sha256 or its start, such as the eight digits in torchvision's file names."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """The file's sha256, all 64 digits."""
 
     @property
     def published(self) -> bool:

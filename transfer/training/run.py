@@ -242,9 +242,10 @@ def record(job: Job, curve: list[Epoch]) -> Record:
 
 
 def versions(backbone: str) -> dict[str, str]:
-    """Of all that decides the results of a run with that backbone."""
+    """Of the packages that decide the results of a run with that backbone."""
     names = ("torch", "torchvision", "numpy", *(("timm",) if models.is_timms(backbone) else ()))
-    return {name: version(name) for name in names}
+    # PyTorch's own index marks its builds for CPUs, which compute as others do there.
+    return {name: version(name).removesuffix("+cpu") for name in names}
 
 
 def device_name(device: torch.device) -> str:
