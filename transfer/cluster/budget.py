@@ -84,7 +84,7 @@ def page(study: Params, is_made: IsMade, seconds: float) -> str:
     costs = files.read_json(COSTS)
     advices = [advice(study, name, own, costs) for name, own in held.items()]
     given = cli.span(seconds)
-    note = f"This race had {given}. Of {asked} runs, {made} are made; `dvc repro` makes the rest."
+    note = f"This race had {given}. Of {asked} runs, {made} are made; dvc repro makes the rest."
     for name in races.keys() - held.keys():
         note += f" Of {study.datasets[name].title}, none is."
     return recommendation.write(advices, note)
