@@ -27,7 +27,7 @@ from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
 from transfer.evidence.scores import chosen_epoch
 from transfer.images import audit, packed, reader
-from transfer.model import about, doubt, explain, exported, predict, saved
+from transfer.model import about, doubt, explain, exported, outputs, predict, saved
 from transfer.model import keep as model
 from transfer.training import augment, outcomes, predictions
 from transfer.training import run as training
@@ -324,8 +324,11 @@ def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
     assert "not in params.yaml's grid" in refused(study, model.main, "cats")
     near = study.runs["frozen"].name.replace("frozen", "frozn")
     assert study.runs["frozen"].name in refused(study, model.main, "kept", "--run", near)
-    assert "a folder" in refused(study, model.main, "kept", "--output", folder)
-    assert "a folder" in refused(study, model.main, "kept", "--onnx", folder)
+    for name in ("net.md", "net.png", "net.json", "net.onnx", "net", ".safetensors", ".", ".."):
+        line = refused(study, model.main, "kept", "--output", folder / name)
+        assert "give a name that ends in .safetensors" in line
+    line = refused(study, model.main, "kept", "--onnx", folder / "net.safetensors")
+    assert "give a name that ends in .onnx" in line
     assert set(folder.iterdir()) == there
 
     settings = yaml.load(study.folder / "params.yaml")
@@ -336,6 +339,40 @@ def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
     yaml.dump(settings, tmp_path / "params.yaml")
     shutil.copy(study.folder / "metrics/evidence.json", tmp_path / "metrics")
     assert "of another grid" in refused(tmp_path, model.main, "kept")
+
+
+def test_what_would_be_lost_or_cannot_be_written_is_found_before_anything_is_trained(
+    study, tmp_path
+):
+    net, picture, page = (tmp_path / f"net.{kind}" for kind in ("safetensors", "png", "md"))
+    onnx = tmp_path / "net.onnx"
+    for path in (net, picture, page, onnx):
+        for make in (Path.touch, lambda it: it.write_text("mine"), Path.mkdir, os.mkfifo):
+            make(path)
+            why = f"{path.name}: (`keep` did not|a folder|no plain file)"
+            with pytest.raises(cli.UserError, match=why):
+                outputs.check(net, onnx, None)
+            files.remove(path)
+    shutil.copy(study.file("frozen"), net)
+    shutil.copy(study.file("frozen").with_suffix(".png"), picture)
+    outputs.check(net, onnx, tmp_path / "hub")
+    net.unlink()  # DVC has it, and git the page
+    shutil.copy(study.file("frozen").with_suffix(".md"), page)
+    with pytest.raises(cli.UserError, match="net.md: `keep` did not make this file"):
+        outputs.check(net, None, None)
+    page.write_text(page.read_text().replace("frozen.safe", "net.safe"))
+    outputs.check(net, None, None)
+    for hub in (net, page, onnx, tmp_path, net / "hub", tmp_path / "x/.."):
+        with pytest.raises(cli.UserError, match="in each other's way"):
+            outputs.check(net, onnx, hub)
+    for path, why in {
+        page / "net.safetensors": "net.md is no folder",
+        tmp_path / f"{'x' * 240}.safetensors": "File name too long",
+    }.items():
+        with pytest.raises(cli.UserError, match=why):
+            outputs.check(path, None, None)
+    outputs.check(tmp_path / "new/folder/net.safetensors", None, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"net.md", "net.png"}
 
 
 def test_images_or_epochs_of_another_time_are_refused(study, tmp_path):
@@ -354,6 +391,7 @@ def test_onnx_predicts_the_same_in_batches_of_any_size(study):
     words = ("--run", run.name, "--output", "models/x.safetensors", "--onnx", "models/x.onnx")
     status, said = command(study, model.main, "kept", *words)
     assert status == 0, said
+    outputs.check(study.folder / "models/x.safetensors", study.folder / "models/x.onnx", None)
     session = InferenceSession(study.folder / "models/x.onnx", providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == ["a", "b"]

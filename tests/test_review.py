@@ -340,7 +340,7 @@ def test_a_side_whose_runs_were_not_all_trained_alike_is_told():
 
 def test_values_cannot_break_the_table():
     text = write(params={"params.yaml": {"x": page.Sides("a|b`c\nd @someone", "")}})
-    assert '| `params.yaml` | `x` | `a\\|b\'c d @someone` | `""` |' in text
+    assert '| `params.yaml` | `x` | <code>a&#124;b&#96;c d @someone</code> | `""` |' in text
 
 
 @pytest.mark.parametrize("raw", [None, "https://github.com/o/r/raw"])

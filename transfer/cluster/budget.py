@@ -86,7 +86,7 @@ def page(study: Params, is_made: IsMade, seconds: float) -> str:
     ran = [one.place.run(one.start, seed) for one in runners for seed in study.grid.seed]
     mixed = trained.mixed(Record.of(run) for run in ran if is_made(run))
     given = cli.span(seconds)
-    note = f"This race had {given}. Of {asked} runs, {made} are made; `dvc repro` makes the rest."
+    note = f"This race had {given}. Of {asked} runs, {made} are made; dvc repro makes the rest."
     for name in races.keys() - held.keys():
         note += f" Of {study.datasets[name].title}, none is."
     return recommendation.write(advices, mixed, note)

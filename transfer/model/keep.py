@@ -17,7 +17,7 @@ from transfer.evidence.calibration import Said
 from transfer.evidence.found import Evidence
 from transfer.evidence.scores import Measure
 from transfer.images import packed
-from transfer.model import about, doubt, exported, hub, predict, registry, saved
+from transfer.model import about, doubt, exported, hub, outputs, predict, registry, saved
 from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import lora, models, predictions
 from transfer.training.feed import CHUNK
@@ -40,11 +40,11 @@ def main() -> None:
     study = params.load()
     run = choose(study.grid, given.dataset, given.run)
     output = given.output or Path(f"models/{run.dataset}.safetensors")
-    check_files(output, given.onnx)
-    if given.register:
-        registry.check(output)
     if given.onnx:
         exported.check_installed()
+    outputs.check(output, given.onnx, given.hub)
+    if given.register:
+        registry.check(output)
     job = load(run, study)
     if given.hub:
         hub.check(given.hub, run.backbone, job.protocol.activation, job.protocol.pooling)
@@ -67,13 +67,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("dataset", help="a value of grid.dataset in params.yaml")
     help = "the run to take, as in metrics/runs (default: the one recommended)"
     parser.add_argument("--run", metavar="NAME", help=help)
-    help = "the file to write (default: models/DATASET.safetensors)"
+    help = "the .safetensors file to write (default: models/DATASET.safetensors)"
     parser.add_argument("--output", metavar="FILE", type=Path, help=help)
     help = "store only what training changed; `predict` then needs the starting checkpoint too"
     parser.add_argument("--small", action="store_true", help=help)
     help = "share of wrong answers above which `predict` says that it is unsure (default 0.02)"
     parser.add_argument("--risk", type=share, default=0.02, help=help)
-    help = "also write the whole network to this ONNX file, from images of any size"
+    help = "also write the whole network to this .onnx file, from images of any size"
     parser.add_argument("--onnx", metavar="FILE", type=Path, help=help)
     help = "also write a folder that timm loads, in the layout of Hugging Face's hub"
     parser.add_argument("--hub", metavar="FOLDER", type=Path, help=help)
@@ -100,13 +100,6 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
         raise cli.UserError(
             "metrics/evidence.json: of another grid than params.yaml's; run `dvc repro evidence`"
         ) from None
-
-
-def check_files(*given: Path | None) -> None:
-    """Raise UserError for files that could not be written, before anything is trained."""
-    for path in given:
-        if path and path.is_dir():
-            raise cli.UserError(f"{path}: a folder; give the name of a file")
 
 
 def load(run: Run, study: params.Params) -> Job:
@@ -154,7 +147,8 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     said = Said(before["test"].name, job.data.test.label, found.astype(float))
     answers = predict.answers(card, model, seen, images)
     dataset, said = study.datasets[run.dataset], said.at(card.temperature)
-    looks = about.looks(output.with_suffix(".png"), card, model, images, said)
+    _, picture = about.beside(output)
+    looks = about.looks(picture, card, model, images, said)
     page = about.write(output, card, dataset, Record.of(run), said, answers, looks)
     print(f"{page}: what it can do and where it comes from, with some lines for you to fill in")
     return page

@@ -16,7 +16,6 @@ from transfer.evidence.scores import Measure
 from transfer.evidence.stats import LEVEL
 from transfer.images.audit import Audit
 from transfer.params import Dataset
-from transfer.runs import capital
 from transfer.templates import render
 from transfer.training.record import Record
 
@@ -51,7 +50,9 @@ def write(
         mixed=trained.sentence(evidence.mixed),
         measured={name: MEASURED[measure] for name, measure in evidence.measures.items()},
         learning=[
-            words for name, data in datasets.items() if (words := learning(data, evidence, name))
+            (data.title, words)
+            for name, data in datasets.items()
+            if (words := learning(evidence, name))
         ],
         answers=[
             found
@@ -129,7 +130,7 @@ def answer(data: Dataset, evidence: Evidence, rows: list[Row]) -> Answer | None:
     )
 
 
-def learning(data: Dataset, evidence: Evidence, name: str) -> str:
+def learning(evidence: Evidence, name: str) -> str:
     """What the data set's learning curve says in a sentence; '' with one size."""
     for found in evidence.learning:
         if found.dataset == name:
@@ -140,7 +141,7 @@ def learning(data: Dataset, evidence: Evidence, name: str) -> str:
                 -1: "more images did not help.",
             }
             sizes = f"from {_size(found.smaller)} to {_size(found.larger)}"
-            return f"**{capital(data.title)}**: {sizes}, {rise}; {told[found.difference.sign]}"
+            return f"{sizes}, {rise}; {told[found.difference.sign]}"
     return ""
 
 

@@ -8,8 +8,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from transfer import templates
 from transfer.evidence.stats import Difference, newcombe
-from transfer.templates import environment
 
 LIMIT = 65536  # characters of a comment on GitHub
 WIDEST = 100  # characters of a name or a value
@@ -132,8 +134,7 @@ def write(
     commits: the two to compare. raw: the URL below which a server shows a commit's files, if any
     does. metrics: the values of each summary.json, changed or not. params: what differs.
     """
-    made = environment(Path(__file__).parent)
-    # What others wrote goes through `code`.
+    made = templates.environment(Path(__file__).parent)
     made.filters |= {of.__name__: of for of in (code, names, one_line)}
     template = made.get_template("comment.md.j2")
     render = partial(
@@ -189,10 +190,7 @@ def study(file: str, entries: dict[str, Sides]) -> Study:
 
 
 def code(value: Any) -> str:
-    """As code, in which nothing is a link, a mention or HTML, and that a table's cell takes."""
-    if value is None:
-        return "–"
-    return "`" + one_line(str(value)).replace("`", "'").replace("|", "\\|") + "`"
+    return "–" if value is None else templates.code(one_line(str(value)))
 
 
 def one_line(text: str) -> str:
@@ -201,10 +199,10 @@ def one_line(text: str) -> str:
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
-def names(stages: list[str]) -> str:
+def names(stages: list[str]) -> Markup:
     """Up to three of a kind; of more, how many."""
-    words = []
+    words: list[str] = []
     for kind, group in groupby(stages, lambda stage: stage.split("@")[0]):
         found = list(map(code, group))
-        words += found if len(found) <= 3 else [f"{code(kind)} ({len(found)})"]
-    return ", ".join(words)
+        words += found if len(found) <= 3 else [Markup(f"{code(kind)} ({len(found)})")]
+    return Markup(", ").join(words)
