@@ -122,5 +122,12 @@ def test_a_class_with_too_few_images_is_refused():
     assert not Path("data/split/ab").exists()
 
 
+def test_a_class_that_is_all_copies_of_another_is_refused():
+    members = {f"{label}/{n}.png": image(n) for label in ("Ant", "Bee") for n in range(9)}
+    members |= {f"Ant/{n}.png": image(n) for n in range(9, 18)}
+    with pytest.raises(UserError, match="class 'bee' has no image, without those left out"):
+        run(pack(members), POOL, test=0.2, redraw=True, validation=0.25, duplicates="drop")
+
+
 def test_the_ratio_is_of_test_to_training_images():
     assert Division(test=0.2, validation=0.2, units={}).ratio == pytest.approx(0.2 / 0.64)

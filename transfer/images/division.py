@@ -86,8 +86,8 @@ def found_in(source: Source, where: Folders | Table) -> tuple[list[Member], audi
 def divided_anew(chosen: list[Picture], dataset: Dataset, rules: Split) -> Division:
     """How each seed divides the training pictures. Raises UserError where the first one cannot."""
     pool = [picture for picture in chosen if picture.part == "train"]
-    classes = dataset.folders.classes
-    if gone := [label for label in classes if label not in {picture.label for picture in pool}]:
+    classes, there = dataset.folders.classes, {picture.label for picture in pool}
+    if gone := [label for label in classes if label not in there]:
         raise UserError(f"{dataset.source}: class {gone[0]!r} {_too_few(1, 0, 0)}")
     names = [named(picture.label, picture.name) for picture in pool]
     units = dict(zip(names, near.units(pool), strict=True))
