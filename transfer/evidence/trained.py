@@ -40,7 +40,7 @@ def sentence(found: list[Alike]) -> str:
         return ""
     return (
         f"Not all runs were trained alike: {'; '.join(map(str, found))}. Differences between "
-        "settings may come from that, too. `dvc repro -f` trains all runs again."
+        "settings may come from that, too. To train all runs again, use dvc repro -f."
     )
 
 
