@@ -16,6 +16,7 @@ import torch
 from ruamel.yaml import YAML
 from torchvision.models import resnet18
 
+from tests import warm
 from tests.conftest import ROOT, draw_split
 from transfer import cli
 
@@ -31,6 +32,8 @@ class Study:
 
     def run(self, *command: str, status: int | None = 0, **environment: str) -> str:
         fixed = {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        if command[0] in ("dvc", "python"):
+            fixed["PATH"] = f"{warm.folder()}:{os.environ['PATH']}"
         done = subprocess.run(
             command,
             cwd=self.folder,
