@@ -125,7 +125,7 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     for name in ("dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     for name in ("stages", "transfer"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # with what Python has compiled
     settings = yaml.load(ROOT / "params.yaml")
     settings["download"] = {}
     settings["datasets"] = {name: data_set(name, train=4, test=3) for name in datasets}

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def digest(script: str, root: Path = ROOT) -> str:
     found = {}
     for name, (path, tree) in modules(script, root).items():
         files = {file.name: sha256(file) for file in named(tree, path)}
-        found[name] = canonical(without_docstrings(tree)), files
+        found[name] = meaning(path.read_bytes()), files
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
@@ -42,9 +43,25 @@ def modules(script: str, root: Path) -> dict[str, tuple[Path, ast.Module]]:
         name = waiting.pop()
         path = module_path(name, root)
         if path and name not in found:
-            found[name] = path, ast.parse(path.read_bytes())
+            found[name] = path, parsed(path.read_bytes())
             waiting += [*parents(name), *imported(found[name][1], name, path)]
     return found
+
+
+# The stages share most of their modules, so what takes long is done once for each.
+parsed = cache(ast.parse)
+
+
+@cache
+def nodes(tree: ast.AST) -> list[ast.AST]:
+    """The tree's nodes, of all depths."""
+    return list(ast.walk(tree))
+
+
+@cache
+def meaning(text: bytes) -> Any:
+    """A module's canonical tree, docstrings aside."""
+    return canonical(without_docstrings(ast.parse(text)))
 
 
 def module_path(name: str, root: Path) -> Path | None:
@@ -63,7 +80,7 @@ def parents(name: str) -> list[str]:
 def imported(tree: ast.AST, name: str, path: Path) -> Iterator[str]:
     """Every name that may be a module: `from a import b` gives a and a.b."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -77,7 +94,7 @@ def named(tree: ast.AST, path: Path) -> Iterator[Path]:
     """The files beside a module that its strings name, such as published.yaml. Modules count when
     they are imported."""
     beside = {file.name: file for file in path.parent.iterdir() if file.suffix != ".py"}
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             file = beside.get(node.value)
             if file and file.is_file():
