@@ -32,7 +32,7 @@ class Study:
 
     def run(self, *command: str, status: int | None = 0, **environment: str) -> str:
         fixed = {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
-        if command[0] in ("dvc", "python"):
+        if command[0] in ("bash", "dvc", "python"):
             fixed["PATH"] = f"{warm.folder()}:{os.environ['PATH']}"
         done = subprocess.run(
             command,

@@ -4,8 +4,8 @@ A server that has imported the packages, and nothing of the project, forks a pro
 command, which takes over the caller's words, folder, environment and standard streams. So a command
 is what it always is, a process of its own that imports the project from its folder, but for the
 seconds that PyTorch and DVC take to load. Its parent is the server, and it ends when its caller
-does. What depends on the tree of processes, or on variables that packages read when they are
-loaded, has to be started by `sys.executable`.
+does. What depends on the tree of processes, on limits, or on variables that packages read when
+they are loaded, has to be started by `sys.executable`.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from select import select
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 MODULES = ("dvc", "stages.", "transfer")  # any other command is the interpreter's own
 PACKAGES = """
@@ -60,7 +60,9 @@ def folder() -> str:
     """Where the commands are, of a server that ends with this process."""
     from transfer.arithmetic import FIXED  # the server's own imports are none of the project's
 
-    place = Path(mkdtemp(prefix="warm-"))
+    made = TemporaryDirectory(prefix="warm-")
+    atexit.register(made.cleanup)
+    place = Path(made.name)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(place / "socket"))
     listening.listen(64)
