@@ -16,6 +16,7 @@ import torch
 from ruamel.yaml import YAML
 from torchvision.models import resnet18
 
+from tests import warm
 from tests.conftest import ROOT, draw_source
 from transfer import cli
 from transfer.files import sha256
@@ -32,6 +33,8 @@ class Study:
 
     def run(self, *command: str, status: int | None = 0, **environment: str) -> str:
         fixed = {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        if command[0] in ("bash", "dvc", "python"):
+            fixed["PATH"] = f"{warm.folder()}:{os.environ['PATH']}"
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -121,7 +124,7 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     for name in ("dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     for name in ("stages", "transfer"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # with what Python has compiled
     settings = yaml.load(ROOT / "params.yaml")
     settings["download"] = {}
     settings["datasets"] = {name: data_set(name, train=4, test=3) for name in datasets}

@@ -18,7 +18,8 @@ import builtins
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from functools import cache
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -37,15 +38,12 @@ def digest(script: str, root: Path = ROOT) -> str:
 
     A file that an imported module names, by a string, and that lies beside it counts as well.
     """
-    read = {
-        name: (path, Plain().visit(tree)) for name, (path, tree) in modules(script, root).items()
-    }
-    told = {word for _, tree in read.values() for word in told_by(tree)}
-    found = {}
+    found, read = {}, modules(script, root)
+    told = set().union(*(told_by(tree) for _, tree in read.values()))
     for name, (path, tree) in read.items():
         files = {file.name: sha256(file) for file in named(tree, path)}
-        rename_variables(tree, set(dir(builtins)) | set(defined(tree)), told)
-        found[name] = canonical(tree), files
+        kept = frozenset(told & {node.arg for node in nodes(tree) if isinstance(node, ast.arg)})
+        found[name] = meaning(path.read_bytes(), kept), files
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
@@ -62,9 +60,30 @@ def modules(script: str, root: Path) -> dict[str, tuple[Path, ast.Module]]:
         name = waiting.pop()
         path = module_path(name, root)
         if path and name not in found:
-            found[name] = path, ast.parse(path.read_bytes())
+            found[name] = path, parsed(path.read_bytes())
             waiting += [*parents(name), *imported(found[name][1], name, path)]
     return found
+
+
+# The stages share most of their modules, so what takes long is done once for each.
+@cache
+def parsed(text: bytes) -> ast.Module:
+    """A module's tree, without what cannot change a result; variables have their own names."""
+    return Plain().visit(ast.parse(text))
+
+
+@cache
+def nodes(tree: ast.AST) -> list[ast.AST]:
+    """The tree's nodes, of all depths."""
+    return list(ast.walk(tree))
+
+
+@cache
+def meaning(text: bytes, told: frozenset[str]) -> Any:
+    """A module's canonical tree. told: the parameters whose names mean something."""
+    tree = Plain().visit(ast.parse(text))
+    rename_variables(tree, set(dir(builtins)) | set(defined(tree)), told)
+    return canonical(tree)
 
 
 def module_path(name: str, root: Path) -> Path | None:
@@ -83,7 +102,7 @@ def parents(name: str) -> list[str]:
 def imported(tree: ast.AST, name: str, path: Path) -> Iterator[str]:
     """Every name that may be a module: `from a import b` gives a and a.b."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -93,9 +112,14 @@ def imported(tree: ast.AST, name: str, path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def told_by(tree: ast.AST) -> Iterator[str]:
+@cache
+def told_by(tree: ast.AST) -> set[str]:
     """Every word that code could name a parameter by: of keywords, attributes and texts."""
-    for node in ast.walk(tree):
+    return set(_told(tree))
+
+
+def _told(tree: ast.AST) -> Iterator[str]:
+    for node in nodes(tree):
         if isinstance(node, ast.Attribute):
             yield node.attr
         elif isinstance(node, ast.keyword) and node.arg:
@@ -220,7 +244,7 @@ def defined(statement: ast.AST) -> Iterator[str]:
         waiting += [] if is_scope(node) else ast.iter_child_nodes(node)
 
 
-def rename_variables(node: ast.AST, shared: set[str], told: set[str]) -> None:
+def rename_variables(node: ast.AST, shared: set[str], told: Set[str]) -> None:
     """Number each function's variables in the order in which they stand. Names stay that mean
     something elsewhere: `shared` ones, which are the module's or Python's own; of parameters those
     that are `told`; and all in a function that can see names."""
