@@ -410,7 +410,7 @@ def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
         return [(line.split("\t") + [""])[3] for line in out.splitlines()]
 
     assert sorted(told(1e9)) == [""] * (10 - below) + ["unsure"] * below
-    assert told(-1.0) == ["none of these"] * 10
+    assert told(0.0) == ["none of these"] * 10
 
 
 class Corner(nn.Module):
@@ -442,7 +442,7 @@ def test_what_an_answer_rests_on_is_where_the_network_looks(study, tmp_path):
     answers = [line.split("\t")[:2] for line in out.splitlines()]
     pictures = sorted((tmp_path / "why").iterdir())
     assert [path.name for path in pictures] == [
-        f"{place:04}_{Path(name).stem[:30]}_{answer}.png"
+        f"{place:04}_{Path(name).stem[:28]}_{answer}.png"
         for place, (name, answer) in enumerate(answers, 1)
     ]
     assert {Image.open(path).size for path in pictures} == {(80, 40)}

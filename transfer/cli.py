@@ -16,12 +16,18 @@ import psutil
 SHELLS = {"sh", "bash", "dash", "fish", "ksh", "zsh"}
 
 
+def printable(text: str) -> str:
+    """The text with each character that is not printable, such as a line break, escaped as Python
+    does it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class UserError(Exception):
     """Bad input. The message is one line: what is wrong, where, and what to do. It may quote names,
-    so what would break the line is written as Python escapes it."""
+    so it is made printable."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(printable(message))
 
 
 _SYSTEM_ERRORS = {
@@ -45,7 +51,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except OSError as error:
         if error.errno not in _SYSTEM_ERRORS:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        where = printable(f"{error.filename}: ") if error.filename else ""
         sys.exit(f"error: {where}{_SYSTEM_ERRORS[error.errno]}")
     except KeyboardInterrupt:
         sys.exit(130)

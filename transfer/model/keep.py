@@ -132,6 +132,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     measure = scores.measure(study.evidence.select_by, Record.of(run).counts["train"])
     chosen = scores.chosen_epoch(before, measure)
     model = trained(job, chosen + 1)
+    models.check_finite(model.state_dict(), run.name)
     images = test_images(job.data)
     with job.protocol.autocast(job.device):
         compare(job, before["test"], chosen, saved.probabilities(model, images))
