@@ -379,7 +379,7 @@ def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
     with torch.inference_mode():
         expected = (network(augment.normalize(images)) / 2.5).softmax(1).numpy()
     np.testing.assert_allclose(sorted(found), sorted(expected.tolist()), atol=1e-4)
-    exported.export(network, hot, images, tmp_path / "hot.onnx")
+    exported.export(network, hot, list(images.numpy()), tmp_path / "hot.onnx")
     session = InferenceSession(tmp_path / "hot.onnx", providers=["CPUExecutionProvider"])
     inputs = {"images": exported._framed(images, card.resize)}
     np.testing.assert_allclose(session.run(["probabilities"], inputs)[0], expected, atol=1e-4)
@@ -458,9 +458,11 @@ def test_the_page_shows_what_some_answers_rest_on(study):
         assert sheet.height == rows * (40 + explain.GAP) - explain.GAP
 
 
-@pytest.mark.parametrize("sides", [(427, 640), (331, 201), (50, 50), (44, 97), (1200, 45)])
-def test_onnx_prepares_photographs_of_any_size_as_pillow_does(study, sides, tmp_path):
+@pytest.mark.parametrize("sides", [(427, 640), (331, 201), (44, 97), (1200, 45), (7, 9), (3, 60)])
+@pytest.mark.parametrize("sizes", [(44, 40), (64, 64), (256, 224)])
+def test_onnx_prepares_photographs_of_any_size_as_pillow_does(study, sides, sizes):
     card, _ = saved.load(study.file("finetuned"))
+    card = card.model_copy(update=dict(zip(("resize", "size"), sizes, strict=True)))
     photograph = Image.fromarray(load_sample_image("china.jpg")).resize(sides[::-1])
     made = exported.preparing(card, [helper.make_opsetid("", 20)], 10)
     session = InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -468,7 +470,7 @@ def test_onnx_prepares_photographs_of_any_size_as_pillow_does(study, sides, tmp_
     prepared = packed.prepare(photograph, card.resize, card.size)
     expected = augment.normalize(torch.from_numpy(prepared)[None]).numpy()
     apart = np.abs(found - expected) * 255 * np.array(augment.STD)[:, None, None]
-    assert apart.max() < 1.01 and (apart > 0.01).mean() < 0.1  # grey levels
+    assert apart.max() < 1.01 and (apart > 0.01).mean() < 0.02  # grey levels
 
 
 class Fickle(nn.Module):
@@ -487,7 +489,7 @@ def test_onnx_that_differs_is_not_left_behind(study, tmp_path):
     card, network = saved.load(study.file("finetuned"))
     images = model.test_images(packed.load(study.folder / "data/packed/kept"))
     with pytest.raises(cli.UserError, match="not written"):
-        exported.export(Fickle(network).eval(), card, images, tmp_path / "x.onnx")
+        exported.export(Fickle(network).eval(), card, list(images.numpy()), tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
