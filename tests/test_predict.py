@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from tests.study import in_process
 from transfer import cli
 from transfer.evidence import calibration
-from transfer.images import packed
 from transfer.model import doubt, predict, saved
 from transfer.params import Component
 from transfer.training import models
@@ -118,3 +117,94 @@ def test_numbers_that_are_not_finite_are_refused(value, network, file, images, t
     if value != 1e38:
         with pytest.raises(cli.UserError, match=r"^own.pth: fc.weight holds NaN or infinite"):
             models.check_fits(state, "miniresnet10", "own.pth")
+
+
+def test_numbers_that_an_image_makes_infinite_cost_it_a_line(network, file, images):
+    state = {name: one.clone() for name, one in network.state_dict().items()}
+    card, loaded, _ = predict.opened(str(file), None)
+    loaded.fc.weight[:] = float("nan")
+    found = predict.classified(card, loaded, None, [(images / "1.png", "")])
+    assert [answer for _, answer in found] == [predict.NO_NUMBER]
+    nowhere = doubt.Known(np.zeros(64, np.float32), -np.eye(64, dtype=np.float32))
+    loaded.load_state_dict(state)
+    sure = card.model_copy(update={"far": 1e9, "sure": 0.0})
+    grey = torch.zeros((1, 40, 40, 3), dtype=torch.uint8)
+    (answer,) = predict.answers(sure, loaded, nowhere, grey)
+    assert (answer.unsure, answer.stranger) == (False, True), "a distance of NaN"
+    loaded.fc.weight[:] = float("nan")
+    assert predict.answers(sure, loaded, None, grey)[0].unsure
+
+
+def test_what_training_images_look_like_must_fit_the_network(network, file, images):
+    for mean, precision in ((3, 3), (64, 63)):
+        known = {"known.mean": torch.zeros(mean), "known.precision": torch.zeros(mean, precision)}
+        saved.save(file, CARD.model_copy(update={"far": 1.0}), network.state_dict() | known)
+        assert "not a whole model" in refused(file, images)
+
+
+def test_names_cannot_forge_a_line_or_reach_the_terminal(network, file, images, tmp_path):
+    labels = ["a\tb\n\x1b[31m\u202e/", "\U0001f41d" * 60]
+    saved.save(file, CARD.model_copy(update={"labels": labels}), network.state_dict())
+    odd = os.fsencode(images) + b"/x\ty\n\x1b[2J\xff.png"
+    os.rename(images / "1.png", odd)
+    status, out, err = told(file, images, "--explain", tmp_path / "why")
+    assert (status, err, len(out)) == (0, [], 3)
+    assert all(line.isprintable() for line in "".join(out).split("\t"))
+    assert [line.count("\t") for line in out] == [2, 2, 2] and "x\\ty\\n\\x1b[2J\\udcff" in "".join(
+        out
+    )
+    pictures = os.listdir(tmp_path / "why")
+    assert len(pictures) == 3 and all(name.isprintable() for name in pictures)
+    status, out, _ = told(file, images, "--json")
+    lines = [json.loads(line) for line in out]
+    assert all(set(line["probabilities"]) == set(labels) for line in lines)
+    assert os.fsdecode(odd) in {line["path"] for line in lines}
+
+
+def test_what_is_no_file_costs_a_line_each(file, images, tmp_path):
+    os.mkfifo(images / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as one, chdir(images):
+        one.bind("socket.jpg")
+    (images / "null.jpg").symlink_to("/dev/zero")
+    (images / "gone.jpg").symlink_to("nowhere")
+    (images / "folder.jpg").mkdir()
+    (images / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    (images / "deep/loop").symlink_to(images)
+    (tmp_path / "away").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "away/4.png")
+    (images / "link").symlink_to(tmp_path / "away")
+    (tmp_path / "empty").mkdir()
+    Image.new("1", (20_000, 20_000)).save(images / "vast.png")
+    status, out, err = told(file, tmp_path / "empty", "n" * 300 + ".png", images)
+    names = [line.split("\t")[0].removeprefix(f"{images}/") for line in out]
+    assert (status, names) == (1, ["1.png", "2.png", "deep/3.png", "link/4.png"])
+    wrong = [line.removeprefix(f"error: {images}/") for line in err]
+    assert "named as an image" in wrong[0] and "too long" in wrong[1]
+    assert [line.split(": ")[0] for line in wrong[2:]] == [
+        "cut.jpg", "deep/loop", "gone.jpg", "null.jpg", "pipe.jpg", "socket.jpg", "vast.png"
+    ]  # fmt: skip
+    assert sum("not a regular file" in line for line in wrong) == 3
+    assert "bomb" in wrong[-1] and "a link to a folder that it is in" in wrong[3]
+
+
+def test_pictures_need_a_folder(file, images, tmp_path):
+    (tmp_path / "taken").touch()
+    for path in ("taken", "taken/why", "n" * 300):
+        assert "give a folder for the pictures" in refused(file, images, "--explain", path)
+    assert (tmp_path / "taken").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("to", "line"), [(">&-", "standard output is closed"), ("> /dev/full", "the disk is full")]
+)
+def test_a_stdout_that_takes_nothing_is_one_line(file, images, to, line):
+    command = f"{sys.executable} -m transfer predict {file} {images} {to}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode and line in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_file_that_is_cut_or_garbled_is_refused(file, images):
+    whole = file.read_bytes()
+    for wrong in (b"", whole[:9], whole[:-1], b"\xff" * 100, whole[:8] + b"[" * (len(whole) - 8)):
+        file.write_bytes(wrong)
+        assert "not a model made by" in refused(file, images)

@@ -17,7 +17,6 @@ from transfer import files
 from transfer.cli import UserError, one_line
 from transfer.images import packed
 from transfer.model import saved
-from transfer.training import augment
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
@@ -129,8 +128,7 @@ def _write(network: nn.Module, card: saved.Card, path: Path) -> tuple[Any, int]:
 
 
 def preparing(card: saved.Card, opset: Any, version: int) -> Any:
-    """packed.prepare and augment.normalize as a model, from INPUT to NORMAL. Pixels are Pillow's to one
-    grey level."""
+    """packed.prepare, to one grey level, and augment.normalize as a model, from INPUT to NORMAL."""
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, value: Any, kind: type) -> Any:
