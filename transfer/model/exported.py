@@ -148,8 +148,8 @@ def preparing(card: saved.Card, opset: Any, version: int) -> Any:
         "mode": "linear",
         "antialias": 1,
         "coordinate_transformation_mode": "half_pixel",
+        "exclude_outside": 1,  # else the edge counts for what lies beyond it, unlike Pillow's
     }
-    bilinear["exclude_outside"] = 1  # else the edge counts for what lies beyond it, unlike Pillow's
     steps: list[tuple[str, str, str, dict[str, Any]]] = [
         ("Transpose", INPUT, "planes", {"perm": [0, 3, 1, 2]}),
         ("Shape", "planes", "shape", {}),
