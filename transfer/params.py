@@ -79,6 +79,8 @@ name for what is added to it."""
 Key = Annotated[str, Field(pattern=rf"^[a-z0-9_]{{1,{LONGEST}}}$")]
 Backbone = Key
 Positive = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Of an image that a network sees, in pixels; one of 4096 takes gigabytes of memory."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_point)]
 _WAYS = r"^(frozen|finetuned|lpft|norm|bias|(first|last|stage)[1-9]|lora[1-9][0-9]?)$"
@@ -286,9 +288,9 @@ class Split(Section):
 class Pack(Section):
     """The sizes of images, in pixels."""
 
-    resize: Positive
+    resize: Side
     """The short side to which test images are resized before they are cropped, in pixels."""
-    size: Positive
+    size: Side
     """The side of the square that networks see, in pixels. Test images are cropped to it at their
     centre, training images at random and anew in every epoch."""
     short_side: Annotated[int, Field(ge=0)]

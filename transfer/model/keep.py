@@ -32,7 +32,7 @@ they are stored in; or of bfloat16, in which a frozen run's head is computed her
 WHOLE = 200e6
 """Bytes below which a file holds the whole network, even if the backbone stayed frozen."""
 EXPORTED = 64
-"""Number of test images on which an exported network is compared with PyTorch's."""
+"""Number of images on which an exported network is compared with PyTorch's."""
 
 
 def main() -> None:
@@ -51,11 +51,15 @@ def main() -> None:
     page = keep(job, study, output, given.small, given.risk)
     if given.onnx or given.hub:
         card, model = saved.load(output)
-        images = test_images(job.data)[:EXPORTED]
     if given.onnx:
-        exported.export(model, card, images, given.onnx)
-        print(f"{given.onnx}: the same to {exported.TOLERANCE:g}, {size(given.onnx)}")
+        exported.export(model, card, originals(job.data), given.onnx)
+        print(
+            f"{given.onnx}: from training images as they are and in other shapes, the pixels are "
+            f"Pillow's to one grey level and the answers PyTorch's to {exported.TOLERANCE:g}, "
+            f"{size(given.onnx)}"
+        )
     if given.hub:
+        images = test_images(job.data)[:EXPORTED]
         hub.export(model, card, images, page.read_text(encoding="utf-8"), given.hub)
         print(f"{given.hub}: timm.create_model('local-dir:{given.hub}', pretrained=True)")
     if given.register:
@@ -125,6 +129,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     measure = scores.measure(study.evidence.select_by, Record.of(run).counts["train"])
     chosen = scores.chosen_epoch(before, measure)
     model = trained(job, chosen + 1)
+    models.check_finite(model.state_dict(), run.name)
     images = test_images(job.data)
     with job.protocol.autocast(job.device):
         compare(job, before["test"], chosen, saved.probabilities(model, images))
@@ -171,6 +176,12 @@ def trained(job: Job, epochs: int) -> nn.Module:
 def test_images(data: packed.Packed) -> torch.Tensor:
     """uint8 [m, size, size, 3], prepared."""
     return data.prepared_images(len(data.validation))
+
+
+def originals(data: packed.Packed) -> list[np.ndarray]:
+    """Some training images in their own sizes, uint8 [height, width, 3]."""
+    places = doubt.some(len(data.train))[:EXPORTED]
+    return [data.image(data.train, int(i)).numpy() for i in places]
 
 
 def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.ndarray) -> None:
