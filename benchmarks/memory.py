@@ -1,4 +1,5 @@
-"""Peak memory of a run: by number of epochs, and on a data set larger than the machine's memory.
+"""Peak memory of a run: by number of epochs, and on a data set larger than the machine's memory;
+and of packing thin images.
 
 The packed pixels are mapped, and the system takes their pages back when it needs them, so what
 counts is the anonymous peak (RssAnon). The large data set is a file of zeros without blocks on
@@ -12,12 +13,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
+from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks.common import ROOT, Study
 
+LONG = 40_000
 PEAK = """
 import runpy, sys, threading, time
 peak = 0
@@ -30,7 +34,7 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 sys.argv = sys.argv[1:]
 try:
-    runpy.run_module("stages.train", run_name="__main__")
+    runpy.run_module(sys.argv[0], run_name="__main__")
 finally:
     print(f"peak {peak // 1024}")
 """
@@ -50,6 +54,7 @@ def main() -> None:
             rows = ", ".join(f"{e}: {p} MiB" for e, p in zip(args.epochs, peaks, strict=True))
             growth = peaks[-1] / peaks[0]
             print(f"peak memory by epochs, {freezing}: {rows}; {growth:.2f} × the first")
+        print(f"peak memory of packing images of 1 by {LONG} pixels: {thin(study)} MiB")
         pixels = larger_than_memory(study.folder / "data/packed/ab", args.large)
         memory = peak(study, "frozen", 1)
         print(
@@ -98,13 +103,22 @@ def peak(study: Study, freezing: str, epochs: int) -> int:
     settings = YAML().load(path)
     settings["train"]["epochs"] = epochs
     YAML().dump(settings, path)
+    return measured(study, f"stages.train ab all resnet18 0.001 {freezing} default scratch 0")
+
+
+def thin(study: Study) -> int:
+    """MiB, of the stage that packs four of them."""
+    for part, label in product(("train", "test"), "ab"):
+        folder = study.folder / "data/split/thin" / part / label
+        folder.mkdir(parents=True)
+        Image.new("RGB", (1, LONG) if label == "a" else (LONG, 1)).save(folder / "0.png")
+    return measured(study, "stages.pack thin")
+
+
+def measured(study: Study, command: str) -> int:
+    """MiB, of a stage by itself."""
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            PEAK,
-            *f"train ab all resnet18 0.001 {freezing} default scratch 0".split(),
-        ],
+        [sys.executable, "-c", PEAK, *command.split()],
         cwd=study.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"},
         check=True,

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import ROOT, hardware
 from transfer import params
 from transfer.images import packed
+from transfer.images.names import CLASSES, Classes
 from transfer.runs import Run, all_runs
 from transfer.training import models
 
@@ -69,13 +70,14 @@ def prepare(folder: Path, sizes: dict, args) -> None:
         models.save_scratch(folder / f"data/weights/{backbone}-{start}.pth")
     rng = np.random.default_rng(0)
     for name, counts in sizes.items():
-        for part, label in product(("train", "test"), ("a", "b")):
+        for part, label in product(("train", "test"), "01"):
             into = folder / "split" / name / part / label
             into.mkdir(parents=True)
             for i in range(counts[part == "test"]):
                 noise = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
                 noise.resize((500, 375)).save(into / f"{i}.bmp")
         out = folder / "data/packed" / name
+        Classes(names=["a", "b"]).write(folder / "split" / name / CLASSES)
         packed.write(folder / "split" / name, out, resize=256, size=224, short_side=0)
 
 

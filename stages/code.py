@@ -10,6 +10,7 @@ from transfer import cli, code, files
 
 
 def main() -> None:
+    cli.arguments("code", __doc__)
     scripts = sorted(path.stem for path in Path("stages").glob("[!_]*.py"))
     with files.replacing("data/code") as folder:
         folder.mkdir()

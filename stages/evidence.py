@@ -11,15 +11,16 @@ from transfer.training.record import Record
 
 
 def main() -> None:
+    cli.arguments("evidence", __doc__)
     settings = params.load()
     grid, rules = settings.grid, settings.evidence
     about = {name: About.of(runs(grid, name)[0], rules.select_by) for name in grid.dataset}
     read = cache(lambda run: Scored.of(load(run), about[run.dataset].measure))
-    found = compare.compute(grid, settings.datasets, about, rules.margin, read, load)
+    records = [Record.of(run) for run in all_runs(grid)]
+    found = compare.compute(grid, settings.datasets, about, rules.margin, read, load, records)
     with files.replacing("metrics/plots") as folder:
         plots.write(folder, grid, found, read, load)
-    summary = compare.summary(found, grid, [Record.of(run) for run in all_runs(grid)])
-    files.write_json("metrics/summary.json", summary)
+    files.write_json("metrics/summary.json", compare.summary(found, grid, records))
     found.write("metrics/evidence.json")
 
 

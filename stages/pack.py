@@ -4,16 +4,22 @@ from pathlib import Path
 
 from transfer import cli, files, params
 from transfer.images import packed
+from transfer.images.names import CLASSES, Classes
 
 
 def main() -> None:
-    (dataset,) = cli.arguments("pack", __doc__, dataset="a key under datasets in params.yaml")
-    settings = params.load().pack
-    with files.replacing(f"data/packed/{dataset}") as part:
-        counts = packed.write(Path("data/split", dataset), part, **settings.model_dump())
-    words = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
-    size = Path(f"data/packed/{dataset}/pixels.bin").stat().st_size
-    print(f"{dataset}: {words} images, {size / 1e6:.0f} MB")
+    (name,) = cli.arguments("pack", __doc__, dataset="a key under datasets in params.yaml")
+    study, split = params.load(), Path("data/split", name)
+    wanted = params.entry("datasets", study.datasets, name).folders.classes
+    if Classes.read(split / CLASSES).names != sorted(wanted):
+        raise cli.UserError(
+            f"{split}: other classes than params.yaml has; run `dvc repro split@{name}`"
+        )
+    with files.replacing(f"data/packed/{name}") as part:
+        counts = packed.write(split, part, **study.pack.model_dump())
+    words = ", ".join(f"{n} {of}" for of, n in counts.items() if n)
+    size = Path(f"data/packed/{name}/pixels.bin").stat().st_size
+    print(f"{name}: {words} images, {size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Say which setting to take for each data set, with its evidence and its cost.
 
-The page is metrics/recommendation.md. Before it, times on this machine are printed: of the runs and
-of an image. DVC does not track them, because they vary between identical runs.
+The page is metrics/recommendation.md. Before it, the times of the runs on this machine are printed.
+DVC does not track them, because they vary between identical runs.
 """
 
 from transfer import cli, files, params
@@ -12,6 +12,7 @@ from transfer.pages.recommendation import Advice
 
 
 def main() -> None:
+    cli.arguments("recommend", __doc__)
     settings = params.load()
     grid, evidence = settings.grid, Evidence.read("metrics/evidence.json")
     known = files.read_json("data/settings/costs.json")
@@ -23,13 +24,9 @@ def main() -> None:
         measure, calibration = evidence.measures[name], evidence.calibration[name]
         advices.append(Advice.of(choices, measure, settings, known, similar, calibration))
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
-    page = recommendation.write(advices)
+    page = recommendation.write(advices, evidence.mixed)
     files.write_text("metrics/recommendation.md", page)
-    from transfer.training import estimate  # and with it PyTorch, which takes seconds
-
-    networks = {advice.choices[0].backbone: len(advice.choices[0].recall) for advice in advices}
-    here = estimate.image_times(settings, networks)
-    print(recommendation.times(times), here, page, sep="\n\n", end="")
+    print(recommendation.times(times), page, sep="\n\n", end="")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from transfer.training.record import Record
 
 
 def main() -> None:
+    cli.arguments("report", __doc__)
     study = params.load()
     grid = study.grid
     evidence = Evidence.read("metrics/evidence.json")

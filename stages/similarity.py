@@ -18,12 +18,17 @@ def main() -> None:
     data = packed.load(f"data/packed/{dataset}")
     model, prototypes = models.source(backbone, f"data/weights/{backbone}-pretrained.pth")
     name, count = f"{dataset}, {backbone}", -(-len(data.train) // similarity.BATCH)
-    images = similarity.batches(data, study.pack)
+    images = similarity.batches(data)
     shown = tqdm(images, name, count, unit=" batches", disable=None)
     observed = similarity.collect(model, shown, device)
     print(f"{name}: {len(data.train)} images seen; measuring", flush=True)
-    weights = None if prototypes is None else prototypes.numpy()
-    found = similarity.measure(observed, data.train.label, weights)
+    # A head of one output tells no source classes apart.
+    weights = None if prototypes is None or len(prototypes) < 2 else prototypes.numpy()
+    try:
+        found = similarity.measure(observed, data.train.label, weights)
+    except ValueError as error:
+        advice = f"check the weights of {backbone} in params.yaml"
+        raise cli.UserError(f"similarity of {name}: {error}; {advice}") from None
     Similarity(
         dataset=dataset,
         backbone=backbone,

@@ -6,6 +6,7 @@ from transfer.training.record import Record
 
 
 def main() -> None:
+    cli.arguments("tables", __doc__)
     settings = params.load()
     grid = settings.grid
     results = {name: tables.collect(grid, name, Record.of) for name in grid.dataset}

@@ -15,15 +15,24 @@ from PIL import Image
 
 from transfer.files import alone, read_json, write_json
 from transfer.images import packed
+from transfer.images.names import CLASSES, Classes
 
 ROOT = Path(__file__).parents[1]
 
 
 def draw_split(folder: Path, per_class: dict[str, int], sides=(40, 90), seed=0) -> Path:
-    """An ImageFolder tree of JPEGs in which class b is brighter at the top than class a."""
+    """draw_source, as `split` leaves it."""
+    Classes(names=["a", "b"]).write(folder / CLASSES)
+    return draw_source(folder, per_class, sides, seed, "01")
+
+
+def draw_source(
+    folder: Path, per_class: dict[str, int], sides=(40, 90), seed=0, folders="ab"
+) -> Path:
+    """A tree of JPEGs in which class b is brighter at the top than class a."""
     rng = np.random.default_rng(seed)
     for part, count in per_class.items():
-        for label, slope in {"a": -80, "b": 80}.items():
+        for label, slope in zip(folders, (-80, 80), strict=True):
             (folder / part / label).mkdir(parents=True)
             for i in range(count):
                 height, width = rng.integers(*sides, size=2)

@@ -16,8 +16,10 @@ import torch
 from ruamel.yaml import YAML
 from torchvision.models import resnet18
 
-from tests.conftest import ROOT, draw_split
+from tests import warm
+from tests.conftest import ROOT, draw_source
 from transfer import cli
+from transfer.files import sha256
 
 yaml = YAML()
 LIVE = "live.csv"  # of the run that trained last
@@ -31,6 +33,8 @@ class Study:
 
     def run(self, *command: str, status: int | None = 0, **environment: str) -> str:
         fixed = {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        if command[0] in ("bash", "dvc", "python"):
+            fixed["PATH"] = f"{warm.folder()}:{os.environ['PATH']}"
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -94,12 +98,10 @@ def results(root: Path) -> dict[str, bytes]:
 
 
 def save_weights(path: Path, seed: int) -> str:
-    """Random weights in a file; returns the start of its sha256."""
+    """Random weights in a file; returns its sha256."""
     torch.manual_seed(seed)
     torch.save(resnet18().state_dict(), path)
-    return subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout[
-        :16
-    ]
+    return sha256(path)
 
 
 def data_set(name: str, **count) -> dict:
@@ -122,12 +124,12 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     for name in ("dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     for name in ("stages", "transfer"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # with what Python has compiled
     settings = yaml.load(ROOT / "params.yaml")
     settings["download"] = {}
     settings["datasets"] = {name: data_set(name, train=4, test=3) for name in datasets}
     for seed, name in enumerate(datasets):
-        draw_split(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
+        draw_source(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
     digest = save_weights(folder / "data/raw/resnet18.pth", seed=0)
     settings["weights"] = {"resnet18": {"source": "data/raw/resnet18.pth", "sha256": digest}}
     settings["pack"] = {"resize": 40, "size": 40, "short_side": 0}

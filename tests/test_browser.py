@@ -19,6 +19,7 @@ from transfer.images import packed
 from transfer.images.audit import Audit
 from transfer.pages import browser, gallery
 from transfer.runs import PREDICTIONS
+from transfer.templates import escape
 from transfer.training import predictions
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -205,7 +206,10 @@ def test_where_not_all_fit_those_that_are_right_go_first(sample):
 
 
 def test_names_cannot_become_code(sample, visit, tmp_path):
-    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    hostile = (
+        "</script><script>alert(1)</script><img src=x onerror=alert(2) name=getElementById>"
+        "<form id=data action=//x><meta http-equiv=refresh content='0;url=//x'><style>*{}</style>"
+    )
     with chdir(sample.folder):
         study, evidence = params.load(), Evidence.read("metrics/evidence.json")
         costs = files.read_json("data/settings/costs.json")
@@ -215,8 +219,9 @@ def test_names_cannot_become_code(sample, visit, tmp_path):
     changed = part.gallery.model_copy(update={"images": images, "classes": [hostile, "b"]})
     part = part.model_copy(update={"title": hostile, "gallery": changed})
     path = tmp_path / "report.html"
-    path.write_text(browser.write("# A\n\nb\n\n## Answers\n\nc\n", [part], {}))
+    path.write_text(browser.write(f"# A\n\nb\n\n## Answers\n\n{escape(hostile)}\n", [part], {}))
     page = visit(path)
+    assert page.locator("#report p").inner_text() == hostile
     assert hostile in page.locator("#images").inner_text()
     assert json.loads(page.locator("#data").text_content())[0]["gallery"]["classes"][0] == hostile
 
@@ -230,4 +235,6 @@ def test_a_chart_is_the_same_text_each_time_and_keeps_its_labels(sample):
     axes.set_title("0.0001")
     text = browser.vector(figure, "one")
     assert text == browser.vector(figure, "one") and ">0.0001<" in text
+    axes.set_title('x id="a_1" #1f2328 0.123456')
+    assert '>x id="a_1" #1f2328 0.123456<' in browser.vector(figure, "one")
     assert "var(--ink)" in text and not re.search(r'd="[^"]*\d\.\d{3}', text)

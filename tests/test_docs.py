@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import ROOT, draw_split
+from tests.conftest import ROOT, draw_source
 from tests.study import Study
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,7 +57,7 @@ def changing(sample, tmp_path_factory) -> Study:
     """A sample in which each section's commands find what those before have left."""
     made = sample.copy(tmp_path_factory.mktemp("changing") / "repository")
     made.page = None
-    split = draw_split(tmp_path_factory.mktemp("flowers"), {"train": 5})
+    split = draw_source(tmp_path_factory.mktemp("flowers"), {"train": 5})
     for label, flower in {"a": "daisy", "b": "rose"}.items():
         shutil.copytree(split / "train" / label, made.folder / "data/raw/flowers" / flower)
     return made

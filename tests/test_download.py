@@ -28,12 +28,12 @@ SECRET = "5ecretK3y0f0urs"
 METADATA, DOWNLOAD, STORAGE = "GetDatasetMetadata", "DownloadDataset", "storage"
 
 
-def an_archive() -> bytes:
+def an_archive(bee: bytes = b"bee") -> bytes:
     """A stored zip, so large that half of it is more than one read of the client."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("train/ants/1.jpg", bytes(range(256)) * 10_000)
-        archive.writestr("train/bees/1.jpg", b"bee" * 1000)
+        archive.writestr("train/bees/1.jpg", bee * 1000)
     return buffer.getvalue()
 
 
@@ -201,6 +201,21 @@ def test_what_was_fetched_is_not_fetched_again_unless_it_changed(server):
     Path("data/raw/ants_bees.zip").write_bytes(b"another")
     assert (asked(), asked()) == (2, 2)
     assert Path("data/raw/ants_bees.zip").read_bytes() == server.archive
+
+
+def test_a_download_has_to_be_what_the_first_was(server):
+    fetch()
+    first, server.archive = server.archive, an_archive(b"wasp")
+    Path("data/raw/mine.zip").unlink()
+    with pytest.raises(UserError, match="bytes are not those that data/fetched/mine.json records"):
+        fetch()
+    assert os.listdir("data/raw") == ["other.zip"]
+    Path("data/fetched/mine.json").write_text("<<<<<<< HEAD")
+    with pytest.raises(UserError, match="mine.json: no record of a download"):
+        fetch()
+    Path("data/fetched/mine.json").unlink()
+    fetch()
+    assert downloaded() == server.archive != first
 
 
 def test_asks_for_the_version(server):

@@ -1,7 +1,6 @@
 """The pipeline itself: the real dvc on a small study of its own."""
 
 import csv
-import json
 import re
 import shutil
 import subprocess
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.study import Study, save_weights, small
+from tests.study import Study, save_weights, small, yaml
 from transfer import params
-from transfer.review import comment
+from transfer.review import lock, page
 
 
 @pytest.fixture(scope="module")
@@ -239,14 +238,24 @@ def test_stage_count_is_the_grids_product(folder):
     assert len(runs) == params.load(folder / "params.yaml").runs
 
 
-def test_both_pipelines_are_one_text(tmp_path):
-    shutil.copytree(ROOT / "sample", tmp_path / "sample", ignore=shutil.ignore_patterns("data"))
+def test_both_pipelines_are_one_text_but_for_the_code(tmp_path):
+    for name in ("stages", "transfer", "sample"):
+        left_out = shutil.ignore_patterns("data", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=left_out)
     for name in ("Makefile", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "sample/dvc.yaml").unlink()
     subprocess.run(["make", "-s", "sample/dvc.yaml"], cwd=tmp_path, check=True)
-    made = (tmp_path / "sample/dvc.yaml").read_bytes()
-    assert made == (ROOT / "sample/dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+    made = (tmp_path / "sample/dvc.yaml").read_text()
+    assert made == (ROOT / "sample/dvc.yaml").read_text()
+    root, sample = (yaml.load(text) for text in ((ROOT / "dvc.yaml").read_text(), made))
+    deps = sample["stages"]["code"].pop("deps")
+    del root["stages"]["code"]["deps"]
+    assert root == sample
+    listed = subprocess.run(
+        ["git", "ls-files", "stages", "transfer"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert {f"../{name}" for name in listed.stdout.split()} <= set(deps)
 
 
 def test_a_run_takes_few_lines_of_the_lock(study):
@@ -264,6 +273,4 @@ def test_the_samples_results_are_of_the_committed_code(monkeypatch):
     """Its dvc.lock is in step with code and settings, comments included, so that `make sample`
     leaves no change. If this fails, run `make sample` and commit."""
     monkeypatch.chdir(ROOT)
-    assert comment.lock("sample/dvc.yaml").stale == []
-    said = json.loads(Study(ROOT / "sample").run("dvc", "status", "--json", "code"))
-    assert not any("changed deps" in what for what in said.get("code", ()))
+    assert lock.of("sample/dvc.yaml") == page.Lock("sample/dvc.yaml", [], [])

@@ -233,7 +233,9 @@ def run_of(name, right, chosen=0, validation: float | None = None) -> Scored:
     )
 
 
-def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, margin=0.01, **axes):
+def made_up(
+    transfer=0.95, baseline=0.6, leaked=(), validation=None, margin=0.01, records=(), **axes
+):
     """Evidence of runs with those accuracies, on 200 images."""
 
     def read(run: Run) -> Scored:
@@ -243,7 +245,7 @@ def made_up(transfer=0.95, baseline=0.6, leaked=(), validation=None, margin=0.01
 
     grid = SETTINGS.grid.model_copy(update=axes)
     about = ABOUT | {"glioma": About("accuracy", list(leaked))}
-    return compare.compute(grid, SETTINGS.datasets, about, margin, read, unseen)
+    return compare.compute(grid, SETTINGS.datasets, about, margin, read, unseen, records)
 
 
 def unseen(run: Run) -> dict[str, predictions.Predictions]:

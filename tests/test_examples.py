@@ -4,14 +4,14 @@ import numpy as np
 from PIL import Image
 from torchvision import transforms
 
-from transfer import params
 from transfer.pages import examples, figures
 from transfer.training import predictions
 
-PACK = params.Pack(resize=72, size=64, short_side=0)
 
-
-def prepared(path) -> np.ndarray:
+def prepared(split, name: str) -> np.ndarray:
+    """<part>/<class>/<file> of the split."""
+    part, label, file = name.split("/")
+    path = split / part / str("ab".index(label)) / file
     steps = transforms.Compose([transforms.Resize(72), transforms.CenterCrop(64)])
     return np.asarray(steps(Image.open(path).convert("RGB")))
 
@@ -38,8 +38,8 @@ def test_disagreements_show_the_images_and_what_was_said_of_them(split, data):
     named = {f"{truth}/{e.name}" for truth, e in zip(truths, every, strict=True)}
     assert named == {data.test.names[i] for i in (2, 5, 9)}
     for truth, example in zip(truths, every, strict=True):
-        path = split / "test" / truth / example.name
-        np.testing.assert_array_equal(example.image, prepared(path))
+        shown = prepared(split, f"test/{truth}/{example.name}")
+        np.testing.assert_array_equal(example.image, shown)
         other = {"a": "b", "b": "a"}[truth]
         assert example.lines[1:] == [
             (f"✓ transfer: {truth} 75 %", figures.INK),
@@ -56,7 +56,7 @@ def test_mistakes_are_the_images_that_a_run_gets_wrong(split, data):
         truth = example.lines[0][0].removeprefix("truth: ")
         assert f"{truth}/{example.name}" in {data.test.names[i] for i in (2, 5)}
         np.testing.assert_array_equal(
-            example.image, prepared(split / "test" / truth / example.name)
+            example.image, prepared(split, f"test/{truth}/{example.name}")
         )
         assert example.lines[1][0] == f"✗ {({'a': 'b', 'b': 'a'})[truth]} 75 %"
 
@@ -68,11 +68,11 @@ def test_runs_that_agree_leave_nothing_to_show(data):
 
 def test_twins_are_the_named_images_prepared_alike(split, data):
     leaked = [("a/000.jpg", "train/b/003.jpg"), ("b/001.jpg", "validation/a/002.jpg")]
-    found = examples.twins(data, leaked, PACK)
+    found = examples.twins(data, leaked)
     pairs = zip(found[1::2], found[::2], strict=True)
     assert {(test.name, twin.name) for test, twin in pairs} == {
         (f"test/{test}", twin) for test, twin in leaked
     }
     for shown in found:
-        np.testing.assert_array_equal(shown.image, prepared(split / shown.name))
-    assert len(examples.twins(data, leaked, PACK, limit=1)) == 2
+        np.testing.assert_array_equal(shown.image, prepared(split, shown.name))
+    assert len(examples.twins(data, leaked, limit=1)) == 2

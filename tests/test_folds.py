@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.test_evidence import run_of
 from tests.test_split import POOL, image, pack, patients, photos, pool, run, study, summary
+from transfer import params
 from transfer.cli import UserError
 from transfer.evidence import choices, stats
 from transfer.images import packed
 from transfer.images.folds import Division
+from transfer.training.pretrain import pretrain
 
 __all__ = ["study"]  # a fixture: each test has a folder of its own
 PACKED = {"resize": 10, "size": 8, "short_side": 0}
@@ -66,6 +69,7 @@ def test_every_image_is_stored_once_in_either_form_and_read_back_as_itself():
         for name, shown in zip(names, data.prepared_images(), strict=True):
             expected = packed.prepare(Image.fromarray(raw[name].numpy()), 10, 8)
             np.testing.assert_array_equal(shown, expected)
+        assert torch.equal(data.prepared_images(1, 7), data.prepared_images()[1:7])
 
 
 def test_groups_and_copies_stay_on_one_side():
@@ -102,11 +106,27 @@ def test_a_source_that_has_test_images_keeps_them():
     assert first.prepared_images().shape == (4 + 16, 8, 8, 3)
 
 
+def test_a_backbone_is_pretrained_on_the_division_of_its_own_seed(capsys):
+    run(pack(pool(10)), POOL, test=0.2, redraw=True, validation=0.25)
+    load([])
+    schedule = {"StepLR": {"step_size": 1}}
+    how = {"lr": 0.001, "epochs": 1, "batch_size": 4, "schedule": schedule, "seed": 3}
+    pretrain("miniresnet10", params.Pretrain(source="ab", **how), "fast")
+    assert "on 2 source classes" in capsys.readouterr().out
+
+
 def test_a_class_with_too_few_images_is_refused():
     members = {name: data for name, data in pool(20).items() if name[:5] in ("Ant/1", "Bee/0")}
     with pytest.raises(UserError, match="no image of class 'bee'.*or set split.redraw: false"):
         run(pack(members), POOL, test=0.2, redraw=True, validation=0.25)
     assert not Path("data/split/ab").exists()
+
+
+def test_a_class_that_is_all_copies_of_another_is_refused():
+    members = {f"{label}/{n}.png": image(n) for label in ("Ant", "Bee") for n in range(9)}
+    members |= {f"Ant/{n}.png": image(n) for n in range(9, 18)}
+    with pytest.raises(UserError, match="class 'bee' has no image, without those left out"):
+        run(pack(members), POOL, test=0.2, redraw=True, validation=0.25, duplicates="drop")
 
 
 def test_the_ratio_is_of_test_to_training_images():

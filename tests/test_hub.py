@@ -55,6 +55,9 @@ def test_timm_and_dvc_get_the_network_that_was_kept(study, tmp_path):
         assert float(confidence) == pytest.approx(float(found.max()), abs=2e-3)
     config = json.loads((study.folder / "hub/one/config.json").read_text())
     assert config["label_names"] == ["a", "b"]
+    assert not {"license", "tag", "origin_url", "paper_ids"} & config["pretrained_cfg"].keys()
+    made = [*(study.folder / "hub/one").iterdir(), kept, *kept.parent.glob("one.[mp]*")]
+    assert len(made) == 6 and {path.stat().st_mode & 0o777 for path in made} == {0o644}
     readme = (study.folder / "hub/one/README.md").read_text()
     assert readme.endswith((study.folder / "models/one.md").read_text())
     assert next(iter(yaml.load_all(readme.split("\n---\n")[0])))["library_name"] == "timm"
@@ -73,7 +76,8 @@ def test_an_artifact_is_named_from_the_repository_s_root(study):
 def card(backbone: str, temperature: float) -> saved.Card:
     known = {"backbone": backbone, "labels": ["a", "b"], "size": 64, "resize": 72}
     known |= {"activation": Component(OWN), "pooling": Component(OWN), "temperature": temperature}
-    words = dict.fromkeys(("run", "start", "start_sha256", "start_source", "data_sha256"), "x")
+    words = dict.fromkeys(("run", "start", "start_source", "data_sha256"), "x")
+    words["start_sha256"] = "0" * 64
     numbers = dict.fromkeys(("seed", "epoch", "accuracy", "low", "high", "n"), 0)
     rest = {"start_needed": False, "versions": {}, "device": "cpu", "commit": ""}
     return saved.Card(**known, **words, **numbers, **rest, how=reader.REPORT)
@@ -102,8 +106,14 @@ def test_what_timm_or_dvc_cannot_take_is_one_line_before_training(study, tmp_pat
         hub.check(tmp_path / "new", "resnet18", Component(OWN), Component("AdaptiveMaxPool2d"))
     (tmp_path / "models").mkdir()
     (tmp_path / "models/other.safetensors").touch()
-    with pytest.raises(cli.UserError, match="models holds other files; give a new folder"):
-        hub.check(tmp_path / "models", "resnet18", Component(OWN), Component(OWN))
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "own").mkdir()
+    for name in hub.FILES:  # as a folder from Hugging Face's hub
+        (tmp_path / "own" / name).touch()
+    for name in ("models", "link", "file", "own"):
+        with pytest.raises(cli.UserError, match=f"{name} holds other files; give a new folder"):
+            hub.check(tmp_path / name, "resnet18", Component(OWN), Component(OWN))
     here = "one", "--register", "--output", "one.safetensors"
     status, _, err = in_process(study.folder, keep.main, *here)
     assert status == 1 and "needs a folder for models" in err and err.count("\n") == 1

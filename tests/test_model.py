@@ -1,12 +1,13 @@
 """Models to take away: they predict as their runs did, and what is wrong is one line."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from contextlib import chdir
+from contextlib import chdir, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,12 +23,12 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 from stages import evidence
-from tests.conftest import ROOT, draw_split
+from tests.conftest import ROOT, draw_source, draw_split
 from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
 from transfer.evidence.scores import chosen_epoch
 from transfer.images import audit, packed, reader
-from transfer.model import about, doubt, explain, exported, predict, saved
+from transfer.model import about, doubt, explain, exported, outputs, predict, saved
 from transfer.model import keep as model
 from transfer.training import augment, outcomes, predictions
 from transfer.training import run as training
@@ -48,7 +49,7 @@ class Study:
 
     @property
     def images(self) -> Path:
-        return self.folder / "data/split/kept/test"
+        return self.folder / "data/raw/kept/test"
 
     def predicted(self, freezing: str) -> predictions.Predictions:
         """The test images at the epoch chosen, as the only one."""
@@ -62,7 +63,9 @@ class Study:
 def study(tmp_path_factory) -> Study:
     """Runs of two epochs and three freezings, and a model of each."""
     folder = tmp_path_factory.mktemp("study")
-    draw_split(folder / "data/split/kept", {"train": 8, "validation": 3, "test": 5})
+    counts = {"train": 8, "validation": 3, "test": 5}
+    draw_source(folder / "data/raw/kept", counts)
+    draw_split(folder / "data/split/kept", counts)
     (folder / "data/weights").mkdir()
     digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", seed=0)
     write_settings(folder, digest)
@@ -96,7 +99,8 @@ def study(tmp_path_factory) -> Study:
         for run in found.values():
             training.train_group([run], params.load(), every=60)
             outcomes.take(run, outcomes.key(run, params.load()))
-        evidence.main()
+    status, _, said = in_process(folder, evidence.main)
+    assert status == 0, said
     made = Study(folder, found)
     for freezing, run in found.items():
         status, said = command(
@@ -321,8 +325,11 @@ def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
     assert "not in params.yaml's grid" in refused(study, model.main, "cats")
     near = study.runs["frozen"].name.replace("frozen", "frozn")
     assert study.runs["frozen"].name in refused(study, model.main, "kept", "--run", near)
-    assert "a folder" in refused(study, model.main, "kept", "--output", folder)
-    assert "a folder" in refused(study, model.main, "kept", "--onnx", folder)
+    for name in ("net.md", "net.png", "net.json", "net.onnx", "net", ".safetensors", ".", ".."):
+        line = refused(study, model.main, "kept", "--output", folder / name)
+        assert "give a name that ends in .safetensors" in line
+    line = refused(study, model.main, "kept", "--onnx", folder / "net.safetensors")
+    assert "give a name that ends in .onnx" in line
     assert set(folder.iterdir()) == there
 
     settings = yaml.load(study.folder / "params.yaml")
@@ -333,6 +340,40 @@ def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
     yaml.dump(settings, tmp_path / "params.yaml")
     shutil.copy(study.folder / "metrics/evidence.json", tmp_path / "metrics")
     assert "of another grid" in refused(tmp_path, model.main, "kept")
+
+
+def test_what_would_be_lost_or_cannot_be_written_is_found_before_anything_is_trained(
+    study, tmp_path
+):
+    net, picture, page = (tmp_path / f"net.{kind}" for kind in ("safetensors", "png", "md"))
+    onnx = tmp_path / "net.onnx"
+    for path in (net, picture, page, onnx):
+        for make in (Path.touch, lambda it: it.write_text("mine"), Path.mkdir, os.mkfifo):
+            make(path)
+            why = f"{path.name}: (`keep` did not|a folder|no plain file)"
+            with pytest.raises(cli.UserError, match=why):
+                outputs.check(net, onnx, None)
+            files.remove(path)
+    shutil.copy(study.file("frozen"), net)
+    shutil.copy(study.file("frozen").with_suffix(".png"), picture)
+    outputs.check(net, onnx, tmp_path / "hub")
+    net.unlink()  # DVC has it, and git the page
+    shutil.copy(study.file("frozen").with_suffix(".md"), page)
+    with pytest.raises(cli.UserError, match="net.md: `keep` did not make this file"):
+        outputs.check(net, None, None)
+    page.write_text(page.read_text().replace("frozen.safe", "net.safe"))
+    outputs.check(net, None, None)
+    for hub in (net, page, onnx, tmp_path, net / "hub", tmp_path / "x/.."):
+        with pytest.raises(cli.UserError, match="in each other's way"):
+            outputs.check(net, onnx, hub)
+    for path, why in {
+        page / "net.safetensors": "net.md is no folder",
+        tmp_path / f"{'x' * 240}.safetensors": "File name too long",
+    }.items():
+        with pytest.raises(cli.UserError, match=why):
+            outputs.check(path, None, None)
+    outputs.check(tmp_path / "new/folder/net.safetensors", None, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"net.md", "net.png"}
 
 
 def test_images_or_epochs_of_another_time_are_refused(study, tmp_path):
@@ -351,10 +392,23 @@ def test_onnx_predicts_the_same_in_batches_of_any_size(study):
     words = ("--run", run.name, "--output", "models/x.safetensors", "--onnx", "models/x.onnx")
     status, said = command(study, model.main, "kept", *words)
     assert status == 0, said
+    outputs.check(study.folder / "models/x.safetensors", study.folder / "models/x.onnx", None)
     session = InferenceSession(study.folder / "models/x.onnx", providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == ["a", "b"]
     assert (metadata["resize"], metadata["size"]) == ("44", "40")
+    page = (ROOT / "docs/own-images.md").read_text()
+    (client,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    image = study.images / study.predicted("frozen").name[0]
+    for path, here in (("models/insects.onnx", "models/x.onnx"), ("garden/0.jpg", image)):
+        client = client.replace(path, str(here))
+    said = io.StringIO()
+    with chdir(study.folder), redirect_stdout(said):
+        exec(client, {})
+    out = apart(study, predict.main, study.folder / "models/x.safetensors", image, "--json")[1]
+    for label, value in json.loads(out)["probabilities"].items():
+        shown = re.search(rf"'{label}': np.float32\((.*?)\)", said.getvalue())
+        assert float(shown[1]) == pytest.approx(value, abs=0.01)
     for batch in (1, 3, 10):
         paths = [study.images / name for name in study.predicted("frozen").name[:batch]]
         # Of one size, at least that to which they are resized.
@@ -379,7 +433,7 @@ def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
     with torch.inference_mode():
         expected = (network(augment.normalize(images)) / 2.5).softmax(1).numpy()
     np.testing.assert_allclose(sorted(found), sorted(expected.tolist()), atol=1e-4)
-    exported.export(network, hot, images, tmp_path / "hot.onnx")
+    exported.export(network, hot, list(images.numpy()), tmp_path / "hot.onnx")
     session = InferenceSession(tmp_path / "hot.onnx", providers=["CPUExecutionProvider"])
     inputs = {"images": exported._framed(images, card.resize)}
     np.testing.assert_allclose(session.run(["probabilities"], inputs)[0], expected, atol=1e-4)
@@ -410,7 +464,7 @@ def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
         return [(line.split("\t") + [""])[3] for line in out.splitlines()]
 
     assert sorted(told(1e9)) == [""] * (10 - below) + ["unsure"] * below
-    assert told(-1.0) == ["none of these"] * 10
+    assert told(0.0) == ["none of these"] * 10
 
 
 class Corner(nn.Module):
@@ -442,7 +496,7 @@ def test_what_an_answer_rests_on_is_where_the_network_looks(study, tmp_path):
     answers = [line.split("\t")[:2] for line in out.splitlines()]
     pictures = sorted((tmp_path / "why").iterdir())
     assert [path.name for path in pictures] == [
-        f"{place:04}_{Path(name).stem[:30]}_{answer}.png"
+        f"{place:04}_{Path(name).stem[:28]}_{answer}.png"
         for place, (name, answer) in enumerate(answers, 1)
     ]
     assert {Image.open(path).size for path in pictures} == {(80, 40)}
@@ -458,9 +512,11 @@ def test_the_page_shows_what_some_answers_rest_on(study):
         assert sheet.height == rows * (40 + explain.GAP) - explain.GAP
 
 
-@pytest.mark.parametrize("sides", [(427, 640), (331, 201), (50, 50), (44, 97), (1200, 45)])
-def test_onnx_prepares_photographs_of_any_size_as_pillow_does(study, sides, tmp_path):
+@pytest.mark.parametrize("sides", [(427, 640), (331, 201), (44, 97), (1200, 45), (7, 9), (3, 60)])
+@pytest.mark.parametrize("sizes", [(44, 40), (64, 64), (256, 224)])
+def test_onnx_prepares_photographs_of_any_size_as_pillow_does(study, sides, sizes):
     card, _ = saved.load(study.file("finetuned"))
+    card = card.model_copy(update=dict(zip(("resize", "size"), sizes, strict=True)))
     photograph = Image.fromarray(load_sample_image("china.jpg")).resize(sides[::-1])
     made = exported.preparing(card, [helper.make_opsetid("", 20)], 10)
     session = InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -487,7 +543,7 @@ def test_onnx_that_differs_is_not_left_behind(study, tmp_path):
     card, network = saved.load(study.file("finetuned"))
     images = model.test_images(packed.load(study.folder / "data/packed/kept"))
     with pytest.raises(cli.UserError, match="not written"):
-        exported.export(Fickle(network).eval(), card, images, tmp_path / "x.onnx")
+        exported.export(Fickle(network).eval(), card, list(images.numpy()), tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

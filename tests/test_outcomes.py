@@ -35,7 +35,7 @@ def alone(tmp_path_factory) -> Path:
     torch.save(state, folder / "data/weights/miniresnet10-pretrained.pth")
     settings = yaml.load(ROOT / "params.yaml")
     by_hand(settings, backbone=["miniresnet10"])
-    settings["weights"] = {"miniresnet10": {"source": "x.pth", "sha256": "0" * 8}}
+    settings["weights"] = {"miniresnet10": {"source": "x.pth", "sha256": "0" * 64}}
     settings["train"].update(epochs=2, device="cpu")
     yaml.dump(settings, folder / "params.yaml")
     for run in group(folder):

@@ -171,7 +171,7 @@ def test_what_can_be_read_in_two_ways_is_asked(tmp_path):
             files("train/Ants", "train/bees", "test/ants", "test/bees"),
             "'Ants' of train is called 'an",
         ),
-        (files("Ants", "ants"), "'Ants' and 'ants' differ by case alone"),
+        (files("Ants", "ants"), "'Ants' and 'ants' differ by case"),
         (parts("train", "training"), "'train' and 'training' both name the train part"),
         (files("train", "test"), "no folder is a class"),
     ],

@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tests.test_evidence import ABOUT, NAMES, SETTINGS, made_up, run_of, unseen
-from transfer.evidence import compare
+from transfer.evidence import compare, trained
 from transfer.evidence.arms import Scored
 from transfer.evidence.measures import Similarity
 from transfer.evidence.stats import Difference
@@ -42,7 +43,7 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
     good = advice.cheaper
     assert good and {c.start for c, _ in good} == {"pretrained"}
     assert {cost for _, cost in good} == {1 / 3}
-    text = recommendation.write([advice])
+    text = recommendation.write([advice], [])
     assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
     assert "of 200 test images, chosen among 16 settings on 100 validation images." in text
     assert "it is the best in 100 % of draws" in text
@@ -51,10 +52,10 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
     assert "Its learning rate is the highest of the grid: try 0.01 too." in text
     assert "11.2 million parameters, 44.7 MB" in text and "another seed may order" in text
     unsure = [choice.model_copy(update={"as_good": False}) for choice in own]
-    text = recommendation.write([replace(advice, choices=unsure)])
+    text = recommendation.write([replace(advice, choices=unsure)], [])
     assert "to within 12 points, so few test images and seeds cannot tell" in text
     assert "Doubtful" not in text
-    equal = recommendation.write([replace(advice, costs=[1.0] * 16)])
+    equal = recommendation.write([replace(advice, costs=[1.0] * 16)], [])
     assert "of the computation" not in equal
     assert "On the test images, no other setting did" in doubted(first, rest, 1.0, 400)
     lucky = first.model_copy(update={"chosen": first.chosen.model_copy(update={"high": 0.85})})
@@ -84,7 +85,7 @@ def doubted(first, rest, validation: float, n: int) -> str:
     """The page, if it calls the first doubtful with that validation accuracy."""
     first = first.model_copy(update={"validation": validation, "n_validation": n})
     advice = advise([first, *rest])
-    text = recommendation.write([advice])
+    text = recommendation.write([advice], [])
     assert ("Doubtful" in text) == advice.doubtful
     return text if advice.doubtful else ""
 
@@ -112,7 +113,7 @@ def test_only_what_beats_one_answer_is_recommended(names, accuracy, bold):
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
     found = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen)
     advice = advise(found.choices, fit=(0.6, 0.6))
-    text, datasets = recommendation.write([advice]), {"glioma": SETTINGS.datasets["glioma"]}
+    text, datasets = recommendation.write([advice], []), {"glioma": SETTINGS.datasets["glioma"]}
     assert ("**Take" in text) == bold == ("None of these settings works yet" not in text)
     assert ("`python -m transfer keep glioma`" in text) == bold
     assert ("does no better" in page(datasets, found)) != bold
@@ -161,6 +162,45 @@ def test_the_page_says_what_was_found():
     assert ", over the best baseline -0.3" in judged
     leaks = page(DATASETS, made_up(leaked=NAMES[::2]))
     assert "Of glioma no test image of a is left." in leaks and "0 a, 100 b" in leaks
+
+
+CPU, GPU = "cpu (AVX2, 1 thread)", "NVIDIA H200"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, []),
+        # Which some networks alone use.
+        ({"versions": {"torch": "2", "timm": "1"}}, []),
+        ({"versions": {"torch": "3"}}, ["2 with torch 2", "1 with torch 3"]),
+        ({"device": GPU, "arithmetic": "TF32"}, [f"2 on {CPU}", f"1 on {GPU}"]),
+        ({"threads": 2}, [f"2 on {CPU}", "1 on cpu (AVX2, 2 threads)"]),
+        ({"arithmetic": "AVX512"}, [f"2 on {CPU}", "1 on cpu (AVX512, 1 thread)"]),
+        (
+            {"device": GPU, "versions": {"torch": "3", "numpy": "4"}},
+            [f"2 on {CPU} with torch 2", f"1 on {GPU} with torch 3"],
+        ),
+    ],
+)
+def test_the_pages_say_which_runs_were_trained_otherwise(changed, expected):
+    other = RECORD.model_copy(update=changed)
+    evidence = made_up(records=[RECORD, RECORD, other])
+    assert [str(alike) for alike in evidence.mixed] == expected
+    advice = advise(evidence.choices[:1])
+    for write in (partial(page, DATASETS), lambda of: recommendation.write([advice], of.mixed)):
+        text, agreed = write(evidence), write(made_up())
+        words = f"**Not all runs were trained alike: {'; '.join(expected)}. Differences"
+        assert (words in text) if expected else text == agreed
+        assert "trained alike" not in agreed
+    summary = compare.summary(evidence, SETTINGS.grid, [RECORD])["trained"]
+    assert summary.get("mixed", "") == "; ".join(expected)
+
+
+def test_what_a_recipe_computes_in_on_a_gpu_is_no_mixture():
+    first = RECORD.model_copy(update={"device": GPU, "arithmetic": "TF32"})
+    other = first.model_copy(update={"recipe": "half", "arithmetic": "bfloat16", "threads": 9})
+    assert trained.mixed([first, other]) == []
 
 
 def test_sizes_and_seeds_stand_in_the_tables():

@@ -29,13 +29,16 @@ UNSEEN_BY_AN_EDITOR = {
     "so 0.3 cannot be had; the nearest share is 0.333",
     "need the same classes",
     "at least two classes",
-    "'../x' cannot be",
+    "class name ' ' is empty",
+    "class name '\\x00' is empty",
+    "'é' and 'e\u0301' differ",
     "differ by case",
     "'/' names no folder",
     "pack: size 300 is larger than resize 256",
 }
 
 
+TABLE = {"table": "labels.csv", "file": "file", "label": "label"}
 REDRAWN = dict(yaml.load(ROOT / "params.yaml")["split"]) | {"redraw": True, "validation": 0.3}
 
 
@@ -106,7 +109,13 @@ def test_the_reports_grid_has_64_runs():
         ("datasets.glioma.folders.test", DELETE, "datasets.glioma.folders: give either"),
         ("datasets.glioma.folders.test", {"x": "y", "z": "w"}, "need the same classes"),
         ("datasets.cars_bikes.folders.all", {"car": "Car"}, "at least two classes"),
-        ("datasets.cars_bikes.folders.all", {"car": "Car", "../x": "X"}, "'../x' cannot be"),
+        ("datasets.cars_bikes.folders.all", {"car": "Car", " ": "X"}, "class name ' ' is empty"),
+        (
+            "datasets.cars_bikes.folders",
+            TABLE | {"classes": ["car", "\0"]},
+            "class name '\\x00' is empty",
+        ),
+        ("datasets.cars_bikes.folders.all", {"é": "E", "e\u0301": "X"}, "'é' and 'e\u0301' differ"),
         ("datasets.cars_bikes.folders.all", {"car": "Car", "Car": "X"}, "differ by case"),
         ("datasets.cars_bikes.folders.all", {"car": "Car", "x": "/"}, "'/' names no folder"),
         ("download.glioma.kaggle", "not a slug", "download.glioma.kaggle: "),

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,13 +21,13 @@ from transfer.images import audit, division, packed, reader
 from transfer.model import predict
 from transfer.params import Component
 from transfer.training import augment, engine
-from transfer.training.feed import Feed, ahead
+from transfer.training.feed import Feed
 
 
 def test_prepared_images_are_torchvisions(split, data):
     steps = transforms.Compose([transforms.Resize(72), transforms.CenterCrop(64)])
     validation, test = (ImageFolder(split / part, steps) for part in ("validation", "test"))
-    assert data.classes == validation.classes == test.classes
+    assert data.classes == ["a", "b"] and validation.classes == test.classes == ["0", "1"]
     assert data.validation.label.tolist() == validation.targets
     assert data.test.label.tolist() == test.targets
     for ours, (theirs, _) in zip(data.prepared_images(), [*validation, *test], strict=True):
@@ -60,6 +61,16 @@ def test_short_side_caps_large_images_only(split, tmp_path):
     for i, (image, _) in enumerate(ImageFolder(split / "train")):
         small = transforms.Resize(50)(image) if min(image.size) > 50 else image
         np.testing.assert_array_equal(capped.image(capped.train, i), np.asarray(small))
+
+
+@pytest.mark.parametrize("height,width", [(9, 160), (161, 9), (1, 400), (700, 40)])
+def test_the_middle_of_a_thin_image_is_that_of_all_of_it(height, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    for resize, size in ((72, 64), (36, 36), (33, 7)):
+        ours = packed.prepare(image, resize, size).astype(int)
+        whole = transforms.CenterCrop(size)(transforms.Resize(resize)(image))
+        assert np.abs(ours - np.asarray(whole, dtype=int)).max() <= 1
 
 
 def test_crops_are_pillows_within_one_grey_level(split, data):
@@ -112,11 +123,16 @@ def test_normalize_is_totensor_and_normalize(split):
 
 
 def test_a_tiny_image_is_packed(tmp_path):
+    """Also one so thin that with a short side of 72 px all of it would have a hundred gigabytes."""
     draw_split(tmp_path / "split", {"train": 2, "test": 2}, sides=(3, 9))
+    for part, label in product(("train", "test"), "ab"):
+        thin = Image.new("RGB", (400_000, 1) if label == "a" else (1, 400_000))
+        thin.save(tmp_path / f"split/{part}/{label}/thin.png")
     packed.write(tmp_path / "split", tmp_path / "out", resize=72, size=64, short_side=0)
     tiny = packed.load(tmp_path / "out")
     crops = augment.random_crops(tiny.train.height, tiny.train.width, np.random.default_rng(0))
-    assert augment.crop_batch(tiny, np.arange(4), crops).shape == (4, 64, 64, 3)
+    assert augment.crop_batch(tiny, np.arange(6), crops).shape == (6, 64, 64, 3)
+    assert len(tiny.prepared_images()) == 6
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -127,9 +143,9 @@ def test_threads_ahead_change_nothing(threads):
         time.sleep(0.002 * (value % 3))
         return 12 // (value - 40)
 
-    assert list(ahead(slow, range(30), threads)) == list(map(slow, range(30)))
+    assert list(packed.ahead(slow, range(30), threads)) == list(map(slow, range(30)))
     with pytest.raises(ZeroDivisionError):
-        list(ahead(slow, range(50), threads))
+        list(packed.ahead(slow, range(50), threads))
 
 
 def test_an_epoch_has_every_image_once(data):

@@ -294,13 +294,19 @@ def test_transforms_draw_from_the_image_alone(data):
     assert torch.equal(whole[5], alone.permute(1, 2, 0))
 
 
-def test_without_crop_and_flip_training_images_are_as_test_images(data):
-    rng = np.random.default_rng(0)
-    crops = augment.random_crops(data.test.height, data.test.width, rng, ())
+@pytest.mark.parametrize("resize", [64, 72, 100])
+def test_without_crop_and_flip_training_images_are_as_test_images(data, resize):
+    crops = replace(PROTOCOL, augmentation=()).plan(replace(data, resize=resize), 0)[1]
     assert not crops.flip.any() and (crops.height == crops.width).all()
-    short = np.minimum(data.test.height, data.test.width)
-    assert np.abs(crops.height - short * 224 / 256).max() <= 0.5
-    assert np.abs(crops.top * 2 + crops.height - data.test.height).max() <= 1
+    short = np.minimum(data.train.height, data.train.width)
+    assert np.abs(crops.height - short * 64 / resize).max() <= 0.5
+    assert np.abs(crops.top * 2 + crops.height - data.train.height).max() <= 1
+
+
+def test_a_crop_has_a_pixel_at_least():
+    one = np.ones(1, int)
+    crops = augment.resized_crops(one, one, np.random.default_rng(0), ratio=(30.0, 40.0))
+    assert [int(side[0]) for side in crops] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -312,6 +318,7 @@ def test_without_crop_and_flip_training_images_are_as_test_images(data):
         ("schedule", "ReduceLROnPlateau", "ReduceLROnPlateau: "),
         ("schedule", {"StepLR": {"step_size": 0}}, "StepLR: integer modulo by zero"),
         ("schedule", "StepLR", "StepLR: .*step_size"),
+        ("schedule", {"ExponentialLR": {"gamma": torch.inf}}, "rates that are not finite"),
         ("schedule", "lr_scheduler", "has no such class"),
         ("loss", "NLLLoss", "NLLLoss: give one of CrossEntropyLoss"),
         ("loss", {"CrossEntropyLoss": {"label_smoothing": 2.0}}, "label_smoothing"),
@@ -323,6 +330,7 @@ def test_without_crop_and_flip_training_images_are_as_test_images(data):
         ("augmentation", ["CenterCrop"], "CenterCrop: "),
         ("augmentation", [{"CenterCrop": {"size": 4}}], "changes the image's size"),
         ("augmentation", [{"RandomResizedCrop": {"scale": [0.5, 2.0]}}], "out of range"),
+        ("augmentation", [{"RandomResizedCrop": {"ratio": [1, torch.inf]}}], "0.001 to 1000"),
         ("augmentation", [{"RandomResizedCrop": {"size": 3}}], "size is no option here"),
         ("augmentation", [{"RandomHorizontalFlip": {"p": "x"}}], "no pair of numbers"),
         ("augmentation", ["RandomHorizontalFlip", "RandomHorizontalFlip"], "twice"),

@@ -133,7 +133,8 @@ def test_a_checkpoint_of_no_use_is_ignored_with_a_word(study, harm):
         found = torch.load(path, weights_only=True)
         torch.save(found | {"key": "another"}, path)
     output = finish(start(study, RUN))
-    why = "is not whole" if harm == "torn" else "is of other settings, data or code"
+    others = "is of other settings, data or code, or another device"
+    why = "is not whole" if harm == "torn" else others
     assert f"{RUN.name}.pt {why}; starting anew" in output
     assert written(study, RUN) == expected
 

@@ -4,15 +4,17 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
+from contextlib import chdir
 
 import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 from tests.study import Study
-from transfer.commands import following, preceding
+from transfer.commands import preceding
 from transfer.evidence.stats import newcombe
-from transfer.review import page
+from transfer.review import lock, page
 
 PIPELINE = """\
 stages:
@@ -150,15 +152,73 @@ def test_a_change_that_was_not_run(change, tmp_path):
     )
     text = (clone.folder / "comment.md").read_text()
     # DVC itself stops at the first stage whose data are not here, which is `pack`.
-    assert "**dvc.lock is out of step.** `dvc repro` would run `pack`, `tables`.\n" in text
+    assert "**dvc.lock is out of step.** `dvc repro` would run 2 stages, `pack`, `tables`, " in text
     assert "| `cells` | `r18-0.0001-frozen` | 0.6000 → – | 0.5000 → – |" in text
 
 
-def test_what_builds_on_a_stage():
+def test_a_lock_that_was_half_redone_is_out_of_step(change, tmp_path):
+    clone = bare(change, tmp_path / "clone")
+    recorded = YAML(typ="safe").load(clone.folder / "dvc.lock")
+    recorded["stages"]["pack"]["outs"][0]["md5"] = "0" * 32
+    YAML().dump(recorded, clone.folder / "dvc.lock")
+    with chdir(clone.folder):
+        assert lock.of("dvc.yaml").stale == ["tables"]
+
+
+def setting(key: str, value) -> Callable[[Study], None]:
+    return lambda study: study.change(key, value)
+
+
+def longer(path: str, text: str) -> Callable[[Study], None]:
+    return lambda study: put(study, path, (study.folder / path).read_text() + text)
+
+
+COMMENT = longer("params.yaml", "# Why.\n")
+RATE = "another learning rate"
+EDITS = {
+    "comments": [COMMENT, longer("stages/params.py", "\n# Why.\n")],
+    "margin": [setting("evidence.margin", 0.02)],
+    RATE: [setting("grid.lr", [0.001, 0.0003, 0.01]), COMMENT],
+    "a title": [setting("datasets.one.title", "another")],
+    "a size": [setting("pack.size", 36)],
+    "epochs": [setting("train.epochs", 2)],
+    "a setting that changes nothing": [setting("train.keep_features", False)],
+    "code": [longer("transfer/evidence/stats.py", "\n_EDITED = 1\n"), COMMENT],
+    "code of the stage params": [longer("transfer/training/cost.py", "\n_EDITED = 1\n")],
+    "a page": [longer("metrics/report.md", "by hand\n")],
+}
+FOLLOWING = {"a size": {"recommend"}, "epochs": {"report", "recommend"}, "a page": {"recommend"}}
+"""By the computation that runs take, which is known once `params` has run; and by the page."""
+LATE = [pytest.param(name, marks=pytest.mark.release) for name in EDITS if name != RATE]
+
+
+@pytest.mark.parametrize("edit", [RATE, *LATE])
+def test_what_it_says_that_would_run_runs(finished, tmp_path, edit):
+    study = finished.copy(tmp_path / "study")
+    for one in EDITS[edit]:
+        one(study)
+    study.run("git", "commit", "-qam", "x")
+    clone = bare(study, tmp_path / "clone")
+    with chdir(clone.folder):
+        found = lock.of("dvc.yaml")
+    with chdir(study.folder):
+        assert lock.of("dvc.yaml") == found, "with data and without"
+    ran = study.repro("code", "params")
+    ran |= json.loads(study.run("dvc", "status", "--json")).keys()
+    assert ran - set(found.running) == FOLLOWING.get(edit, set())
+    assert set(found.running) <= ran
+    assert bool(found.stale) == (edit not in ("comments", "a setting that changes nothing"))
+
+
+def test_a_lock_in_step_says_what_would_only_be_noted():
+    text = write(locks=[page.Lock("sample/dvc.yaml", [], ["code", "params"])])
+    only = "`cd sample && dvc repro` would run only `code`, `params`, in seconds, and change"
+    assert f"is in step with code and settings. {only} dvc.lock but no result.\n" in text
+    assert "would run" not in write(locks=[page.Lock("dvc.yaml", [])])
+
+
+def test_what_a_stage_builds_on():
     graph = 'strict digraph {\n"a";\n"a" -> "b";\n"b" -> "c";\n"a" -> "c";\n"x" -> "c";\n}\n'
-    assert following(graph, {"a"}) == {"b", "c"}
-    assert following(graph, {"a", "b"}) == {"c"}
-    assert following(graph, set()) == set()
     assert preceding(graph, {"c"}) == {"a", "b", "x"}
     assert preceding(graph, {"b", "c"}) == {"a", "x"}
 
@@ -253,9 +313,34 @@ def test_without_both_numbers_of_images_a_change_has_no_interval():
     assert "†" not in write({"metrics/summary.json": summary(rows=1)})
 
 
+def test_rows_that_only_one_side_has_lead_to_what_both_have():
+    entries = {
+        "rows.a.r18-0.001-frozen.accuracy": page.Sides(0.5, 0.5),
+        "rows.a.r18-0.0001-frozen.accuracy": page.Sides(0.5, None),
+        "rows.a.r18-0.0003-frozen.accuracy": page.Sides(None, 0.5),
+        # From random weights, on one side.
+        "rows.a.r18-0.001-frozen.baseline": page.Sides(None, 0.5),
+    }
+    chosen = {"chosen.a": page.Sides(0.5, 0.75), "chosen.b": page.Sides(None, 0.5)}
+    text = write({"metrics/summary.json": entries | chosen})
+    assert "  - 3 of these rows have an accuracy on one side only, because the grid" in text
+    assert "`chosen.<data set>` in `dvc metrics diff` is how" in text
+    # As where a study runs for the first time.
+    assert "one side only" not in write({"s": entries | {"chosen.b": page.Sides(None, 0.5)}})
+    assert "one side only" not in write({"s": summary(rows=2) | chosen})
+
+
+def test_a_side_whose_runs_were_not_all_trained_alike_is_told():
+    mixed = "2 with torch 2; 1 with torch 3"
+    text = write({"s": {"trained.mixed": page.Sides(None, mixed)}})
+    assert f"**After the change, not all runs were trained alike**: `{mixed}`." in text
+    assert "Before the change" not in text
+    assert "trained alike" not in write({"s": summary(rows=2)})
+
+
 def test_values_cannot_break_the_table():
     text = write(params={"params.yaml": {"x": page.Sides("a|b`c\nd @someone", "")}})
-    assert '| `params.yaml` | `x` | `a\\|b\'c d @someone` | `""` |' in text
+    assert '| `params.yaml` | `x` | <code>a&#124;b&#96;c d @someone</code> | `""` |' in text
 
 
 @pytest.mark.parametrize("raw", [None, "https://github.com/o/r/raw"])
@@ -270,9 +355,10 @@ def test_nothing_that_others_wrote_is_more_than_code(raw):
         f"setting.{odd}": sides,
         "trained.device": sides,
         "trained.packages": sides,
+        "trained.mixed": sides,
     }
     alike = {f"trained.{kind}": page.Sides(odd, odd) for kind in ("device", "packages")}
-    locks = [page.Lock(odd, stale, count) for stale in (None, [], [odd]) for count in (0, 1)]
+    locks = [page.Lock(odd, stale, idle) for stale in (None, [], [odd]) for idle in ([], [odd])]
     studies = {odd: metrics, odd + "alike": alike}
     text = write(studies, {odd: {odd: sides}}, [page.Picture(odd, "M")], locks, raw)
     rest = re.sub(r"`[^`\n]*`|<code>[^<\n]*</code>", "", text)
@@ -309,7 +395,7 @@ def test_the_linter_of_the_hooks_is_the_pinned_one():
 
 
 def test_the_workflow_looks_for_the_mark_of_its_comment():
-    workflow = (ROOT / ".github/workflows/review.yaml").read_text()
+    workflow = (ROOT / ".github/workflows/comment.yaml").read_text()
     assert f'startswith("{MARK}")' in workflow
 
 

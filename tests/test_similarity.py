@@ -248,6 +248,7 @@ DEGENERATE = {
     "dead channels": lambda x, y: (x * [1, 0, 0, 1, 0], y),
     "one channel": lambda x, y: (x[:, :1], y),
     "single image": lambda x, y: (x, np.where(np.arange(len(y)) == 0, 9, y)),
+    "equal classes": lambda x, y: (np.tile(x[:6], (2, 1)), np.repeat([0, 1], 6)),
     "all single": lambda x, y: (x, np.arange(len(y))),
     "two images": lambda x, y: (x[:2], y[:2]),
     "no spread": lambda x, y: (np.eye(5)[y], y),
@@ -286,5 +287,13 @@ def test_what_is_undefined_is_an_error():
         similarity.prediction_entropy(np.ones((3, 1)))
     with pytest.raises(ValueError, match="one permutation"):
         similarity.measure(observed, labels, prototypes, permutations=0)
-    with pytest.raises(ValueError, match="not finite"):
-        similarity.measure(replace(observed, logits=np.full((6, 3), np.nan)), labels, prototypes)
+    broken = [(observed, np.full_like(prototypes, np.inf))]
+    for changed in (
+        {"logits": np.full((6, 3), np.nan)},
+        {"features": np.full((6, 5), np.nan)},
+        {"batchnorm": [(*layer[:3], np.full(4, np.inf))]},
+    ):
+        broken.append((replace(observed, **changed), prototypes))
+    for seen, head in broken:
+        with pytest.raises(ValueError, match="not finite"):
+            similarity.measure(seen, labels, head)

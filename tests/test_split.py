@@ -25,6 +25,7 @@ from transfer.images import archive, audit, reader
 from transfer.images.audit import Audit
 from transfer.images.division import divide as split
 from transfer.images.division import summary as lines
+from transfer.images.names import CLASSES, Classes
 
 ROOT = Path(__file__).parent.parent
 OWN = {
@@ -107,14 +108,21 @@ def summary(report: dict) -> list[str]:
 
 
 def written(name="ab") -> dict[str, bytes]:
+    """<part>/<class>/<file> → its bytes."""
     root = Path("data/split", name)
-    images = [p for p in root.rglob("*") if p.is_file() and p.suffix != ".json"]
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in images}
+    classes = Classes.read(root / CLASSES).names
+    images = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".json"]
+    places = {path: path.relative_to(root).parts for path in images}
+    return {
+        f"{part}/{classes[int(number)]}/{file}": path.read_bytes()
+        for path, (part, number, file) in places.items()
+    }
 
 
 def refused(source, *words, **settings) -> None:
     """It fails on one line with these words, and leaves what was there before, nothing more."""
-    unpack({"split/ab/train/ant/old.png": b"old", "../metrics/data/ab.json": b"old"}, "data")
+    unpack({"split/ab/train/0/old.png": b"old", "../metrics/data/ab.json": b"old"}, "data")
+    Classes(names=["ant", "bee"]).write("data/split/ab/classes.json")
     with pytest.raises(UserError) as error:
         run(source, **settings)
     message = str(error.value)
@@ -256,7 +264,7 @@ def test_the_split_loads_with_imagefolder_and_bytes_are_unchanged():
     report = run(pack(members))
     loaded = {part: ImageFolder(f"data/split/ab/{part}") for part in ("train", "test")}
     assert {part: len(data) for part, data in loaded.items()} == {"train": 10, "test": 4}
-    assert loaded["train"].classes == ["ant", "bee"] and loaded["train"][0][0].mode == "RGB"
+    assert loaded["train"].classes == ["0", "1"] and loaded["train"][0][0].mode == "RGB"
     assert report["split"]["images"] == {"train": dict(ant=5, bee=5), "test": dict(ant=2, bee=2)}
     assert sorted(written().values()) == sorted(members.values())
     assert report == json.loads(Path("metrics/data/ab.json").read_text())
@@ -661,6 +669,20 @@ def test_copies_stay_on_one_side_of_validation_and_a_leak_from_either_is_named()
         pairs = report["leaked"]
         assert [test for test, _ in pairs] == [f"ant/{n}.png" for n in range(3)]
         assert all(written()[f"test/{test}"] == written()[twin] for test, twin in pairs)
+
+
+def test_groups_that_share_a_copy_stay_on_one_side_of_validation():
+    members = patients({"Ant": [2] * 8, "Bee": [2] * 8})
+    for label in ("Ant", "Bee"):
+        for n in range(0, 8, 2):
+            members[f"{label}/p{n}/copy.png"] = members[f"{label}/p{n + 1}/0.png"]
+    for seed in range(10):
+        run(pack(members), GROUPED, test=0.1, validation=0.3, seed=seed)
+        held = {data for name, data in written().items() if name.startswith("validation/")}
+        left = {data for name, data in written().items() if name.startswith("train/")}
+        assert held and left and held.isdisjoint(left)
+        parts = sides()
+        assert parts["train"].isdisjoint(parts["validation"])
 
 
 def test_validation_that_takes_a_whole_class_is_refused():

@@ -79,7 +79,7 @@ def test_weights_copies_a_checked_file(study):
 
 
 def test_weights_that_torchvision_lacks_are_refused(study):
-    set_weights(study, "IMAGENET1K_V3", sha256="0" * 8)
+    set_weights(study, "IMAGENET1K_V3", sha256="0" * 64)
     line = refused(study, "weights", "resnet18")
     assert "has no IMAGENET1K_V3, only IMAGENET1K_V1; or give the path of a file" in line
 
@@ -90,12 +90,12 @@ def test_weights_of_another_architecture_are_refused(study):
 
 
 def test_a_wrong_hash_is_refused(study):
-    set_weights(study, save(study, resnet18().state_dict()), sha256="0" * 8)
+    set_weights(study, save(study, resnet18().state_dict()), sha256="0" * 64)
     assert "its sha256 is" in refused(study, "weights", "resnet18")
 
 
 def test_a_missing_weights_file_is_refused(study):
-    set_weights(study, study / "none.pth", sha256="0" * 8)
+    set_weights(study, study / "none.pth", sha256="0" * 64)
     assert "none.pth: no such weights file" in refused(study, "weights", "resnet18")
 
 
@@ -141,6 +141,23 @@ def test_no_gpu_when_one_is_asked_for(study):
     prepare_run(study, device="cuda")
     line = refused(study, "train", *RUN)
     assert "train.device: no GPU was found" in line
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "stages").glob("[!_]*.py")])
+def test_a_stage_answers_help_and_refuses_other_words(study, name):
+    status, said = stage(study, name, "--help")
+    assert status == 0 and said.startswith(f"usage: python -m stages.{name} [-h]")
+    status, said = stage(study, name, *("x" * 9))
+    assert status == 2 and "unrecognized arguments: x" in said
+    assert outputs(study) == {study / "params.yaml"}
+
+
+def test_similarity_refuses_weights_that_are_no_numbers(study):
+    prepare_run(study)
+    broken = {name: value.float() * torch.nan for name, value in resnet18().state_dict().items()}
+    torch.save(broken, study / "data/weights/resnet18-pretrained.pth")
+    line = refused(study, "similarity", "ab", "resnet18")
+    assert "ab, resnet18: " in line and "are not finite; check the weights" in line
 
 
 def test_a_last_batch_of_one_is_refused_where_batchnorm_cannot_take_it(study):

@@ -72,6 +72,17 @@ def test_runs_that_dvc_would_train_again_are_not_done(study):
     assert "0 of 4 runs done, 0 in training, 4 left" in seen(study)
 
 
+def test_runs_of_another_torch_are_told(study):
+    assert "trained alike" not in seen(study)
+    with chdir(study.folder):
+        run = all_runs(params.load().grid)[0]
+        record = Record.of(run)
+        versions = record.versions | {"torch": "0.1"}
+        record.model_copy(update={"versions": versions}).write(run.folder / RECORD)
+    words = f"3 with torch {record.versions['torch']}; 1 with torch 0.1."
+    assert f"Not all runs were trained alike: {words}" in " ".join(seen(study).split())
+
+
 def test_a_low_terminal_has_a_line_for_what_stands_still(study):
     assert re.search(r"^one +4 of 4 runs done *$", seen(study, height=5), re.M)
 

@@ -53,7 +53,7 @@ def put(backbone: str, folder, network: torch.nn.Module, suffix="safetensors"):
     source = folder / f"{backbone}.{suffix}"
     state = network.state_dict()
     save_file(state, source) if suffix == "safetensors" else torch.save(state, source)
-    given = params.Weights(source=str(source), sha256=files.sha256(source)[:8])
+    given = params.Weights(source=str(source), sha256=files.sha256(source))
     found = folder / f"{backbone}-pretrained.pth", folder / f"{backbone}-scratch.pth"
     models.save_scratch(found[1], weights.put(backbone, given, found[0]))
     return found
@@ -239,7 +239,7 @@ def test_what_timm_lacks_or_does_not_fit_is_one_line(tmp_path, monkeypatch):
     given = params.Weights(source=str(network), sha256=files.sha256(network))
     line = refused(weights.put, CONVNEXT, given, tmp_path / "x.pth")
     assert f"{network}: not weights of {CONVNEXT}: " in line
-    tag = params.Weights(source="in21k", sha256="0" * 8)
+    tag = params.Weights(source="in21k", sha256="0" * 64)
     line = refused(weights.put, CONVNEXT, tag, tmp_path / "x.pth")
     assert "weights.test_convnext.source: timm has no in21k, only r160_in1k" in line
     monkeypatch.setitem(sys.modules, "timm", None)
@@ -297,15 +297,15 @@ cli.run(lambda: weights.put({CONVNEXT!r}, given, Path({str(tmp_path / "out.pth")
 
         (tmp_path / "file").write_bytes(Hub.file)
         digest = files.sha256(tmp_path / "file")
-        done = fetched(digest[:8], "home")
+        done = fetched(digest, "home")
         assert done.returncode == 0, done.stderr
         found = models.load_checkpoint(tmp_path / "out.pth")
         expected = theirs(CONVNEXT).state_dict()
         assert all(torch.equal(found[f"network.{name}"], one) for name, one in expected.items())
-        wrong = fetched("0" * 8, "home")
+        wrong = fetched("0" * 64, "home")
         assert wrong.returncode == 1 and f"its sha256 is {digest}" in wrong.stderr
         server.shutdown()
-    gone = fetched(digest[:8], "elsewhere", HF_HUB_OFFLINE="1")
+    gone = fetched(digest, "elsewhere", HF_HUB_OFFLINE="1")
     assert gone.returncode == 1 and gone.stderr.count("\n") == 1, gone.stderr
     assert "fetch it by other means and set weights.test_convnext.source" in gone.stderr
 

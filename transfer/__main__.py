@@ -11,6 +11,10 @@ VERBS = {
     "watch": ("cluster.watch", "show all runs in one table while they are trained"),
     "keep": ("model.keep", "save the network of a data set's recommended run in one file"),
     "predict": ("model.predict", "classify images with a saved network"),
+    "accept": (
+        "accept",
+        "after an edit of the code that changes no result, train a few runs, not all",
+    ),
     "review": ("review.comment", "summarise for a pull request how a change affects the study"),
 }
 USAGE = "\n".join(

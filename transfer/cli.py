@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import re
 import signal
@@ -17,17 +18,27 @@ import psutil
 SHELLS = {"sh", "bash", "dash", "fish", "ksh", "zsh"}
 
 
+def printable(text: str) -> str:
+    """The text on one line, what would break it or steer a terminal written as Python escapes it:
+    names may hold anything."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def say(*lines: str) -> None:
+    """Print each as one line."""
+    print("\n".join(map(printable, lines)))
+
+
 class UserError(Exception):
     """Bad input. The message is one line: what is wrong, where, and what to do. It may quote names
-    and other programs, so what would break the line is written as Python escapes it, and URLs have
-    no user."""
+    and other programs, so it is printable, and URLs in it have no user."""
 
     def __init__(self, message: str) -> None:
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-        super().__init__(without_users(line))
+        super().__init__(without_users(printable(message)))
 
 
 _SYSTEM_ERRORS = {
+    errno.ENAMETOOLONG: "the name is too long for the file system; shorten it",
     errno.ENOENT: "no such file or folder; `dvc repro` makes what a stage needs",
     errno.ENOSPC: "the disk is full; free some space and run it again",
     errno.EDQUOT: "the disk quota is used up; free some space and run it again",
@@ -41,6 +52,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     """Call main and exit: 0 when it returns, 1 with one line on stderr for a user's mistake."""
     if "DVC_STAGE" in os.environ:  # DVC, when killed, leaves its stage running
         end_with_parent()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # no name is too strange for the terminal
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:
@@ -48,8 +61,13 @@ def run(main: Callable[[], None]) -> NoReturn:
     except OSError as error:
         if error.errno not in _SYSTEM_ERRORS:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{printable(str(error.filename))}: " if error.filename else ""
         sys.exit(f"error: {where}{_SYSTEM_ERRORS[error.errno]}")
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        name = printable(error.object[max(0, error.start - 20) : error.end + 20])
+        sys.exit(f"error: '{name}' is not UTF-8; rename it")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

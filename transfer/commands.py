@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from transfer.cli import UserError
 
 def call(*command: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def dvc(*arguments: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:
+    return call(sys.executable, "-m", "dvc", *arguments, folder=folder)
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
@@ -26,27 +31,14 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
     return errors[0] if errors else f"{done.args} failed"
 
 
-def following(graph: str, stages: set[str]) -> set[str]:
-    """The stages that build on these, themselves aside; `graph` is `dvc dag --dot`'s."""
-    return _beyond(_edges(graph), stages)
-
-
 def preceding(graph: str, stages: set[str]) -> set[str]:
-    """The stages that these build on, themselves aside."""
-    return _beyond([(after, before) for before, after in _edges(graph)], stages)
-
-
-def _edges(graph: str) -> list[tuple[str, str]]:
-    return re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M)
-
-
-def _beyond(edges: list[tuple[str, str]], stages: set[str]) -> set[str]:
-    after = defaultdict(set)
-    for before, stage in edges:
-        after[before].add(stage)
+    """The stages that these build on, themselves aside; `graph` is `dvc dag --dot`'s."""
+    before = defaultdict(set)
+    for first, stage in re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M):
+        before[stage].add(first)
     found: set[str] = set()
     new = stages
     while new:
-        new = set().union(*(after[stage] for stage in new)) - found
+        new = set().union(*(before[stage] for stage in new)) - found
         found |= new
     return found - stages

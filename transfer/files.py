@@ -1,6 +1,5 @@
 """Outputs that are whole or absent, and locks."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -43,9 +42,13 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def json_text(value: Any) -> str:
     """Sorted and indented, so that equal values are equal files."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json_text(value))
 
 
 class Fields(BaseModel):
@@ -88,8 +91,12 @@ def alone(path: str | Path, what: str, shared: bool = False) -> Iterator[bool]:
     """Hold a lock that no other process holds, or if `shared` none that does not share it; wait for
     one that does, and say who it is. Yields whether it waited.
 
-    The lock goes with the process, however that ends.
+    The lock goes with the process, however that ends. Raises UserError on Windows.
     """
+    try:
+        import fcntl
+    except ImportError:
+        raise UserError("training needs Linux or macOS; on Windows run it in WSL") from None
     waited, kind = False, fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,8 @@ better words train nothing again.
 """
 
 import re
-from collections.abc import Container, Mapping
+import unicodedata
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import prod
@@ -71,10 +72,15 @@ def _count(value: Any) -> Any:
     return value
 
 
+LONGEST = 50
+"""Characters of a key: so a run's name, which has three, leaves room in the 255 bytes of a file's
+name for what is added to it."""
 # DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
-Key = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Key = Annotated[str, Field(pattern=rf"^[a-z0-9_]{{1,{LONGEST}}}$")]
 Backbone = Key
 Positive = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Of an image that a network sees, in pixels; one of 4096 takes gigabytes of memory."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_point)]
 _WAYS = r"^(frozen|finetuned|lpft|norm|bias|(first|last|stage)[1-9]|lora[1-9][0-9]?)$"
@@ -118,6 +124,21 @@ class Draw(Section):
     """Seed for everything that varies between the images."""
 
 
+def check_classes(names: Iterable[str]) -> None:
+    """Raises ValueError for a name that no page could show, or two that a reader takes for one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.strip() or re.search("[\0\ud800-\udfff]", name):
+            raise ValueError(f"class name {name!r} is empty or no text in UTF-8; rename it")
+        plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold().strip())
+        if plain in seen:
+            raise ValueError(
+                f"class names {seen[plain]!r} and {name!r} differ by case, spaces or Unicode's "
+                "form alone; rename one"
+            )
+        seen[plain] = name
+
+
 class Folders(Section):
     """Where each class lies in the source: its name, and the last parts of its folder's path, such
     as `ants: train/ants`. Give `train` and `test`, or `all` for a source that is not divided.
@@ -150,10 +171,7 @@ class Folders(Section):
             raise ValueError("all parts need the same classes in the same order")
         if len(self.classes) < 2:
             raise ValueError("at least two classes are needed")
-        if bad := [c for c in self.classes if not re.fullmatch(r"[^/\\.\s][^/\\]*", c)]:
-            raise ValueError(f"class name {bad[0]!r} cannot be a folder name")
-        if len({name.casefold() for name in self.classes}) < len(self.classes):
-            raise ValueError("two class names differ by case alone")
+        check_classes(self.classes)
         for label, folder in (pair for folders in given.values() for pair in folders.items()):
             if not folder.strip("/."):
                 raise ValueError(f"{label}: {folder!r} names no folder")
@@ -188,6 +206,11 @@ class Table(Section):
     division."""
     classes: Annotated[list[str], Field(min_length=2)]
     """The labels to take, in order; lines with another are left out."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "Table":
+        check_classes(self.classes)
+        return self
 
 
 def _kind(value: Any) -> str:
@@ -265,9 +288,9 @@ class Split(Section):
 class Pack(Section):
     """The sizes of images, in pixels."""
 
-    resize: Positive
+    resize: Side
     """The short side to which test images are resized before they are cropped, in pixels."""
-    size: Positive
+    size: Side
     """The side of the square that networks see, in pixels. Test images are cropped to it at their
     centre, training images at random and anew in every epoch."""
     short_side: Annotated[int, Field(ge=0)]
@@ -287,8 +310,8 @@ class Weights(Section):
     """torchvision's name for weights of a ResNet, such as IMAGENET1K_V1; timm's tag for those of
     another network, such as fb_in22k_ft_in1k; or a local file, a state_dict or safetensors. A local
     file of a network of timm's gets its images normalised as timm's first tag says."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
-    """The file's sha256 or its start, such as the eight digits in torchvision's file names."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """The file's sha256, all 64 digits."""
 
     @property
     def published(self) -> bool:

@@ -1,28 +1,49 @@
-"""Pages from Jinja2 templates, which hold the words."""
+"""Pages from Jinja2 templates, which hold the words. Whatever a template is given is text: it is
+escaped for markdown and HTML, unless it is Markup."""
 
+import os
 import re
+import shlex
+from collections.abc import Iterable
+from html.entities import codepoint2name
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from tabulate import tabulate
 
 from transfer.runs import capital, short
 
+# Controls, and what reorders the text around it or is in no UTF-8.
+INVISIBLE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+SPECIAL = re.compile(
+    r"""[&<"*`|~\\#$]               # anywhere
+    | (?<!\w)_+ | _+(?!\w)          # not within cats_dogs
+    | \](?=[\[(:])                  # a link
+    | :(?=//) | (?<=[wW]{3})\.      # an address that GitHub would make a link
+    | ^\s+ | \s+$ | ^[>=\[]         # at an end, for a title or a cell may begin or end a line
+    | ^[-+](?=[-+\s]|$) | ^\d(?=\d{0,8}[.)](?:\s|$))""",
+    re.VERBOSE,
+)
+
 
 def environment(folder: Path) -> Environment:
-    """For the templates there. Those of HTML escape what they are given, those of markdown do not.
-    `{% filter aligned %}` pads a table's cells, for those who read the markdown itself; `cell`
-    takes any text into one."""
+    """For the templates there, of markdown or HTML. `{% filter aligned %}` pads a table's cells,
+    for those who read the markdown itself. `code`, `address` and `shell` are for text in places
+    that are not of plain text."""
     made = Environment(
         loader=FileSystemLoader(folder),
-        autoescape=lambda name: (name or "").endswith(".html.j2"),
+        autoescape=True,
+        finalize=escape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"aligned": aligned, "cell": cell, "capital": capital, "short": short}
+    own = (aligned, capital, short, code, address, shell)
+    made.filters |= {of.__name__: of for of in own}
     return made
 
 
@@ -31,12 +52,53 @@ def render(template: Path, **values: Any) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def aligned(table: str) -> str:
+def escape(value: Any) -> Markup:
+    """Its text, in characters that show just this in a line of markdown, in HTML, and in an HTML
+    attribute in double quotes. Character references do in all three, unlike backslashes."""
+    if hasattr(value, "__html__"):
+        return Markup(value)
+    return Markup(SPECIAL.sub(lambda found: _referred(found[0]), visible(str(value))))
+
+
+def _referred(text: str) -> str:
+    return "".join(f"&{codepoint2name.get(ord(c), f'#{ord(c)}')};" for c in text)
+
+
+def visible(text: str) -> str:
+    """With what cannot be seen as Python escapes it."""
+    return INVISIBLE.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def code(text: str) -> Markup:
+    """As code, in which nothing is a link or a mention, and that a table's cell takes."""
+    plain = visible(text)
+    if not plain.strip() or plain != plain.strip() or re.search("[`|]", plain):
+        return Markup(f"<code>{escape(text)}</code>")
+    return Markup(f"`{plain}`")
+
+
+def address(path: str) -> Markup:
+    """As the target of a link or a picture."""
+    return Markup(quote(os.fsencode(path), safe="/:"))
+
+
+def shell(text: str) -> Markup:
+    """As a word of a command in a block of code."""
+    return Markup(shlex.quote(visible(text)))
+
+
+def aligned(markdown: str) -> Markup:
     """A markdown table, its first line the header, with columns of one width and a rule."""
-    lines = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in table.strip().splitlines()]
-    header, *rows = [[text.strip() for text in line] for line in lines]
-    return tabulate(rows, header, tablefmt="github", disable_numparse=True) + "\n"
+    lines = [line.strip().split("|")[1:-1] for line in markdown.strip().splitlines()]
+    header, *rows = [[Markup(text.strip()) for text in line] for line in lines]
+    return table(header, rows) + Markup("\n")
 
 
-def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def table(
+    header: Iterable[str], rows: Iterable[Iterable[object]], align: list[str] | None = None
+) -> Markup:
+    """A markdown table. align: `left` or `right` for each column."""
+    cells = [[escape(cell) for cell in row] for row in rows]
+    names = [escape(name) for name in header]
+    github: dict[str, Any] = {"tablefmt": "github", "disable_numparse": True, "colalign": align}
+    return Markup(tabulate(cells, names, **github))

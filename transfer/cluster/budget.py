@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from transfer import cli, files
-from transfer.evidence import choices, compare, race, scores
+from transfer.evidence import choices, compare, race, scores, trained
 from transfer.evidence.arms import About, Arms, Scored
 from transfer.evidence.race import Race
 from transfer.images.audit import Audit
@@ -83,11 +83,13 @@ def page(study: Params, is_made: IsMade, seconds: float) -> str:
     made, asked = sum(len(one.runs) for one in runners), len(runners) * len(study.grid.seed)
     costs = files.read_json(COSTS)
     advices = [advice(study, name, own, costs) for name, own in held.items()]
+    ran = [one.place.run(one.start, seed) for one in runners for seed in study.grid.seed]
+    mixed = trained.mixed(Record.of(run) for run in ran if is_made(run))
     given = cli.span(seconds)
-    note = f"This race had {given}. Of {asked} runs, {made} are made; `dvc repro` makes the rest."
+    note = f"This race had {given}. Of {asked} runs, {made} are made; dvc repro makes the rest."
     for name in races.keys() - held.keys():
         note += f" Of {study.datasets[name].title}, none is."
-    return recommendation.write(advices, note)
+    return recommendation.write(advices, mixed, note)
 
 
 def advice(study: Params, name: str, own: Race, costs: dict[str, dict[str, int]]) -> Advice:

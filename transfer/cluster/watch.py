@@ -21,10 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer import cli, files, params
+from transfer.evidence import trained
 from transfer.params import Params
 from transfer.runs import CURVE, RECORD, Run, all_runs, runs
 from transfer.training import outcomes
-from transfer.training.record import Time, chosen, curve_in
+from transfer.training.record import Record, Time, chosen, curve_in
 
 EVERY = 2.0  # seconds between looks
 QUIET = 600.0
@@ -35,10 +36,11 @@ RELOADED = '<meta http-equiv="refresh" content="5">'
 
 @dataclass(frozen=True)
 class State:
-    """A run's. accuracy: None before it is done. epochs: trained so far, None if it has not begun.
-    going: whether another came lately. seconds: that it took so far, None if unknown."""
+    """A run's. accuracy, record: None before it is done. epochs: trained so far, None if it has not
+    begun. going: whether another came lately. seconds: that it took so far, None if unknown."""
 
     accuracy: float | None = None
+    record: Record | None = None
     epochs: int | None = None
     going: bool = False
     seconds: float | None = None
@@ -108,12 +110,13 @@ def _state(run: Run, study: Params, stale: bool) -> State:
         if (folder / RECORD).is_file():
             own = spent and spent.of == files.sha256(folder / RECORD)
             accuracy = chosen(curve_in(folder / CURVE)).test_accuracy
-            return State(accuracy, seconds=spent.seconds if spent and own else None)
+            seconds = spent.seconds if spent and own else None
+            return State(accuracy, Record.read(folder / RECORD), seconds=seconds)
     if not spent or spent.epochs is None:
         return State()
     patience = max(QUIET, 3 * spent.seconds / max(1, spent.epochs))
     going = time.time() - run.time.stat().st_mtime < patience
-    return State(None, spent.epochs, going, spent.seconds)
+    return State(None, None, spent.epochs, going, spent.seconds)
 
 
 @cache
@@ -142,7 +145,9 @@ def table(study: Params, states: States, height: int) -> RenderableType:
                 for start in grid.start
             ]  # fmt: skip
             made.add_row(place.dataset, str(place.images), place.label, *cells)
-    return Group(made, Text(summary(list(states.values()))))
+    records = [state.record for state in states.values() if state.record]
+    lines = [summary(list(states.values())), trained.sentence(trained.mixed(records))]
+    return Group(made, *map(Text, filter(None, lines)))
 
 
 def _cell(state: State, study: Params, recipe: str) -> Text:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from transfer.evidence import calibration, choices, claims, scores, stats, suspects
+from transfer.evidence import calibration, choices, claims, scores, stats, suspects, trained
 from transfer.evidence.arms import About, Arms, Read, Scored
 from transfer.evidence.found import (
     Arm,
@@ -26,7 +26,7 @@ from transfer.evidence.published import STARTS, published
 from transfer.evidence.stats import Seeds
 from transfer.params import QUADRANTS, Dataset, Grid
 from transfer.runs import DEFAULT, Place, Run, at_first_size, places
-from transfer.training.record import Record, computed_on
+from transfer.training.record import Record
 
 BOTH = ("pretrained", "scratch")
 VERDICTS = {1: "helps", -1: "hurts", 0: claims.CANNOT_TELL}
@@ -39,9 +39,10 @@ def compute(
     margin: float,
     read: Read,
     load: suspects.Load,
+    records: Iterable[Record] = (),
 ) -> Evidence:
     """Everything. Runs of several seeds are taken together, paired by seed. `about`: by data set.
-    margin: see choices.of."""
+    margin: see choices.of. `records`: of all runs."""
     arms = Arms(grid, about, read)
     there = [place for name in grid.dataset for place in places(grid, name)]
     found = _corrected([row(place, grid.start, arms) for place in there])
@@ -72,6 +73,7 @@ def compute(
             published=claims.check(claims.published_study(published(), implied)),
             ours=claims.check(_study(grid, datasets, arms)),
         ),
+        mixed=trained.mixed(records),
     )
 
 
@@ -81,7 +83,7 @@ def summary(found: Evidence, grid: Grid, records: Iterable[Record]) -> dict[str,
     Of each data set's recommended setting its name, what it is chosen by (`measure`), and that
     on the test images at the epoch chosen (`chosen`). `rows`: data set → row → accuracy (and
     baseline) of the best test epoch, as in the report's tables, with `test_images`: how many images
-    those are of. `trained`: see trained_with.
+    those are of. `trained`: see trained.summary; with what is `mixed`, if anything is.
     """
     first = {choice.dataset: choice for choice in reversed(found.choices)}  # the recommended
     lines: dict[str, Any] = {name: {"test_images": first[name].n_test} for name in first}
@@ -89,26 +91,18 @@ def summary(found: Evidence, grid: Grid, records: Iterable[Record]) -> dict[str,
         if row.images == grid.images[0]:
             best = {STARTS[start].lower(): row.arms[start].best for start in grid.start}
             lines[row.dataset][_name(row)] = best
+    mixed = {"mixed": "; ".join(map(str, found.mixed))} if found.mixed else {}
     return {
         "chosen": {name: choice.chosen.mean for name, choice in first.items()},
         "setting": {name: f"{_name(choice)}-{choice.start}" for name, choice in first.items()},
         "measure": dict(found.measures),
         "rows": lines,
-        "trained": trained_with(records),
+        "trained": trained.summary(records) | mixed,
     }
 
 
 def _name(place: Place) -> str:
     return "-".join(map(str, place.setting)).removesuffix(f"-{DEFAULT}")
-
-
-def trained_with(records: Iterable[Record]) -> dict[str, str]:
-    """On what the runs were trained, and with which packages: of each, all that occur."""
-    devices, packages = set(), set()
-    for run in records:
-        devices.add(computed_on(run.device, run.arithmetic, run.threads))
-        packages.add(", ".join(" ".join(pair) for pair in sorted(run.versions.items())))
-    return {"device": "; ".join(sorted(devices)), "packages": "; ".join(sorted(packages))}
 
 
 def best(rows: list[Row], start: str) -> Row:

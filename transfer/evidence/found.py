@@ -8,6 +8,7 @@ from transfer.evidence.calibration import Calibration
 from transfer.evidence.claims import Claim, Size
 from transfer.evidence.scores import Measure
 from transfer.evidence.stats import Difference
+from transfer.evidence.trained import Alike
 from transfer.files import Fields, Stored
 from transfer.runs import Place
 
@@ -196,7 +197,7 @@ class Claims(Fields):
 class Evidence(Stored):
     """`measures`: data set → what its settings are chosen by. `choices`: of each data set the
     recommended setting first. `calibration`: data set → that setting's. `implied_sizes`: what the
-    report's printed accuracies say of its test sets."""
+    report's printed accuracies say of its test sets. `mixed`: see trained.mixed."""
 
     measures: dict[str, Measure]
     rows: list[Row]
@@ -209,3 +210,4 @@ class Evidence(Stored):
     suspects: list[Suspect]
     implied_sizes: list[Size]
     claims: Claims
+    mixed: list[Alike]

@@ -40,9 +40,7 @@ def curves(grid: Grid, dataset: str, tested: Read) -> Iterable[tuple]:
 def confusion(parts: dict[str, Predictions], measure: Measure) -> Iterable[tuple]:
     """A run's test images at its chosen epoch."""
     test, epoch = parts["test"], chosen_epoch(parts, measure)
-    classes = sorted({name.split("/")[0] for name in test.name})
-    for actual, predicted in zip(test.label, test.predicted[epoch], strict=True):
-        yield classes[actual], classes[predicted]
+    yield from zip(test.labels.tolist(), test.said(epoch).tolist(), strict=True)
 
 
 def table(path: Path, header: tuple[str, ...], lines: Iterable[tuple]) -> None:

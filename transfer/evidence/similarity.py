@@ -20,7 +20,6 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from transfer.images.packed import Packed
-from transfer.params import Pack
 from transfer.training import augment, models
 
 BATCH = 64
@@ -83,12 +82,12 @@ def collect(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.dev
     return Observed(torch.cat(features).numpy(), torch.cat(logits).numpy(), batchnorm)
 
 
-def batches(data: Packed, settings: Pack) -> Iterator[torch.Tensor]:
+def batches(data: Packed) -> Iterator[torch.Tensor]:
     """The training images, prepared as test images are, and normalised."""
     n = len(data.train)
     for start in range(0, n, BATCH):
         some = range(start, min(start + BATCH, n))
-        images = [data.prepared_image(data.train, i, settings.resize) for i in some]
+        images = [data.prepared_image(data.train, i) for i in some]
         yield augment.normalize(torch.from_numpy(np.stack(images)))
 
 
@@ -310,11 +309,14 @@ def measure(
     """All of the above that the network allows; prototypes [source classes, d] are the rows of the
     source's head, None if it has no head of its own.
 
-    Raises ValueError as they do, and where the network's outputs are not finite.
+    Raises ValueError as they do, and where the network's weights or outputs are not finite.
     """
-    features, logits, reduced = observed.features, observed.logits, principal(observed.features)
-    if not (np.isfinite(features).all() and np.isfinite(logits).all()):
-        raise ValueError("the network's features or logits are not finite")
+    features, logits = observed.features, observed.logits
+    given = [features, logits, *(values for layer in observed.batchnorm for values in layer)]
+    given += [] if prototypes is None else [prototypes]
+    if not all(np.isfinite(values).all() for values in given):
+        raise ValueError("the network's weights, or what it makes of the images, are not finite")
+    reduced = principal(features)
     found = {
         "knn_accuracy": knn_accuracy(features, labels),
         "logme": logme(features, reduced, labels),

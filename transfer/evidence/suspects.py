@@ -6,6 +6,7 @@ import numpy as np
 
 from transfer.evidence.found import Choice, Suspect
 from transfer.evidence.scores import Measure, chosen_epoch
+from transfer.images.names import parted
 from transfer.runs import Run
 from transfer.training.predictions import Predictions
 
@@ -39,7 +40,7 @@ def find(choices: list[Choice], seeds: list[int], load: Load, measure: Measure) 
             confidence=round(float(np.mean([confidence for *_, confidence in opinions])), 4),
         )
         for name, opinions in said.items()
-        if len(opinions) > 1 and _agreed(name.split("/")[0], opinions)
+        if len(opinions) > 1 and _agreed(parted(name)[0], opinions)
     ]
     return sorted(found, key=lambda one: (-one.confidence, one.image))
 

@@ -17,11 +17,12 @@ from typing import Any, Self
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from transfer.cli import UserError, one_line
+from transfer.cli import UserError, one_line, printable
 from transfer.files import Fields, Stored
 from transfer.images import near, reader
 from transfer.images.archive import Source, Unreadable, quoted
 from transfer.images.folds import Division
+from transfer.images.names import named
 from transfer.images.reader import How
 
 NAMES_SHOWN = 20
@@ -40,7 +41,7 @@ class Listed(Fields):
 
     @classmethod
     def of(cls, names: list[str]) -> Self:
-        return cls(count=len(names), names=names[:NAMES_SHOWN])
+        return cls(count=len(names), names=list(map(printable, names[:NAMES_SHOWN])))
 
 
 class Duplicates(Fields):
@@ -177,7 +178,7 @@ def choose(source: Source, folders: Folders) -> tuple[list[Member], LeftOut]:
 def no_class(elsewhere: list[str]) -> dict[str, int]:
     """folder → images, of the first folders."""
     images = [path for path in elsewhere if reader.kind(path)]
-    counted = Counter(str(PurePosixPath(path).parent) for path in images)
+    counted = Counter(printable(str(PurePosixPath(path).parent)) for path in images)
     return dict(sorted(counted.items())[:NAMES_SHOWN])
 
 
@@ -332,7 +333,7 @@ def duplicates(pictures: list[Picture]) -> Duplicates:
         across=tally(pictures, [test for test, _ in leaks]).get("test", {}),
         between_classes=len(conflicts),
         examples={
-            kind: [(a.path, b.path) for a, b in found[:PAIRS_SHOWN]]
+            kind: [(printable(a.path), printable(b.path)) for a, b in found[:PAIRS_SHOWN]]
             for kind, found in pairs.items()
         },
     )
@@ -382,7 +383,7 @@ def alike(pictures: list[Picture]) -> list[tuple[str, str]]:
 
 
 def _named(pairs: list[tuple[Picture, Picture]]) -> list[tuple[str, str]]:
-    return sorted((f"{p.label}/{p.name}", f"{q.part}/{q.label}/{q.name}") for p, q in pairs)
+    return sorted((named(p.label, p.name), f"{q.part}/{named(q.label, q.name)}") for p, q in pairs)
 
 
 def _conflicts(group: list[Picture]) -> list[tuple[Picture, Picture]]:

@@ -15,14 +15,15 @@ from transfer.images import audit, folds, near, table
 from transfer.images.archive import Source, opened
 from transfer.images.audit import Audit, Member, Picture
 from transfer.images.folds import Division
+from transfer.images.names import CLASSES, Classes, named
 from transfer.images.reader import HOW, How
 from transfer.images.table import PARTS
 from transfer.params import Dataset, Folders, Split, Table
 
 
 def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
-    """Write data/split/<dataset>/<part>/<class> and metrics/data/<dataset>.json; return what that
-    file holds. Raises UserError for a source that does not hold what the settings ask for."""
+    """Write data/split/<dataset> and metrics/data/<dataset>.json; return what that file holds.
+    Raises UserError for a source that does not hold what the settings ask for."""
     count = dataset.count.model_dump()
     with opened(dataset.source) as source:
         members, beside = found_in(source, dataset.folders)
@@ -43,7 +44,8 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
             chosen = hold_out(chosen, rules.validation, name, rules.seed)
         how = audit.how_to_read(chosen, how)
         division = divided_anew(chosen, dataset, rules) if redrawn else None
-        write(source, chosen, how, Path("data/split", name), division)
+        classes = Classes(names=sorted(dataset.folders.classes))
+        write(source, chosen, classes, how, Path("data/split", name), division)
     report = Audit(
         dataset=name,
         source=dataset.source,
@@ -84,26 +86,36 @@ def found_in(source: Source, where: Folders | Table) -> tuple[list[Member], audi
 def divided_anew(chosen: list[Picture], dataset: Dataset, rules: Split) -> Division:
     """How each seed divides the training pictures. Raises UserError where the first one cannot."""
     pool = [picture for picture in chosen if picture.part == "train"]
-    names = [f"{picture.label}/{picture.name}" for picture in pool]
+    classes, there = dataset.folders.classes, {picture.label for picture in pool}
+    if gone := [label for label in classes if label not in there]:
+        raise UserError(f"{dataset.source}: class {gone[0]!r} {_too_few(1, 0, 0)}")
+    names = [named(picture.label, picture.name) for picture in pool]
     units = dict(zip(names, near.units(pool), strict=True))
     test = float(dataset.count.test) if dataset.pooled else 0.0
     division = Division(test=test, validation=rules.validation, units=units)
-    classes = dataset.folders.classes
     division.parts(names, np.array([classes.index(picture.label) for picture in pool]), 0)
     return division
 
 
 def write(
-    source: Source, pictures: list[Picture], how: How, folder: Path, division: Division | None
+    source: Source,
+    pictures: list[Picture],
+    classes: Classes,
+    how: How,
+    folder: Path,
+    division: Division | None,
 ) -> None:
-    """Copy each picture's bytes, unchanged, to folder/<part>/<class>/<name>, and beside them how
-    they are to be read and, where each seed does that anew, divided."""
+    """Copy each picture's bytes, unchanged, to folder/<part>/<place of its class>/<name>, and
+    beside them the classes, how images are to be read and, where each seed does that anew,
+    divided."""
+    places = {label: str(place) for place, label in enumerate(classes.names)}
     with replacing(folder) as fresh:
+        classes.write(fresh / CLASSES)
         how.write(fresh / HOW)
         if division:
             division.write(fresh / folds.FILE)
         for picture in pictures:
-            path = fresh / picture.part / picture.label / picture.name
+            path = fresh / picture.part / places[picture.label] / picture.name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(source.read(picture.path))
 
@@ -222,23 +234,34 @@ def hold_out(pictures: list[Picture], share: float, dataset: str, seed: int) -> 
     would lose all its training images."""
     if not share:
         return pictures
-    held: set[str] = set()
-    groups: dict[str, bool] = {}
-    for label in sorted({p.label for p in pictures}):
-        group = [p for p in pictures if (p.part, p.label) == ("train", label)]
-        number = max(1, round(share * len(group)))
+    train = [p for p in pictures if p.part == "train"]
+    unit, held, groups = _units(train), set[str](), dict[str, bool]()
+    classes = {label: [p for p in train if p.label == label] for label in {p.label for p in train}}
+    for label, own in sorted(classes.items()):
+        number = max(1, round(share * len(own)))
         order = _shuffled(f"{seed}/{dataset}/{label}/validation")
-        some = _whole(group, number, lambda p: p.content.digest, order, groups)
-        held |= {p.content.digest for p in some}
-        if all(p.content.digest in held for p in group):
+        held |= {unit[p.path] for p in _whole(own, number, lambda p: unit[p.path], order, groups)}
+    for label, own in sorted(classes.items()):
+        if all(unit[p.path] in held for p in own):
             raise UserError(
                 f"params.yaml: split.validation: {share:g} leaves {dataset} no training image of "
-                f"class {label!r}, which has {len(group)}; add images to it, or set 0.0"
+                f"class {label!r}, which has {len(own)}; add images to it, or set 0.0"
             )
     return [
-        replace(p, part="validation") if p.part == "train" and p.content.digest in held else p
+        replace(p, part="validation") if p.part == "train" and unit[p.path] in held else p
         for p in pictures
     ]
+
+
+def _units(pictures: list[Picture]) -> dict[str, str]:
+    """path → what names the unit that the picture stays in: the first of its groups, if it has any,
+    which copies of an image may join; or else what its copies have in common."""
+    first: dict[int, tuple[bool, str]] = {}
+    numbers = near.copies(pictures)
+    for number, picture in zip(numbers, pictures, strict=True):
+        own = not picture.group, picture.group or picture.content.digest
+        first[number] = min(first.get(number, own), own)
+    return {p.path: first[number][1] for number, p in zip(numbers, pictures, strict=True)}
 
 
 def _draw(
@@ -256,7 +279,8 @@ def _draw(
         where = f"params.yaml: datasets.{dataset}.count.{part}: class {label!r}"
         raise UserError(f"{where} {_too_few(number, len(group), whole)}")
     order = _shuffled(f"{seed}/{dataset}/{label}/{part}")
-    some = _whole(group, number, lambda p: p.name, order, {} if groups is None else groups)
+    taken = {} if groups is None else groups
+    some = _whole(group, number, lambda p: p.group or p.name, order, taken)
     if not some:
         raise UserError(
             f"{dataset}: no image of class {label!r} is left for {part}, since its groups also "
@@ -268,16 +292,16 @@ def _draw(
 def _whole(
     pictures: list[Picture],
     number: int,
-    single: Callable[[Picture], str],
+    unit: Callable[[Picture], str],
     order: Callable[[str], str],
     groups: dict[str, bool],
 ) -> list[Picture]:
-    """That many pictures, in that order of their units, which stay whole: a group, or else what
-    `single` names. A unit that would lead past the number is passed over, but for the smallest if
-    that leaves none. `groups`: which groups were taken for classes before, and are now."""
+    """That many pictures, in that order of their units, which stay whole. A unit that would lead
+    past the number is passed over, but for the smallest if that leaves none. `groups`: which groups
+    were taken for classes before, and are now."""
     units: dict[str, list[Picture]] = {}
     for picture in pictures:
-        units.setdefault(picture.group or single(picture), []).append(picture)
+        units.setdefault(unit(picture), []).append(picture)
     taken = [unit for name, unit in units.items() if groups.get(name)]
     left = sorted((name for name in units if name not in groups), key=order)
     room = number - sum(map(len, taken))
@@ -294,7 +318,12 @@ def _whole(
 
 def _shuffled(place: str) -> Callable[[str], str]:
     """A sorting key that shuffles names by hash, each place its own way."""
-    return lambda name: hashlib.sha256(f"{place}/{name}".encode()).hexdigest()
+
+    def key(name: str) -> str:
+        # A group's folder may not be UTF-8.
+        return hashlib.sha256(f"{place}/{name}".encode(errors="surrogateescape")).hexdigest()
+
+    return key
 
 
 def _too_few(asked: int, has: int, whole: int) -> str:

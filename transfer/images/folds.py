@@ -8,6 +8,7 @@ import numpy as np
 
 from transfer.cli import UserError
 from transfer.files import Stored
+from transfer.images.names import parted
 
 FILE = "division.json"
 """The file that holds it, beside the parts of a data set."""
@@ -45,7 +46,7 @@ class Division(Stored):
             for at in np.flatnonzero(~np.isin(labels, labels[places])) if len(places) else ():
                 raise UserError(
                     f"split.redraw: seed {seed} leaves no image of class "
-                    f"{names[at].split('/')[0]!r} for {part}; {MEND}"
+                    f"{parted(names[at])[0]!r} for {part}; {MEND}"
                 )
         return parts
 

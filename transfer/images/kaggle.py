@@ -4,7 +4,6 @@ The command line, unlike Kaggle's Python API, needs no account for public data s
 are the client's business: it looks in its own places, and nothing here reads them.
 """
 
-import json
 import os
 import re
 import select
@@ -18,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from transfer import files
 from transfer.cli import UserError, without_users
@@ -67,7 +66,8 @@ def fetch(
     pause: seconds before the second attempt, doubled before each further one.
     stall: seconds without a byte after which an attempt is ended. The client's own pauses
     between its retries reach 33 s, so a shorter time cuts those off.
-    Raises UserError, one line, when Kaggle refuses or the last attempt fails.
+    Raises UserError, one line, when Kaggle refuses, the last attempt fails, or the archive is not
+    what the source's first download was.
     """
     target = Path(target)
     with _ended_by_signals(), _scratch(target.with_name(f".{target.stem}.download")) as folder:
@@ -82,25 +82,52 @@ def fetch(
                 print(f"{failed}; trying again in {pause:g} s", file=sys.stderr, flush=True)
                 time.sleep(pause)
                 pause *= 2
+        made, record = Fetched.of(source, archive), _record(target)
+        if (known := _first(source, target)) not in (None, made):
+            raise UserError(
+                f"{source.kaggle} version {source.version}: its bytes are not those that {record} "
+                "records of its first download; if you trust these, delete that file and run it "
+                "again"
+            )
         with files.replacing(target) as part:
             os.replace(archive, part)
-        files.write_json(_record(target), _made(source, target))
+        if not known:
+            made.write(record)
 
 
 def fetched(source: Download, target: Path) -> bool:
-    """Whether `target` is what `fetch` has already made of `source`, to the byte."""
+    """Whether `target` is what `fetch` first made of `source`, to the byte."""
+    known = _first(source, target)
+    return known is not None and target.is_file() and known == Fetched.of(source, target)
+
+
+class Fetched(files.Stored):
+    """Where an archive came from, and its sha256. Git keeps it."""
+
+    kaggle: str
+    version: int
+    sha256: str
+
+    @classmethod
+    def of(cls, source: Download, archive: Path) -> Self:
+        return cls(**source.model_dump(), sha256=files.sha256(archive))
+
+
+def _first(source: Download, target: Path) -> Fetched | None:
+    """What was recorded of the source's first download; None if it was another source's, or there
+    was none. Raises UserError for a record that cannot be read."""
+    record = _record(target)
+    if not record.exists():
+        return None
     try:
-        return files.read_json(_record(target)) == _made(source, target)
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
+        known = Fetched.read(record)
+    except UserError:
+        raise UserError(f"{record}: no record of a download; restore it, or delete it") from None
+    return known if known.model_dump(exclude={"sha256"}) == source.model_dump() else None
 
 
 def _record(target: Path) -> Path:
     return target.parent.with_name("fetched") / f"{target.stem}.json"
-
-
-def _made(source: Download, target: Path) -> dict[str, Any]:
-    return source.model_dump() | {"sha256": files.sha256(target)}
 
 
 def _attempt(source: Download, archive: Path, stall: float) -> None:

@@ -133,6 +133,8 @@ def _tree(source: Source) -> Node:
         if reader.kind(name) and not is_hidden(name):
             node = top
             for part in name.split("/")[:-1]:
+                if part == "*":
+                    raise UserError(f"{source.path}: {name!r}: * stands for any folder; rename it")
                 node = node.inside.setdefault(part, Node((*node.path, part)))
             node.files.append(name)
     if not top.images:
@@ -285,11 +287,7 @@ def _check(source: Source, named: dict[str, dict[str, Class]]) -> None:
         raise UserError(
             f"{source.path}: it takes two classes or more, and {found} was found; {HELP}"
         )
-    for label in here:
-        if twin := next((o for o in here if o != label and o.casefold() == label.casefold()), None):
-            raise UserError(
-                f"{source.path}: {label!r} and {twin!r} differ by case alone; rename one"
-            )
+    table.check(source, here)
     for part in others:
         for one, its, other in ((first, here, part), (part, named[part], first)):
             if missing := sorted(set(its) - set(named[other])):

@@ -56,18 +56,34 @@ def dropped(pictures: list[Picture]) -> set[Picture]:
 def units(pictures: list[Picture]) -> list[int]:
     """Of each picture a number, equal for those that stay together: the pictures of a group, equal
     ones, and those that look alike."""
-    first: dict[str, int] = {}
-    edges = []
-    for at, picture in enumerate(pictures):
-        for name in (f"group {picture.group}" if picture.group else "", picture.content.digest):
-            edges += [(first.setdefault(name, at), at)] if name else []
+    edges = _same(pictures)
     theirs, mirrored = _vectors(pictures)
     for start in range(0, len(pictures), CHUNK):
         chunk = slice(start, start + CHUNK)
         found = np.maximum(theirs[chunk] @ theirs.T, mirrored[chunk] @ theirs.T) >= ALIKE
         edges += [(start + one, other) for one, other in np.argwhere(found).tolist()]
+    return _joined(edges, len(pictures))
+
+
+def copies(pictures: list[Picture]) -> list[int]:
+    """The same, of the pictures of a group and equal ones alone."""
+    return _joined(_same(pictures), len(pictures))
+
+
+def _same(pictures: list[Picture]) -> list[tuple[int, int]]:
+    """Each picture's place, with that of the first of its group and of the first equal to it."""
+    first: dict[str, int] = {}
+    edges = []
+    for at, picture in enumerate(pictures):
+        for name in (f"group {picture.group}" if picture.group else "", picture.content.digest):
+            edges += [(first.setdefault(name, at), at)] if name else []
+    return edges
+
+
+def _joined(edges: list[tuple[int, int]], n: int) -> list[int]:
+    """Of each place a number, equal for those that edges join."""
     one, other = np.array(edges).T
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(pictures),) * 2)
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(n, n))
     return connected_components(graph, directed=False)[1].tolist()
 
 

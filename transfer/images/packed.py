@@ -2,31 +2,38 @@
 
 import hashlib
 import json
+import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from transfer.cli import UserError
 from transfer.images import folds, reader
+from transfer.images.names import CLASSES, Classes, named
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+U = TypeVar("U")
 PARTS = ("train", "validation", "test")
 COLUMNS = ("offset", "height", "width", "label")
+THIN = 16
+"""The ratio of an image's sides above which only its middle is resized."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images of the train, validation or test part, in ImageFolder's order.
+    """Images of the train, validation or test part, by class and file.
 
     offset: int64 [n], where an image's height·width·3 bytes (RGB, row by row) start.
     height, width: int64 [n], pixels. label: int64 [n], index into the classes.
@@ -48,12 +55,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Packed:
-    """pixels: uint8, flat, mapped. how: how the images were read. size: side of the prepared
-    images, those of validation (which may have none) and test, in pixels. sha256: of the pixels."""
+    """pixels: uint8, flat, mapped. how: how the images were read. resize, size: how the prepared
+    images, those of validation (which may have none) and test, were made; see prepare. sha256: of
+    the pixels."""
 
     pixels: "torch.Tensor"
     how: reader.How
     classes: list[str]
+    resize: int
     size: int
     sha256: str
     train: Part
@@ -65,21 +74,22 @@ class Packed:
         height, width, start = int(part.height[i]), int(part.width[i]), int(part.offset[i])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
-    def prepared_image(self, part: Part, i: int, resize: int) -> np.ndarray:
+    def prepared_image(self, part: Part, i: int) -> np.ndarray:
         """Image i of one of these parts as test images are prepared: uint8 [size, size, 3]."""
         pixels = self.image(part, i).numpy()
         stored = part is not self.train
-        return pixels if stored else prepare(Image.fromarray(pixels), resize, self.size)
+        return pixels if stored else prepare(Image.fromarray(pixels), self.resize, self.size)
 
-    def prepared_images(self) -> "torch.Tensor":
-        """All v validation images and then all m test images, as uint8 [v + m, size, size, 3];
-        copied only where they do not lie side by side."""
-        offsets = np.concatenate([self.validation.offset, self.test.offset])
+    def prepared_images(self, start: int = 0, stop: int | None = None) -> "torch.Tensor":
+        """Of the validation images and then the test images, those from `start` up to `stop`, as
+        uint8 [n, size, size, 3]; copied only where they do not lie side by side."""
+        offsets = np.concatenate([self.validation.offset, self.test.offset])[start:stop]
         shape = (len(offsets), self.size, self.size, 3)
         each = self.size * self.size * 3
         if (np.diff(offsets) == each).all():
-            return self.pixels[offsets[0] : offsets[0] + len(offsets) * each].reshape(shape)
-        images = [self.pixels[start : start + each] for start in offsets]
+            first = offsets[0] if len(offsets) else 0
+            return self.pixels[first : first + len(offsets) * each].reshape(shape)
+        images = [self.pixels[at : at + each] for at in offsets]
         import torch
 
         return torch.stack(images).reshape(shape)
@@ -96,15 +106,18 @@ def fewer(part: Part, per_class: int) -> Part:
     return Part([part.names[i] for i in chosen], **columns)
 
 
+def _resized(image: Image.Image, side: int) -> tuple[int, int]:
+    """Its width and height once its short side is `side`, as torchvision's Resize has them."""
+    width, height = image.size
+    long = int(side * max(image.size) / min(image.size))
+    return (side, long) if width <= height else (long, side)
+
+
 def resize_short_side(image: Image.Image, side: int) -> Image.Image:
     """torchvision's Resize(side) on a PIL image: bilinear, antialiased."""
-    width, height = image.size
-    short, long = min(width, height), max(width, height)
-    if short == side:
+    if min(image.size) == side:
         return image
-    scaled = int(side * long / short)
-    size = (side, scaled) if width <= height else (scaled, side)
-    return image.resize(size, Image.Resampling.BILINEAR)
+    return image.resize(_resized(image, side), Image.Resampling.BILINEAR)
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
@@ -114,8 +127,32 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def prepare(image: Image.Image, resize: int, size: int) -> np.ndarray:
-    """torchvision's Resize(resize) and CenterCrop(size): uint8 [size, size, 3]."""
-    return np.asarray(center_crop(resize_short_side(image, resize), size))
+    """torchvision's Resize(resize) and CenterCrop(size): uint8 [size, size, 3]; of a THIN image, to
+    one grey level."""
+    if max(image.size) > THIN * min(image.size):
+        resized = _middle(image, resize, size)
+    else:
+        resized = resize_short_side(image, resize)
+    return np.asarray(center_crop(resized, size))
+
+
+def _middle(image: Image.Image, resize: int, size: int) -> Image.Image:
+    """The resized image, of which only the middle `size` pixels of the long side are computed: the
+    whole would take 4·resize² bytes times the ratio of the sides. Pillow keeps a box in single
+    precision, so it is given as little of the image as its filter sees."""
+    cut, box, sides = [], [], []
+    for length, resized in zip(image.size, _resized(image, resize), strict=True):
+        side = size if length > min(image.size) else resized
+        step = length / resized
+        low, reach = round((resized - side) / 2) * step, max(step, 1.0)
+        first = max(0, math.floor(low - reach))
+        cut.append((first, min(length, math.ceil(low + side * step + reach))))
+        box.append((low - first, low - first + side * step))
+        sides.append(side)
+    (left, top), (right, bottom) = zip(*cut, strict=True)
+    (x0, y0), (x1, y1) = zip(*box, strict=True)
+    seen = image.crop((left, top, right, bottom))
+    return seen.resize(sides, Image.Resampling.BILINEAR, (x0, y0, x1, y1))
 
 
 def _read(path: Path, how: reader.How) -> Image.Image:
@@ -126,16 +163,16 @@ def _read(path: Path, how: reader.How) -> Image.Image:
 
 
 def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) -> dict[str, int]:
-    """Decode `split`/{train,validation,test}/<class>/<image> into `out`/pixels.bin and
-    `out`/index.json, as `split`/how.json says, if it is there.
+    """Decode what `split`/{train,validation,test} has of the classes in `split`/classes.json into
+    `out`/pixels.bin and `out`/index.json, as `split`/how.json says, if it is there.
 
     Training images keep their pixels, or a short side of `short_side` if that is smaller and
     not 0. Validation images, if there are any, and test images are prepared. If `split` has a
     division.json, training images are stored both ways. Images are streamed, so a data set may be
-    larger than memory. Returns the images of each part. Raises UserError for an image that does not
-    decode.
+    larger than memory. Returns the images of each part. Raises UserError for a class without a
+    training image, and for an image that does not decode.
     """
-    classes = sorted(folder.name for folder in (split / "train").iterdir())
+    classes = Classes.read(split / CLASSES).names
     beside, anew = split / reader.HOW, split / folds.FILE
     how = reader.How.read(beside) if beside.is_file() else reader.REPORT
     division = folds.Division.read(anew) if anew.is_file() else None
@@ -151,20 +188,27 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
         return found
 
     out.mkdir(parents=True)
-    index: dict[str, Any] = {"classes": classes, "size": size, "how": how.model_dump()}
-    index["division"] = division and division.model_dump()
+    index: dict[str, Any] = {"classes": classes, "resize": resize, "size": size}
+    index |= {"how": how.model_dump(), "division": division and division.model_dump()}
     digest = hashlib.sha256()
     with open(out / "pixels.bin", "wb") as file:
         for part in PARTS:
             files = [
                 (label, path)
-                for label, name in enumerate(classes)
-                for path in sorted((split / part / name).glob("*"))
+                for label in range(len(classes))
+                for path in sorted((split / part / str(label)).glob("*"))
             ]
+            bare = set(range(len(classes))) - {label for label, _ in files}
+            if part == "train" and bare:
+                raise UserError(
+                    f"{split}: no training image of class {classes[min(bare)]!r}; run its split "
+                    "again"
+                )
             columns: dict[str, list[Any]] = {key: [] for key in ("names", *COLUMNS, "prepared")}
-            read = _decoded(partial(pixels, part), files)
+            # Pillow decodes outside Python's lock.
+            read = ahead(partial(pixels, part), [path for _, path in files], os.cpu_count() or 1)
             for (label, path), found in zip(files, read, strict=True):
-                name, side, start = f"{path.parent.name}/{path.name}", found[0].shape, file.tell()
+                name, side, start = named(classes[label], path.name), found[0].shape, file.tell()
                 for one in found:
                     prepared = file.tell()  # the last of them
                     file.write(one.data)
@@ -179,14 +223,19 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
     return {part: len(index[part]["names"]) for part in PARTS}
 
 
-def _decoded(
-    read: Callable[[Path], list[np.ndarray]], files: list[tuple[int, Path]]
-) -> Iterator[list[np.ndarray]]:
-    """Pillow decodes outside Python's lock, so threads do; a few at a time, to bound memory."""
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(files), 16 * workers):
-            yield from pool.map(read, [path for _, path in files[start : start + 16 * workers]])
+def ahead(function: Callable[[T], U], inputs: Iterable[T], threads: int) -> Iterator[U]:
+    """map(function, inputs), computed by `threads` threads a few inputs ahead; by none with 0."""
+    if not threads:
+        yield from map(function, inputs)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[U]] = deque()
+        for value in inputs:
+            waiting.append(pool.submit(function, value))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def load(folder: str | Path, seed: int | None = None) -> Packed:
@@ -203,8 +252,9 @@ def load(folder: str | Path, seed: int | None = None) -> Packed:
             if len(places):
                 parts[part] = _taken(index["train"], places, part, index["size"])
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
-    how, classes = reader.How(**index["how"]), index["classes"]
-    return Packed(_tensor(pixels), how, classes, index["size"], index["sha256"], **parts)
+    how, classes, sha256 = reader.How(**index["how"]), index["classes"], index["sha256"]
+    resize, size = index["resize"], index["size"]
+    return Packed(_tensor(pixels), how, classes, resize, size, sha256, **parts)
 
 
 def _part(columns: dict[str, list[Any]]) -> Part:

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -12,7 +12,7 @@ from transfer.cli import UserError
 from transfer.images import reader
 from transfer.images.archive import Source, quoted
 from transfer.images.audit import is_hidden
-from transfer.params import Table
+from transfer.params import Table, check_classes
 
 PARTS = ("train", "validation", "test", "all")
 SPELT = {
@@ -102,7 +102,16 @@ def _settings(
             f"{source.path}: {name}: {found['label']!r} has {many}, so it is no column of classes; "
             f"{_has(lines[0])}; --label"
         )
+    check(source, labels)
     return Table.model_validate(settings | {"classes": sorted(labels)})
+
+
+def check(source: Source, labels: Iterable[str]) -> None:
+    """Raises UserError for what cannot be the names of classes."""
+    try:
+        check_classes(labels)
+    except ValueError as error:
+        raise UserError(f"{source.path}: {error}") from None
 
 
 def read(source: Source, table: Table) -> Listing:

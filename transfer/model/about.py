@@ -16,7 +16,7 @@ from transfer.model import explain
 from transfer.model.predict import Answer
 from transfer.model.saved import Card
 from transfer.params import Dataset
-from transfer.templates import render
+from transfer.templates import render, shell
 from transfer.training.record import Record
 
 SHOWN = 3
@@ -31,6 +31,17 @@ class Looks:
 
     right: list[tuple[str, str]]
     wrong: list[tuple[str, str]]
+
+
+def beside(output: Path) -> tuple[Path, Path]:
+    """Where the page and its picture lie."""
+    return output.with_suffix(".md"), output.with_suffix(".png")
+
+
+def is_of(page: Path, output: Path) -> bool:
+    """Whether that file is the page of the network in a file of that name."""
+    lines = page.read_text(encoding="utf-8", errors="replace").splitlines()
+    return f"python -m transfer predict {shell(output.name)} FOLDER" in lines  # as the template has
 
 
 def looks(path: Path, card: Card, model: nn.Module, images: torch.Tensor, said: Said) -> Looks:
@@ -61,6 +72,7 @@ def write(
 ) -> Path:
     """Write the page and return its path; what a user has filled in on an older one is kept. said,
     answers: of the test images, with the card's temperature."""
+    path, picture = beside(output)
     right, audit = said.probabilities.argmax(1) == said.label, Audit.of(run.dataset)
     page = render(
         Path(__file__).with_name("about.md.j2"),
@@ -75,10 +87,9 @@ def write(
         error=calibration.error(said),
         leaked=len(audit.leaked),
         looks=looks,
-        picture=output.with_suffix(".png").name,
+        picture=picture.name,
         near=len(audit.near),
     )
-    path = output.with_suffix(".md")
     older = path.read_text(encoding="utf-8") if path.is_file() else ""
     files.write_text(path, filled_in(page, older))
     return path

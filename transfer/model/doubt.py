@@ -36,7 +36,8 @@ class Known:
         """Mahalanobis's, float64 [n], of float32 [n, d] (Lee 2018, with one mean for all
         classes)."""
         apart = features.astype(np.float64) - self.mean
-        return np.sqrt(np.einsum("nd,de,ne->n", apart, self.precision, apart, optimize=True))
+        with np.errstate(invalid="ignore"):  # NaN, which is no distance to trust
+            return np.sqrt(np.einsum("nd,de,ne->n", apart, self.precision, apart, optimize=True))
 
 
 def far(found: np.ndarray) -> float | None:

@@ -2,21 +2,26 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
+from transfer.images import packed
 from transfer.model import saved
-from transfer.training import augment
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
+SHAPES = (1, 1), (1.01, 1.3), (0.3, 0.2), (0.1, 0.9), (6, 1.1), (1, 2.7), (2.3, 3.1)
+"""Widths and heights that are compared besides the images' own, in multiples of card.resize."""
 INPUT, NORMAL, OUTPUT = "images", "normal", "probabilities"
 SAYS = {
     INPUT: "uint8 [batch, height, width, 3], RGB, of any size",
@@ -41,20 +46,43 @@ def check_installed() -> None:
         raise UserError(f"--onnx: {missing[0]} is missing; pip install {' '.join(PACKAGES)}")
 
 
-def export(model: nn.Module, card: saved.Card, images: torch.Tensor, path: str | Path) -> None:
+def export(
+    model: nn.Module, card: saved.Card, images: Sequence[np.ndarray], path: str | Path
+) -> None:
     """Write what `predict` does with an image once it is read: resizing, cropping, normalising, the
     network and the softmax, for any number of images of one size. The card, and what goes in and
     out, are the file's metadata_props.
 
-    `images`, prepared, uint8 [n, size, size, 3], are predicted by both. Raises UserError, and
-    leaves no file, where probabilities are more than TOLERANCE apart or a class differs, or where
-    PyTorch cannot export the network.
+    `images`, uint8 [height, width, 3] of any sizes, and some of them in SHAPES, are predicted by
+    both. Raises UserError, and leaves no file, where a prepared pixel is more than one grey level
+    from Pillow's, where probabilities of equal pixels are more than TOLERANCE apart or a class
+    differs, or where PyTorch cannot export the network.
     """
+    images = [*images, *_shaped(images, card.resize)]
     with files.replacing(path) as part:
-        _write(Classifier(model, card.temperature).eval(), card, images[:2], part)
-        expected = saved.probabilities(model, images, card.temperature)
-        found = _run(part, _framed(images, card.resize))
-        check_equal(path, "onnxruntime's", found, expected)
+        opset = _write(Classifier(model, card.temperature).eval(), card, part)
+        pixels = _prepared(images, card, opset)
+        check_pixels(path, pixels, images, card)
+        expected = saved.probabilities(model, torch.from_numpy(pixels), card.temperature)
+        session = _session(str(part))
+        alone = [_run(session, OUTPUT, one[None]) for one in images]
+        together = _run(session, OUTPUT, _framed(torch.from_numpy(pixels), card.resize))
+        found = np.concatenate([*alone, together])
+        check_equal(path, "onnxruntime's", found, np.concatenate([expected, expected]))
+
+
+def check_pixels(
+    path: str | Path, found: np.ndarray, images: Sequence[np.ndarray], card: saved.Card
+) -> None:
+    """Raise UserError where prepared pixels, uint8 [n, size, size, 3], are more than one grey level
+    from those that Pillow prepares of the images."""
+    for one, image in zip(found, images, strict=True):
+        expected = packed.prepare(Image.fromarray(image), card.resize, card.size)
+        if (most := int(np.abs(one.astype(int) - expected).max())) > 1:
+            raise UserError(
+                f"{path}: not written: an image of {image.shape[1]} × {image.shape[0]} pixels is "
+                f"resized otherwise than by Pillow, by up to {most} grey levels"
+            )
 
 
 def check_equal(path: str | Path, whose: str, found: np.ndarray, expected: np.ndarray) -> None:
@@ -65,11 +93,12 @@ def check_equal(path: str | Path, whose: str, found: np.ndarray, expected: np.nd
     if not apart <= TOLERANCE or others:
         raise UserError(
             f"{path}: not written: {whose} probabilities are up to {apart:.1e} from PyTorch's, and "
-            f"{others} of {len(found)} test images get another class"
+            f"{others} of {len(found)} answers are another class"
         )
 
 
-def _write(network: nn.Module, card: saved.Card, images: torch.Tensor, path: Path) -> None:
+def _write(network: nn.Module, card: saved.Card, path: Path) -> tuple[Any, int]:
+    """Returns the operators' versions, and the format's."""
     import onnx
 
     batch = torch.export.Dim("batch", min=1)
@@ -80,7 +109,7 @@ def _write(network: nn.Module, card: saved.Card, images: torch.Tensor, path: Pat
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 network,
-                (augment.normalize(images),),
+                (torch.zeros(2, 3, card.size, card.size),),
                 input_names=[NORMAL],
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: batch},),
@@ -92,14 +121,14 @@ def _write(network: nn.Module, card: saved.Card, images: torch.Tensor, path: Pat
         proto = onnx.compose.merge_models(before, made, io_map=[(NORMAL, NORMAL)])
         onnx.helper.set_model_props(proto, card.metadata() | SAYS)
         onnx.save(proto, path)
+        return made.opset_import, made.ir_version
     except Exception as error:  # whatever the exporter makes of a network that it cannot follow
         why = one_line(error)
         raise UserError(f"PyTorch cannot export {card.backbone} to ONNX: {why}") from None
 
 
 def preparing(card: saved.Card, opset: Any, version: int) -> Any:
-    """packed.prepare and augment.normalize as a model, from INPUT to NORMAL. Resizing differs from
-    Pillow's by one grey level in some pixels."""
+    """packed.prepare, to one grey level, and augment.normalize as a model, from INPUT to NORMAL."""
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, value: Any, kind: type) -> Any:
@@ -115,7 +144,12 @@ def preparing(card: saved.Card, opset: Any, version: int) -> Any:
         constant("scale", scale, np.float32),
         constant("shift", shift, np.float32),
     ]
-    bilinear = {"mode": "linear", "antialias": 1, "coordinate_transformation_mode": "half_pixel"}
+    bilinear: dict[str, Any] = {
+        "mode": "linear",
+        "antialias": 1,
+        "coordinate_transformation_mode": "half_pixel",
+        "exclude_outside": 1,  # else the edge counts for what lies beyond it, unlike Pillow's
+    }
     steps: list[tuple[str, str, str, dict[str, Any]]] = [
         ("Transpose", INPUT, "planes", {"perm": [0, 3, 1, 2]}),
         ("Shape", "planes", "shape", {}),
@@ -156,10 +190,28 @@ def _framed(images: torch.Tensor, side: int) -> np.ndarray:
     return framed
 
 
-def _run(path: Path, images: np.ndarray) -> np.ndarray:
-    """By batches of one and of the rest, so that the batch is seen to vary."""
+def _shaped(images: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
+    """The first images, each in another of the SHAPES."""
+    sizes = [
+        (max(1, round(width * side)), max(1, round(height * side))) for width, height in SHAPES
+    ]
+    some = zip(cycle(images), sizes, strict=False)
+    return [np.asarray(Image.fromarray(image).resize(size)) for image, size in some]
+
+
+def _prepared(images: Sequence[np.ndarray], card: saved.Card, versions: tuple[Any, int]) -> Any:
+    """By `preparing`, uint8 [n, size, size, 3]."""
+    session = _session(preparing(card, *versions).SerializeToString())
+    normal = np.concatenate([_run(session, NORMAL, image[None]) for image in images])
+    values = normal.transpose(0, 2, 3, 1) * np.array(card.std) + np.array(card.mean)
+    return (values * 255).round().astype(np.uint8)
+
+
+def _session(model: str | bytes) -> Any:
     from onnxruntime import InferenceSession
 
-    session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    parts = [part for part in (images[:1], images[1:]) if len(part)]
-    return np.concatenate([session.run([OUTPUT], {INPUT: part})[0] for part in parts])
+    return InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, output: str, images: np.ndarray) -> np.ndarray:
+    return session.run([output], {INPUT: images})[0]

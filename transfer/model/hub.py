@@ -14,15 +14,23 @@ from transfer.params import Component
 from transfer.training import augment, zoo
 from transfer.training.components import OWN
 
-FILES = {"config.json", "model.safetensors", "README.md"}
+WEIGHTS = "model.safetensors"
+FILES = {"config.json", WEIGHTS, "README.md"}
 ABOUT = "---\nlibrary_name: timm\ntags: [image-classification]\n---\n"
 """What the hub reads of a README.md."""
+STRUCTURE = ("architecture", "input_size", "fixed_input_size", "min_input_size", "pool_size",
+             "first_conv", "classifier", "num_classes")  # fmt: skip
+"""What a network's pretrained_cfg says of the network itself; timm's says the rest of weights of
+its own, such as their licence and tag."""
 
 
 def check(path: Path, backbone: str, activation: Component, pooling: Component) -> None:
     """Raise UserError, before anything is trained, for a network that timm could not build, and for
     a folder that holds something else, which would be lost."""
-    if path.is_file() or path.is_dir() and {one.name for one in path.iterdir()} - FILES:
+    there = {one.name for one in path.iterdir()} if path.is_dir() else set()
+    readme = path / "README.md"
+    own = there == FILES and readme.read_text(encoding="utf-8", errors="replace").startswith(ABOUT)
+    if path.is_symlink() or path.exists() and not path.is_dir() or there and not own:
         raise UserError(f"--hub: {path} holds other files; give a new folder")
     try:
         import timm
@@ -51,6 +59,9 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
         native.load_state_dict(inner.state_dict())
     except RuntimeError as error:
         raise UserError(f"--hub: timm's {card.backbone} differs: {one_line(error)}") from None
+    native.pretrained_cfg = {
+        name: value for name, value in native.pretrained_cfg.items() if name in STRUCTURE
+    }
     head: Any = native.get_classifier()
     with torch.no_grad():
         for parameter in head.parameters():
@@ -61,6 +72,9 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
     about: dict[str, Any] = {"label_names": card.labels}
     with files.replacing(path) as part:
         save_for_hf(native, str(part), about, safe_serialization=True, data_config=data)
+        weights = (part / WEIGHTS).read_bytes()
+        (part / WEIGHTS).unlink()  # safetensors' own writing makes a file private
+        (part / WEIGHTS).write_bytes(weights)
         (part / "README.md").write_text(ABOUT + page, encoding="utf-8")
         again = timm.create_model(f"local-dir:{part.resolve()}", pretrained=True).eval()
         _compare(again, model, card, images, path)

@@ -17,7 +17,7 @@ from transfer.evidence.calibration import Said
 from transfer.evidence.found import Evidence
 from transfer.evidence.scores import Measure
 from transfer.images import packed
-from transfer.model import about, doubt, exported, hub, predict, registry, saved
+from transfer.model import about, doubt, exported, hub, outputs, predict, registry, saved
 from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import lora, models, predictions
 from transfer.training.feed import CHUNK
@@ -32,7 +32,7 @@ they are stored in; or of bfloat16, in which a frozen run's head is computed her
 WHOLE = 200e6
 """Bytes below which a file holds the whole network, even if the backbone stayed frozen."""
 EXPORTED = 64
-"""Number of test images on which an exported network is compared with PyTorch's."""
+"""Number of images on which an exported network is compared with PyTorch's."""
 
 
 def main() -> None:
@@ -40,22 +40,26 @@ def main() -> None:
     study = params.load()
     run = choose(study.grid, given.dataset, given.run)
     output = given.output or Path(f"models/{run.dataset}.safetensors")
-    check_files(output, given.onnx)
-    if given.register:
-        registry.check(output)
     if given.onnx:
         exported.check_installed()
+    outputs.check(output, given.onnx, given.hub)
+    if given.register:
+        registry.check(output)
     job = load(run, study)
     if given.hub:
         hub.check(given.hub, run.backbone, job.protocol.activation, job.protocol.pooling)
     page = keep(job, study, output, given.small, given.risk)
     if given.onnx or given.hub:
         card, model = saved.load(output)
-        images = test_images(job.data)[:EXPORTED]
     if given.onnx:
-        exported.export(model, card, images, given.onnx)
-        print(f"{given.onnx}: the same to {exported.TOLERANCE:g}, {size(given.onnx)}")
+        exported.export(model, card, originals(job.data), given.onnx)
+        print(
+            f"{given.onnx}: from training images as they are and in other shapes, the pixels are "
+            f"Pillow's to one grey level and the answers PyTorch's to {exported.TOLERANCE:g}, "
+            f"{size(given.onnx)}"
+        )
     if given.hub:
+        images = test_images(job.data)[:EXPORTED]
         hub.export(model, card, images, page.read_text(encoding="utf-8"), given.hub)
         print(f"{given.hub}: timm.create_model('local-dir:{given.hub}', pretrained=True)")
     if given.register:
@@ -67,13 +71,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("dataset", help="a value of grid.dataset in params.yaml")
     help = "the run to take, as in metrics/runs (default: the one recommended)"
     parser.add_argument("--run", metavar="NAME", help=help)
-    help = "the file to write (default: models/DATASET.safetensors)"
+    help = "the .safetensors file to write (default: models/DATASET.safetensors)"
     parser.add_argument("--output", metavar="FILE", type=Path, help=help)
     help = "store only what training changed; `predict` then needs the starting checkpoint too"
     parser.add_argument("--small", action="store_true", help=help)
     help = "share of wrong answers above which `predict` says that it is unsure (default 0.02)"
     parser.add_argument("--risk", type=share, default=0.02, help=help)
-    help = "also write the whole network to this ONNX file, from images of any size"
+    help = "also write the whole network to this .onnx file, from images of any size"
     parser.add_argument("--onnx", metavar="FILE", type=Path, help=help)
     help = "also write a folder that timm loads, in the layout of Hugging Face's hub"
     parser.add_argument("--hub", metavar="FOLDER", type=Path, help=help)
@@ -102,13 +106,6 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
         ) from None
 
 
-def check_files(*given: Path | None) -> None:
-    """Raise UserError for files that could not be written, before anything is trained."""
-    for path in given:
-        if path and path.is_dir():
-            raise cli.UserError(f"{path}: a folder; give the name of a file")
-
-
 def load(run: Run, study: params.Params) -> Job:
     """Raises UserError if the run's images are not those that it was trained on."""
     job = Job.of(run, study)
@@ -132,6 +129,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     measure = scores.measure(study.evidence.select_by, Record.of(run).counts["train"])
     chosen = scores.chosen_epoch(before, measure)
     model = trained(job, chosen + 1)
+    models.check_finite(model.state_dict(), run.name)
     images = test_images(job.data)
     with job.protocol.autocast(job.device):
         compare(job, before["test"], chosen, saved.probabilities(model, images))
@@ -154,7 +152,8 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     said = Said(before["test"].name, job.data.test.label, found.astype(float))
     answers = predict.answers(card, model, seen, images)
     dataset, said = study.datasets[run.dataset], said.at(card.temperature)
-    looks = about.looks(output.with_suffix(".png"), card, model, images, said)
+    _, picture = about.beside(output)
+    looks = about.looks(picture, card, model, images, said)
     page = about.write(output, card, dataset, Record.of(run), said, answers, looks)
     print(f"{page}: what it can do and where it comes from, with some lines for you to fill in")
     return page
@@ -176,7 +175,13 @@ def trained(job: Job, epochs: int) -> nn.Module:
 
 def test_images(data: packed.Packed) -> torch.Tensor:
     """uint8 [m, size, size, 3], prepared."""
-    return data.prepared_images()[len(data.validation) :]
+    return data.prepared_images(len(data.validation))
+
+
+def originals(data: packed.Packed) -> list[np.ndarray]:
+    """Some training images in their own sizes, uint8 [height, width, 3]."""
+    places = doubt.some(len(data.train))[:EXPORTED]
+    return [data.image(data.train, int(i)).numpy() for i in places]
 
 
 def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.ndarray) -> None:
@@ -250,13 +255,12 @@ def trusted(
     runs = [predictions.load(one.folder / PREDICTIONS) for one in seeds if one.folder.is_dir()]
     held = Said.of(runs, "validation", measure)
     temperature = calibration.fit(held)
-    resize, some = study.pack.resize, doubt.some(len(data.train))
-    own = (data.prepared_image(data.train, int(i), resize) for i in some)
+    own = (data.prepared_image(data.train, int(i)) for i in doubt.some(len(data.train)))
     batches = iter(lambda: list(islice(own, CHUNK)), [])
     features = [saved.seen(model, torch.from_numpy(np.stack(few)))[1] for few in batches]
     known, far = doubt.Known.of(np.concatenate(features)), None
     if count := len(data.validation):
-        far = doubt.far(known.distances(saved.seen(model, data.prepared_images()[:count])[1]))
+        far = doubt.far(known.distances(saved.seen(model, data.prepared_images(0, count))[1]))
     sure = calibration.sure(held.at(temperature), risk)
     return known, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
 

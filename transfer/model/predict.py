@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,13 +25,16 @@ from transfer.training.feed import CHUNK
 
 def main() -> None:
     given = parse()
-    card, model = saved.load(given.model, given.weights)
-    paths = listed(given.image)
-    known = saved.known(given.model)
+    if sys.stdout is None:
+        raise cli.UserError("standard output is closed, and predictions are printed there")
+    card, model, known = opened(given.model, given.weights)
+    files = [one for path in given.image for one in listed(Path(path))]
+    if given.explain:
+        make_folder(given.explain)
     model.to(engine.pick_device("auto"))
     try:
-        found = classified(card, model, known, paths, given.explain)
-        failed = tell(found, len(paths), card.labels, given.json)
+        found = classified(card, model, known, files, given.explain)
+        failed = tell(found, len(files), card.labels, given.json)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,6 +52,9 @@ class Answer:
     stranger: bool | None
 
 
+NO_NUMBER = "the network's answer is not a number"
+File = tuple[Path, str]
+"""A file named as an image, and why it is not read, '' if it is."""
 Found = Iterator[tuple[Path, Answer | str]]
 """Each image's answer, or why it cannot be read."""
 
@@ -82,50 +89,94 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def listed(given: list[str]) -> list[Path]:
-    """The paths; for a folder, those of its images, sorted. Raises UserError if it has none."""
-    found = []
-    for path in map(Path, given):
-        inside = sorted(_inside(path)) if path.is_dir() else [path]
-        if not inside:
-            raise cli.UserError(f"{path}: no file in this folder is named as an image")
-        found += inside
-    return found
+def opened(path: str, weights: str | None) -> tuple[saved.Card, nn.Module, doubt.Known | None]:
+    """The card, the network, on the CPU, and what its training images look like to it. Raises
+    UserError as saved.load does, and for a network that cannot answer for a grey image."""
+    card, model = saved.load(path, weights)
+    grey = torch.full((1, card.size, card.size, 3), 128, dtype=torch.uint8)
+    try:
+        known = saved.known(path)
+        (answer,) = answers(card, model, known, grey)
+    except Exception as error:  # what wrong parts raise depends on the network
+        raise cli.UserError(f"{path}: not a whole model: {cli.one_line(error)}") from None
+    if not np.isfinite(answer.probabilities).all():
+        raise cli.UserError(f"{path}: not a whole model: {NO_NUMBER}")
+    return card, model, known
 
 
-def _inside(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not audit.is_hidden(name)]
-        for name in names:
-            if reader.kind(name) and not audit.is_hidden(name):
-                yield Path(root, name)
+def make_folder(path: Path) -> None:
+    """Raises UserError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{path}: {error.strerror}"
+        raise cli.UserError(f"--explain: {why}; give a folder for the pictures") from None
+
+
+def listed(path: Path) -> Iterator[File]:
+    """A file as it is; of a folder, the files in it and in its folders that are named as images,
+    sorted. Links are followed."""
+    if not os.path.isdir(path):
+        yield path, ""
+        return
+    found = sorted(_inside(path))
+    yield from found or [(path, "no file in this folder is named as an image")]
+
+
+def _inside(top: Path) -> Iterator[File]:
+    folders: list[tuple[Path, tuple[str, ...]]] = [(top, ())]
+    while folders:
+        folder, above = folders.pop()
+        if (real := os.path.realpath(folder)) in above:
+            yield folder, "a link to a folder that it is in"
+            continue
+        try:
+            names = [name for name in os.listdir(folder) if not audit.is_hidden(name)]
+        except OSError as error:
+            yield folder, str(error.strerror)
+            continue
+        for path in (folder / name for name in names):
+            if os.path.isdir(path):
+                folders.append((path, (*above, real)))
+            elif reader.kind(path.name):
+                yield path, ""
 
 
 def classified(
     card: saved.Card,
     model: nn.Module,
     known: doubt.Known | None,
-    paths: list[Path],
+    files: list[File],
     explained: Path | None = None,
 ) -> Found:
     """known: as saved.known has it. explained: the folder for pictures of what answers rest on,
     each named by the image's place, its name and the answer."""
-    for start in range(0, len(paths), CHUNK):
-        some = paths[start : start + CHUNK]
-        read = [prepared(path, card) for path in some]
+    for start in range(0, len(files), CHUNK):
+        some = files[start : start + CHUNK]
+        read = [why or prepared(path, card) for path, why in some]
         images = [image for image in read if not isinstance(image, str)]
         if images:
             found = iter(answers(card, model, known, torch.from_numpy(np.stack(images))))
-        for place, (path, image) in enumerate(zip(some, read, strict=True), start + 1):
-            answer = image if isinstance(image, str) else next(found)
-            if explained and not isinstance(image, str) and isinstance(answer, Answer):
+        for place, ((path, _), image) in enumerate(zip(some, read, strict=True), start + 1):
+            if isinstance(image, str):
+                yield path, image
+                continue
+            answer = next(found)
+            if not np.isfinite(answer.probabilities).all():
+                yield path, NO_NUMBER
+                continue
+            if explained:
                 best = int(answer.probabilities.argmax())
                 matter = explain.matters(model, torch.tensor(image), best)
-                # A file's name may have 255 bytes, and a character up to 4 of them.
-                words = f"{path.stem[:30]}_{card.labels[best][:30]}".replace("/", "_")
-                name = f"{place:04}_{words}.png"
+                name = picture_name(place, path, card.labels[best])
                 explain.write(explained / name, [[explain.beside(image, matter)]])
             yield path, answer
+
+
+def picture_name(place: int, path: Path, label: str) -> str:
+    """A file's name may have 255 bytes, and a character up to 4 of them."""
+    words = (cli.printable(text).replace("/", "_")[:28] for text in (path.stem, label))
+    return f"{place:04}_{'_'.join(words)}.png"
 
 
 def answers(
@@ -133,16 +184,19 @@ def answers(
 ) -> list[Answer]:
     """Of prepared images, uint8 [n, size, size, 3]."""
     given, features = saved.seen(model, images, card.temperature)
-    unsure: Any = [None] * len(given) if card.sure is None else given.max(1) < card.sure
+    # So written that an answer or a distance of NaN is not to be taken.
+    unsure: Any = [None] * len(given) if card.sure is None else ~(given.max(1) >= card.sure)
     stranger: Any = [None] * len(given)
     if known and card.far is not None:
-        stranger = known.distances(features) > card.far
+        stranger = ~(known.distances(features) <= card.far)
     return [Answer(*one) for one in zip(given, unsure, stranger, strict=True)]
 
 
 def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
     """The image as the pipeline's test images are, uint8 [size, size, 3], or why it cannot be."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading another may never end
+            return "not a regular file"
         image = reader.read(path, card.how).rgb(card.how)
         return packed.prepare(image, card.resize, card.size)
     except FileNotFoundError:
@@ -154,8 +208,8 @@ def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
 
 
 def line(path: Path, labels: list[str], answer: Answer, as_json: bool) -> str:
-    """Tab-separated, with unprintable characters of the path escaped, and a fourth column where the
-    answer is not to be taken; or JSON."""
+    """Tab-separated, with what is not printable escaped, and a fourth column where the answer is
+    not to be taken; or JSON."""
     probabilities = answer.probabilities
     best = int(probabilities.argmax())
     if as_json:
@@ -163,6 +217,7 @@ def line(path: Path, labels: list[str], answer: Answer, as_json: bool) -> str:
         found = {"path": str(path), "class": labels[best], "confidence": values[labels[best]]}
         doubts = {"unsure": answer.unsure, "stranger": answer.stranger}
         known = {name: bool(doubt) for name, doubt in doubts.items() if doubt is not None}
-        return json.dumps(found | known | {"probabilities": values})
+        return json.dumps(found | known | {"probabilities": values}, allow_nan=False)
     note = "\tnone of these" if answer.stranger else "\tunsure" if answer.unsure else ""
-    return f"{cli.UserError(str(path))}\t{labels[best]}\t{probabilities[best]:.4f}{note}"
+    name, label = cli.printable(str(path)), cli.printable(labels[best])
+    return f"{name}\t{label}\t{probabilities[best]:.4f}{note}"

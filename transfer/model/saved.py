@@ -5,12 +5,15 @@ differ from the starting checkpoint, which it names.
 """
 
 import json
+import os
+from math import inf, nan
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import nn
@@ -20,11 +23,13 @@ from transfer.cli import UserError, one_line
 from transfer.images import reader
 from transfer.images.reader import How
 from transfer.model import doubt
-from transfer.params import Backbone, Component, Named
+from transfer.params import Backbone, Component, Named, Side
 from transfer.training import augment, components, models
 from transfer.training.feed import CHUNK
 
 FORMAT = "2"
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
 KNOWN = "known.mean", "known.precision"
 """The tensors beside the network's own: those of doubt.Known."""
 
@@ -44,37 +49,51 @@ class Card(BaseModel):
     commit: trained with, on and by these.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     which_transfer: str = FORMAT
     backbone: Backbone
-    labels: list[str]
+    labels: Annotated[list[str], Field(min_length=2)]
     how: How = reader.REPORT
-    resize: int
-    size: int
-    mean: tuple[float, ...] = augment.MEAN
-    std: tuple[float, ...] = augment.STD
+    resize: Side
+    size: Side
+    mean: tuple[float, ...] = Field(augment.MEAN, strict=False)
+    std: tuple[float, ...] = Field(augment.STD, strict=False)
     activation: Named
     pooling: Named
     run: str
-    seed: int
-    epoch: int
-    accuracy: float
-    low: float
-    high: float
-    n: int
-    temperature: float = Field(1.0, gt=0)
-    risk: float = 0.0
-    sure: float | None = None
-    far: float | None = None
+    seed: Count
+    epoch: Count
+    accuracy: Share
+    low: Share
+    high: Share
+    n: Count
+    temperature: float = Field(1.0, ge=0.05, le=20)  # as calibration.fit has it
+    risk: Share = 0.0
+    sure: Share | None = None
+    far: Annotated[float, Field(ge=0)] | None = None
     start: str
-    start_sha256: str
+    start_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     start_source: str
     start_needed: bool
     data_sha256: str
     versions: dict[str, str]
     device: str
     commit: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.size > self.resize:
+            raise ValueError(f"size {self.size} is larger than resize {self.resize}")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels: two of them are equal")
+        if (self.mean, self.std) != (augment.MEAN, augment.STD):
+            raise ValueError("it normalises images in another way than this code")
+        bounds = self.how.low, self.how.high
+        low, high = (nan if bound is None else bound for bound in bounds)
+        if bounds != (None, None) and not 0 <= high - low < inf:
+            raise ValueError(f"how: images cannot be scaled from {bounds[0]} to {bounds[1]}")
+        return self
 
     def metadata(self) -> dict[str, str]:
         """Text as it is, and all else as JSON; activation and pooling as params.yaml has them."""
@@ -86,13 +105,13 @@ def _text(value: Any) -> str:
         value = value.model_dump()
     if isinstance(value, Component):
         value = value.plain
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, allow_nan=False)
 
 
 def _value(name: str, text: str) -> Any:
     kind = Card.model_fields[name].annotation
     # A component may be a bare name.
-    return text if kind is str or (kind is Component and text[:1] != "{") else json.loads(text)
+    return text if kind is str or (kind is Component and text[:1] != "{") else from_json(text)
 
 
 def parse(metadata: dict[str, str]) -> Card:
@@ -103,10 +122,7 @@ def parse(metadata: dict[str, str]) -> Card:
     known = {name: text for name, text in metadata.items() if name in Card.model_fields}
     if "which_transfer" not in known:
         raise ValueError("it has none of our metadata")
-    card = Card.model_validate({name: _value(name, text) for name, text in known.items()})
-    if (card.mean, card.std) != (augment.MEAN, augment.STD):
-        raise ValueError("it normalises images in another way than this code")
-    return card
+    return Card.model_validate({name: _value(name, text) for name, text in known.items()})
 
 
 def differing(state: models.State, start: models.State) -> models.State:
@@ -130,20 +146,22 @@ def load(path: str | Path, weights: str | Path | None = None) -> tuple[Card, nn.
     """The card and the network, on the CPU and in eval().
 
     `weights` is the starting checkpoint, if the file needs one and it lies in no place that
-    find_start knows. Raises UserError for a file that is missing or no such model, and for a
-    checkpoint that is missing or another.
+    find_start knows. Raises UserError for a file that is missing or no such model, for one that
+    holds NaN, and for a checkpoint that is missing or another.
     """
     card, state = _read(Path(path))
     if card.start_needed:
         state = models.load_checkpoint(find_start(card, path, weights)) | state
     try:
-        return card, _network(card, state)
-    except (RuntimeError, ValueError, KeyError, UserError) as error:
+        model = _network(card, state)
+    except Exception as error:  # what wrong parts raise depends on the network
         raise UserError(f"{path}: not a whole model: {one_line(error)}") from None
+    models.check_finite(model.state_dict(), path)
+    return card, model
 
 
 def _read(path: Path) -> tuple[Card, models.State]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; `python -m transfer keep` makes one")
     try:
         with safe_open(path, "pt") as file:
@@ -151,7 +169,7 @@ def _read(path: Path) -> tuple[Card, models.State]:
             return card, {name: file.get_tensor(name) for name in names}
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        why = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))[:200]
     except (SafetensorError, ValueError) as error:
         why = one_line(error)
     raise UserError(f"{path}: not a model made by `python -m transfer keep`: {why}")
@@ -172,7 +190,8 @@ def _network(card: Card, state: models.State) -> nn.Module:
     model = models.architecture(card.backbone)(num_classes=len(card.labels))
     components.replace_activation(model, card.activation)
     components.replace_pooling(model, card.pooling)
-    model.load_state_dict({name: state[name] for name in model.state_dict()})
+    own = model.state_dict()
+    model.load_state_dict({name: value for name, value in state.items() if name in own})
     return model.eval().requires_grad_(False)
 
 
@@ -183,7 +202,7 @@ def find_start(card: Card, path: str | Path, given: str | Path | None = None) ->
     cached = (Path(torch.hub.get_dir()) / "checkpoints").glob(f"*-{card.start_sha256[:8]}.*")
     start = Path(card.start)
     places = [Path(given)] if given else [start, Path(path).parent / start.name, *sorted(cached)]
-    there = [place for place in places if place.is_file()]
+    there = [place for place in places if os.path.isfile(place)]
     for place in there:
         if files.sha256(place) == card.start_sha256:
             return place

@@ -14,7 +14,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from transfer import files, params
-from transfer.cli import UserError, span
+from transfer.cli import UserError, printable, say, span
 from transfer.images import archive, layout
 from transfer.images.layout import Reading
 from transfer.own import settings
@@ -28,11 +28,12 @@ def main() -> None:
     given = parse()
     from transfer.own import costs  # and with it PyTorch, which takes seconds
 
+    str(given.source).encode()  # raises for what params.yaml cannot hold
     columns = {name: getattr(given, name) for name in ("file", "label", "split", "group")}
     with archive.opened(given.source) as source:
         found = layout.read(source, given.classes, columns)
         sides = costs.sizes(source)
-    print(described(given.source, found))
+    say(*described(given.source, found))
     check(given.source, found)
     study = params.load()
     name, short_side = settings.key(given.source, study), costs.enough(study, sides)
@@ -41,23 +42,23 @@ def main() -> None:
     text = settings.put(before, study, name, given.source, found, short_side, seeds, given.only)
     fresh = not settings.own(study) & set(study.grid.dataset)
     if not fresh:
-        print("to try: what params.yaml lists, since it has a data set of your own already")
+        say("to try: what params.yaml lists, since it has a data set of your own already")
     limit = 3600 * given.hours if fresh and given.grid == "fitting" else math.inf
     text, lines = proposed(text, name, costs.images(found), sides, limit)
-    print("\n".join(lines))
+    say(*lines)
     if linked := [one.name for one in given.source.rglob("*") if one.is_symlink() and one.is_dir()]:
         again = f"after a change in them: dvc repro -f split@{name}"
-        print(f"note: DVC does not look into linked folders ({listed(linked)}); {again}")
+        say(f"note: DVC does not look into linked folders ({listed(linked)}); {again}")
     if given.dry_run:
-        print("nothing was written")
+        say("nothing was written")
         return
     files.write_text("params.yaml", text)
     after = params.load(text=text)
-    print(f"params.yaml: the study has {', '.join(after.grid.dataset)}")
+    say(f"params.yaml: the study has {', '.join(after.grid.dataset)}")
     if left := [other for other in study.datasets if other not in after.datasets]:
-        print(f"no longer in it: {', '.join(left)} (`git checkout params.yaml` brings them back)")
+        say(f"no longer in it: {', '.join(left)} (`git checkout params.yaml` brings them back)")
     add = f"dvc add {shlex.quote(str(given.source))}"
-    print(f"next: dvc repro (and `{add}`, to share it or queue experiments)")
+    say(f"next: dvc repro (and `{add}`, to share it or queue experiments)")
 
 
 def proposed(
@@ -106,14 +107,15 @@ def positive(text: str) -> float:
     return value
 
 
-def described(source: Path, found: Reading) -> str:
-    """What was found, as text for a terminal."""
+def described(source: Path, found: Reading) -> list[str]:
+    """What was found, as lines for a terminal."""
     counts = list(found.images.values())
-    rows = [[label, *(one[label] for one in counts)] for label in counts[0]]
-    table = tabulate(rows, ["class", *(TITLES[part] for part in found.images)])
+    rows = [[printable(label), *(one[label] for one in counts)] for label in counts[0]]
+    headings = ["class", *(TITLES[part] for part in found.images)]
+    table = tabulate(rows, headings, disable_numparse=[0]).splitlines()
     groups = [f"{found.groups} groups, which stay whole"] if found.groups else []
     aside = [f"left aside: {line}" for line in found.aside]
-    return "\n".join([f"{source}: files named as images", table, *groups, *aside])
+    return [f"{source}: files named as images", *table, *groups, *aside]
 
 
 TITLES = {"train": "train", "validation": "validation", "test": "test", "all": "to be divided"}
@@ -132,12 +134,12 @@ def check(source: Path, found: Reading) -> None:
             )
     tests = found.images.get("test") or {k: max(1, int(SHARE * n)) for k, n in train.items()}
     if few := [f"{label} ({count})" for label, count in tests.items() if count < FEW]:
-        print(f"note: few test images, so that intervals will be wide: {listed(few)}")
+        say(f"note: few test images, so that intervals will be wide: {listed(few)}")
     total = sum(train.values())
     for label, count in train.items():
         if count < RARE * total:
             always = f"a network that never says {label} is right on {1 - count / total:.0%}"
-            print(f"note: {label}: {count} of {total} images; {always}; add images of it")
+            say(f"note: {label}: {count} of {total} images; {always}; add images of it")
 
 
 def listed(names: list[str]) -> str:

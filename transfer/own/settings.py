@@ -6,20 +6,22 @@ from textwrap import fill
 from typing import Any
 
 import yaml
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, RoundTripRepresenter, ScalarNode
 from slugify import slugify
 
 from transfer.images.layout import Reading
-from transfer.params import Params
+from transfer.params import LONGEST, Params
 
 WIDTH = 98
+ROOM = 4
+"""Characters of a key for the number behind it."""
 SHARE = 0.2
 """Of each class, to test on where the source is not divided, and of training to choose by."""
 
 
 def key(source: Path, study: Params) -> str:
     """A name for it in params.yaml; with a number, where a source that stays has that name."""
-    plain = slugify(title(source), separator="_") or "images"
+    plain = slugify(title(source), separator="_", max_length=LONGEST - ROOM) or "images"
     taken = {name: study.datasets[name].source for name in own(study) | needed(study)}
     number, found = 2, plain
     while taken.get(found, str(source)) != str(source):
@@ -116,8 +118,21 @@ def with_section(text: str, key: str, keep: set[str], more: dict[str, Any]) -> s
     return "".join([*lines[:start], dumped(section).rstrip() + "\n", *lines[end:]])
 
 
+class Representer(RoundTripRepresenter):
+    """As ruamel.yaml writes, but for text that a YAML reader would take for another: it has escapes
+    in quotes."""
+
+
+def _text(representer: Representer, text: str) -> ScalarNode:
+    style = None if text.isprintable() else '"'
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+Representer.add_representer(str, _text)
+
+
 def dumped(value: Any) -> str:
     yaml, out = YAML(), io.StringIO()
-    yaml.width = 4096  # breaks no line
+    yaml.width, yaml.Representer = 4096, Representer  # breaks no line
     yaml.dump(value, out)
     return out.getvalue()

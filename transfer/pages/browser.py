@@ -157,15 +157,15 @@ def vector(figure: Figure, name: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r' id="[a-zA-Z.]+_\d+"', "", text)
-    text = re.sub(r"<[^>]*>", lambda tag: _rounded(tag[0]), text)
+    return re.sub(r"<[^>]*>", lambda tag: _restyled(tag[0]), text)
+
+
+def _restyled(tag: str) -> str:
+    tag = re.sub(r' id="[a-zA-Z.]+_\d+"', "", tag)
+    tag = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", tag)
     for colour, variable in COLOURS.items():
-        text = text.replace(colour, f"var(--{variable})")
-    return text.replace("stroke: #ffffff", "stroke: var(--paper)")
-
-
-def _rounded(tag: str) -> str:
-    return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", tag)
+        tag = tag.replace(colour, f"var(--{variable})")
+    return tag.replace("stroke: #ffffff", "stroke: var(--paper)")
 
 
 def drawn(figure: Figure) -> str:

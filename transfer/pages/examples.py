@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 
 from transfer.evidence.found import Suspect
+from transfer.images.names import parted
 from transfer.images.packed import PARTS, Packed, Part
 from transfer.pages.figures import INK, VERMILION, Example
-from transfer.params import Pack
 from transfer.training.predictions import Predictions
 
 
@@ -23,7 +23,7 @@ def mistakes(
         words = f"✗ {said} {100 * float(run.confidence[epoch][i]):.0f} %"
         truth = (f"truth: {data.classes[data.test.label[i]]}", INK)
         image = data.image(data.test, i).numpy()
-        found.append(Example(name.split("/", 1)[1], image, [truth, (words, VERMILION)]))
+        found.append(Example(parted(name)[1], image, [truth, (words, VERMILION)]))
     return found, len(names)
 
 
@@ -45,30 +45,29 @@ def disagreements(
             words = f"{sign} {who}: {data.classes[said]} {100 * confidence:.0f} %"
             lines.append((words, colour))
         image = data.image(data.test, i).numpy()
-        found.append(Example(name.split("/", 1)[1], image, lines))
+        found.append(Example(parted(name)[1], image, lines))
     return found, len(names)
 
 
-def twins(data: Packed, leaked: list[tuple[str, str]], pack: Pack, limit: int = 6) -> list[Example]:
-    """Some test images, each after its twin in training: [<class>/<name>, <part>/<class>/<name>].
-    Their names are paths in data/split's folder of the data set."""
+def twins(data: Packed, leaked: list[tuple[str, str]], limit: int = 6) -> list[Example]:
+    """Some test images, each after its twin in training: <class>/<name>, <part>/<class>/<name>."""
     found = []
     for test, twin in sorted(leaked, key=lambda pair: by_hash(pair[0]))[:limit]:
         part, name = twin.split("/", 1)
         image = data.image(data.test, data.test.names.index(test)).numpy()
         held = getattr(data, part)
-        own = data.prepared_image(held, held.names.index(name), pack.resize)
+        own = data.prepared_image(held, held.names.index(name))
         found += [Example(twin, own), Example(f"test/{test}", image)]
     return found
 
 
-def doubted(data: Packed, suspects: list[Suspect], pack: Pack, limit: int = 8) -> list[Example]:
+def doubted(data: Packed, suspects: list[Suspect], limit: int = 8) -> list[Example]:
     """The first of them, with their label and what the runs say."""
     found, where = [], places(data)
     for suspect in suspects[:limit]:
-        label, file = suspect.image.split("/", 1)
+        label, file = parted(suspect.image)
         said = (f"✗ all: {suspect.said} {100 * suspect.confidence:.0f} %", VERMILION)
-        image = data.prepared_image(*where[suspect.image], pack.resize)
+        image = data.prepared_image(*where[suspect.image])
         found.append(Example(file, image, [(f"label: {label}", INK), said]))
     return found
 

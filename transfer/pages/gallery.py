@@ -15,6 +15,7 @@ from transfer.evidence.found import Choice, Evidence
 from transfer.evidence.scores import chosen_epoch
 from transfer.files import Fields
 from transfer.images.audit import Audit
+from transfer.images.names import parted
 from transfer.images.packed import Packed
 from transfer.pages import examples
 from transfer.params import Params
@@ -121,7 +122,7 @@ def of(
         marks = [mark for mark in (copied, suspects.get(image)) if mark]
         found.append(_shown(image, data.classes, answers, marks))
     found.sort(key=lambda one: min(map(get_args(Kind).index, one.kinds)))  # stable
-    images = list(_within(found, data, study, room))
+    images = list(_within(found, data, room))
     return Gallery(
         dataset=name,
         title=study.datasets[name].title,
@@ -144,7 +145,7 @@ def _shown(image: str, classes: list[str], answers: list[Answers], marks: list[M
     return Shown(
         name=image,
         thumbnail="",
-        label=classes.index(image.split("/")[0]),
+        label=classes.index(parted(image)[0]),
         kinds=kinds + [kind for kind, _ in marks if kind],
         said=said,
         sure=sure,
@@ -173,11 +174,11 @@ def _predicted(run: Run) -> dict[str, Predictions]:
     return load(run.written(PREDICTIONS))
 
 
-def _within(found: list[Shown], data: Packed, study: Params, room: int) -> Iterator[Shown]:
+def _within(found: list[Shown], data: Packed, room: int) -> Iterator[Shown]:
     """The first of them whose thumbnails fit."""
     where = examples.places(data)
     for one in found:
-        thumbnail = _thumbnail(data.prepared_image(*where[one.name], study.pack.resize))
+        thumbnail = _thumbnail(data.prepared_image(*where[one.name]))
         room -= len(thumbnail)
         if room < 0:
             return

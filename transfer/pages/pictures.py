@@ -95,12 +95,12 @@ def looked_at(
     data = packed.load(f"data/packed/{name}", grid.seed[0])
     twins = {}
     for what, pairs in {"also occur": audit.leaked, "look like one": audit.near}.items():
-        if shown := examples.twins(data, pairs, study.pack):
+        if shown := examples.twins(data, pairs):
             among = f"{len(shown) // 2} of {len(pairs)}, at random, each to the right of its twin"
             twins[f"Test images that {what} in training, {title}: {among}"] = shown
     found = {f"twins-{name}": figures.gallery(twins, 6)}
     if doubted := [one for one in evidence.suspects if one.dataset == name]:
-        shown = examples.doubted(data, doubted, study.pack)
+        shown = examples.doubted(data, doubted)
         words = f"Labels that look wrong, {title}: the {len(shown)} most confident of "
         words += f"{len(doubted)}, by {doubted[0].runs} good runs"
         found[f"suspects-{name}"] = figures.gallery({words: shown}, 4)

@@ -10,12 +10,14 @@ from typing import Self
 
 from transfer import files
 from transfer.cli import span
+from transfer.evidence import trained
 from transfer.evidence.calibration import Calibration
 from transfer.evidence.found import Choice, Recall
 from transfer.evidence.measures import Similarity
 from transfer.evidence.race import Race
 from transfer.evidence.scores import WORDS, Measure
 from transfer.evidence.stats import wilson
+from transfer.evidence.trained import Alike
 from transfer.params import Dataset, Grid, Params
 from transfer.runs import RECORD, Run
 from transfer.templates import render
@@ -149,10 +151,10 @@ class Advice:
         return sum(choice.difference.sign > 0 for choice in self.choices)
 
 
-def write(advices: list[Advice], note: str = "") -> str:
-    """The page; `note`: what to say first."""
+def write(advices: list[Advice], mixed: list[Alike], note: str = "") -> str:
+    """The page; `mixed`: of the study's runs, see trained.mixed. `note`: what to say first."""
     template = Path(__file__).with_name("recommendation.md.j2")
-    return render(template, advices=advices, note=note)
+    return render(template, advices=advices, mixed=trained.sentence(mixed), note=note)
 
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:

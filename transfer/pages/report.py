@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from transfer.evidence import regret
+from transfer.evidence import regret, trained
 from transfer.evidence.claims import NO_RUNS, Claim
-from transfer.evidence.compare import best, trained_with
+from transfer.evidence.compare import best
 from transfer.evidence.found import Arm, Choice, Claims, Evidence, Gain, Row, Transfer
 from transfer.evidence.measures import MEASURES, Similarity
 from transfer.evidence.scores import WORDS as MEASURED
@@ -16,7 +16,6 @@ from transfer.evidence.scores import Measure
 from transfer.evidence.stats import LEVEL
 from transfer.images.audit import Audit
 from transfer.params import Dataset
-from transfer.runs import capital
 from transfer.templates import render
 from transfer.training.record import Record
 
@@ -48,9 +47,12 @@ def write(
         pictures=pictures,
         drawn=drawn,
         made=made(records),
+        mixed=trained.sentence(evidence.mixed),
         measured={name: MEASURED[measure] for name, measure in evidence.measures.items()},
         learning=[
-            words for name, data in datasets.items() if (words := learning(data, evidence, name))
+            (data.title, words)
+            for name, data in datasets.items()
+            if (words := learning(evidence, name))
         ],
         answers=[
             found
@@ -77,7 +79,7 @@ def made(records: list[Record]) -> dict[str, Any]:
     """Of how many runs the page is, on what data and device, with which packages."""
     data = dict.fromkeys(f"{run.dataset} {run.data[:12]}" for run in records)
     seeds = sorted({run.seed for run in records})
-    return {"runs": len(records), "seeds": seeds, "data": list(data)} | trained_with(records)
+    return {"runs": len(records), "seeds": seeds, "data": list(data)} | trained.summary(records)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def answer(data: Dataset, evidence: Evidence, rows: list[Row]) -> Answer | None:
     )
 
 
-def learning(data: Dataset, evidence: Evidence, name: str) -> str:
+def learning(evidence: Evidence, name: str) -> str:
     """What the data set's learning curve says in a sentence; '' with one size."""
     for found in evidence.learning:
         if found.dataset == name:
@@ -139,7 +141,7 @@ def learning(data: Dataset, evidence: Evidence, name: str) -> str:
                 -1: "more images did not help.",
             }
             sizes = f"from {_size(found.smaller)} to {_size(found.larger)}"
-            return f"**{capital(data.title)}**: {sizes}, {rise}; {told[found.difference.sign]}"
+            return f"{sizes}, {rise}; {told[found.difference.sign]}"
     return ""
 
 

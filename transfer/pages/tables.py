@@ -1,9 +1,11 @@
-"""The report's tables, from run files."""
+"""The report's tables, from run files. The words are in tables.md.j2."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-from tabulate import tabulate
+from markupsafe import Markup
 
+from transfer import templates
 from transfer.evidence.published import STARTS, Published, published
 from transfer.params import Dataset, Grid
 from transfer.runs import Run, Setting, at_first_size, short
@@ -32,7 +34,7 @@ def majority(grid: Grid, dataset: str, read: Callable[[Run], Record]) -> tuple[s
     return label, count / record.n["test"]
 
 
-def table(results: Results, printed: Published | None) -> str:
+def table(results: Results, printed: Published | None) -> Markup:
     """Markdown in the report's columns and order; with its numbers and ours minus its beside."""
     starts = list(next(iter(results.values())))
     recipes = len({recipe for *_, recipe in results}) > 1
@@ -56,7 +58,7 @@ def table(results: Results, printed: Published | None) -> str:
                 line += _beside(accuracy[start], pair, list(STARTS).index(start))
         body.append(line)
     align = ["left", "left", *["right"] * (len(header) - 2)]
-    return tabulate(body, header, tablefmt="github", disable_numparse=True, colalign=align)
+    return templates.table(header, body, align)
 
 
 def page(
@@ -69,20 +71,10 @@ def page(
     images, and how frequent it is."""
     printed = published()
     sections = [
-        "# Best test accuracy over the epochs, one seed",
-        "As in the report, the best epoch is chosen on the test images themselves, which flatters "
-        "these accuracies; metrics/report.md has those of epochs that were chosen otherwise.",
+        (data := datasets[name], *always[name], table(results[name], printed.get(data.table)))
+        for name in grid.dataset
     ]
-    for name in grid.dataset:
-        dataset = datasets[name]
-        number = f"Table {dataset.table}. " if dataset.table else ""
-        sections.append(f"## {number}Classification of {dataset.title}")
-        label, share = always[name]
-        sections.append(f"Always answering “{label}” is right on {share:.4f} of the test images.")
-        sections.append(table(results[name], printed.get(dataset.table)))
-    if any(datasets[name].table for name in grid.dataset):
-        sections.append("The report's accuracies are those of its section 3.5.")
-    return "\n\n".join(sections) + "\n"
+    return templates.render(Path(__file__).with_name("tables.md.j2"), sections=sections)
 
 
 def _beside(ours: float, pair: list[float] | None, column: int) -> list[str]:

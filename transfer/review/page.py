@@ -2,14 +2,16 @@
 
 import re
 from bisect import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from transfer import templates
 from transfer.evidence.stats import Difference, newcombe
-from transfer.templates import environment
 
 LIMIT = 65536  # characters of a comment on GitHub
 WIDEST = 100  # characters of a name or a value
@@ -26,6 +28,10 @@ class Sides:
     def changed(self) -> bool:
         return self.before != self.after
 
+    @property
+    def on_one_side(self) -> bool:
+        return self.changed and None in (self.before, self.after)
+
 
 Diff = dict[str, dict[str, Sides]]  # file → key, nested keys joined by dots → values
 
@@ -33,11 +39,16 @@ Diff = dict[str, dict[str, Sides]]  # file → key, nested keys joined by dots �
 @dataclass(frozen=True)
 class Lock:
     """How a pipeline's dvc.lock stands. `stale`: the stages that differ from what it says, None
-    where there is no lock. `following`: how many other stages build on those."""
+    where there is no lock. `idle`: those that would run too, and make what they made before."""
 
     pipeline: str
     stale: list[str] | None
-    following: int = 0
+    idle: list[str] = field(default_factory=list)
+
+    @property
+    def running(self) -> list[str]:
+        """What certainly runs."""
+        return sorted([*(self.stale or []), *self.idle])
 
     @property
     def redo(self) -> str:
@@ -84,7 +95,8 @@ class Recommended:
 @dataclass(frozen=True)
 class Study:
     """What changed in a summary.json, and how many rows and recommendations it has. `device`,
-    `packages`: what its runs were trained on and with, changed or not."""
+    `packages`: what its runs were trained on and with, changed or not. `mixed`: by what those
+    of one side differ, None where they agree. `common`: whether the sides share a data set."""
 
     file: str
     recommended: list[Recommended]
@@ -93,6 +105,13 @@ class Study:
     n_rows: int
     device: Sides
     packages: Sides
+    mixed: Sides
+    common: bool
+
+    @property
+    def on_one_side(self) -> int:
+        """Rows with an accuracy that only one side has."""
+        return sum(row.accuracy.on_one_side or row.baseline.on_one_side for row in self.rows)
 
     @property
     def signs(self) -> list[int]:
@@ -115,8 +134,7 @@ def write(
     commits: the two to compare. raw: the URL below which a server shows a commit's files, if any
     does. metrics: the values of each summary.json, changed or not. params: what differs.
     """
-    made = environment(Path(__file__).parent)
-    # What others wrote goes through `code`.
+    made = templates.environment(Path(__file__).parent)
     made.filters |= {of.__name__: of for of in (code, names, one_line)}
     template = made.get_template("comment.md.j2")
     render = partial(
@@ -166,14 +184,13 @@ def study(file: str, entries: dict[str, Sides]) -> Study:
         len(rows),
         get("trained.device"),
         get("trained.packages"),
+        get("trained.mixed"),
+        any(None not in (found.accuracy.before, found.accuracy.after) for found in recommended),
     )
 
 
 def code(value: Any) -> str:
-    """As code, in which nothing is a link, a mention or HTML, and that a table's cell takes."""
-    if value is None:
-        return "–"
-    return "`" + one_line(str(value)).replace("`", "'").replace("|", "\\|") + "`"
+    return "–" if value is None else templates.code(one_line(str(value)))
 
 
 def one_line(text: str) -> str:
@@ -182,10 +199,10 @@ def one_line(text: str) -> str:
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
-def names(stages: list[str]) -> str:
+def names(stages: list[str]) -> Markup:
     """Up to three of a kind; of more, how many."""
-    words = []
+    words: list[str] = []
     for kind, group in groupby(stages, lambda stage: stage.split("@")[0]):
         found = list(map(code, group))
-        words += found if len(found) <= 3 else [f"{code(kind)} ({len(found)})"]
-    return ", ".join(words)
+        words += found if len(found) <= 3 else [Markup(f"{code(kind)} ({len(found)})")]
+    return Markup(", ").join(words)

@@ -40,26 +40,27 @@ def random_crops(
     width: np.ndarray,
     rng: np.random.Generator,
     augmentation: Sequence[Component] = REPORT,
+    share: float = 224 / 256,
 ) -> Crops:
     """Crops and flips of images of these sizes, in pixels. Without RandomResizedCrop the crop is
-    the test images', without RandomHorizontalFlip none is mirrored."""
+    the test images', a `share` of the short side, without RandomHorizontalFlip none is mirrored."""
     options = {component.name: component.options for component in augmentation}
     if CROP in options:
         boxes = resized_crops(height, width, rng, **options[CROP])
     else:
-        boxes = center_crops(height, width)
-    share = options[FLIP].get("p", 0.5) if FLIP in options else 0
+        boxes = center_crops(height, width, share)
+    mirrored = options[FLIP].get("p", 0.5) if FLIP in options else 0
     n = len(height)
-    return Crops(*boxes, rng.random(n) < share, rng.integers(2**31, size=n))
+    return Crops(*boxes, rng.random(n) < mirrored, rng.integers(2**31, size=n))
 
 
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Top, left, height, width of n crops, int64 [n] each."""
 
 
-def center_crops(height: np.ndarray, width: np.ndarray) -> Boxes:
-    """Squares in the middle of 224/256 of the short side, as the report's test images are."""
-    side = np.maximum(1, np.rint(np.minimum(height, width) * (224 / 256)).astype(np.int64))
+def center_crops(height: np.ndarray, width: np.ndarray, share: float) -> Boxes:
+    """Squares in the middle, of that share of the short side."""
+    side = np.maximum(1, np.rint(np.minimum(height, width) * share).astype(np.int64))
     return (height - side) // 2, (width - side) // 2, side, side
 
 
@@ -85,8 +86,8 @@ def resized_crops(
     fits = (w > 0) & (w <= columns) & (h > 0) & (h <= rows)
     first = np.arange(n), fits.argmax(axis=1)
     inside = fits.any(axis=1)
-    h = np.where(inside, h[first], np.minimum(height, np.rint(width / ratio[0]).astype(np.int64)))
-    w = np.where(inside, w[first], np.minimum(width, np.rint(height * ratio[1]).astype(np.int64)))
+    h = np.where(inside, h[first], np.rint(width / ratio[0]).clip(1, height).astype(np.int64))
+    w = np.where(inside, w[first], np.rint(height * ratio[1]).clip(1, width).astype(np.int64))
     top = np.where(inside, rng.integers(0, height - h + 1), (height - h) // 2)
     left = np.where(inside, rng.integers(0, width - w + 1), (width - w) // 2)
     return top, left, h, w
@@ -108,12 +109,13 @@ def crop_chunk(
     """What `crop_batch` does, to one grey level, for pixels on a GPU: two matrix products for all
     images at once, instead of some launches for each.
 
-    The crops are laid on a canvas of the largest one's size, of at most `floats` numbers unless
-    one crop needs more.
+    The crops are laid on a canvas of the largest one's size. It and what is made of it have at
+    most `floats` numbers each, unless one crop needs more.
     """
     height, width = crops.height[chosen], crops.width[chosen]
     tall, wide = int(height.max()), int(width.max())
-    if len(chosen) > 1 and len(chosen) * tall * wide * 3 > floats:
+    most = max(3 * tall, data.size) * max(wide, data.size)
+    if len(chosen) > 1 and len(chosen) * most > floats:
         halves = np.array_split(chosen, 2)
         return torch.cat([crop_chunk(data, half, crops, floats) for half in halves])
     device, n = data.pixels.device, len(chosen)

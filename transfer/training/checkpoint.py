@@ -32,7 +32,7 @@ class Checkpoint:
             found = torch.load(self.path, map_location=device, weights_only=True)
             if found["key"] == self.key:
                 return found["state"]
-            why = "is of other settings, data or code"
+            why = "is of other settings, data or code, or another device"
         except Exception:  # what a torn file raises depends on where it is torn
             why = "is not whole"
         print(f"{self.path} {why}; starting anew", file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ names in torch and torchvision (report, section 4)."""
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
-from math import inf
+from math import isfinite
 from typing import Any
 
 import torch
@@ -147,7 +147,8 @@ def rates(component: Component, lr: float, epochs: int, warmup: int = 0) -> list
     of the run where it is not given.
 
     Raises ValueError for a warm-up of all epochs, for a name that is no schedule in
-    torch.optim.lr_scheduler that steps by epochs alone, and for options that it does not take.
+    torch.optim.lr_scheduler that steps by epochs alone, and for options that it does not take or
+    that give no finite rates.
     """
     if warmup >= epochs:
         raise ValueError(f"warmup_epochs leaves none of {epochs} epochs to the schedule")
@@ -165,6 +166,8 @@ def rates(component: Component, lr: float, epochs: int, warmup: int = 0) -> list
             found.append(stand_in.param_groups[0]["lr"])
             stand_in.step()
             _called(component, schedule.step)
+    if not all(map(isfinite, found)):
+        raise ValueError(f"{component.name}: gives learning rates that are not finite")
     return found
 
 
@@ -199,16 +202,20 @@ def mix(components: tuple[Component, ...], classes: int) -> Mix:
 
 
 def _check_geometry(component: Component) -> None:
-    largest = {"p": 1.0} if component.name == FLIP else {"scale": 1.0, "ratio": inf}
+    # Thinner crops would be resized by way of something very large.
+    crop = {"scale": (1e-9, 1.0), "ratio": (1e-3, 1e3)}
+    ranges = {"p": (0.0, 1.0)} if component.name == FLIP else crop
     for name, value in component.options.items():
-        if name not in largest:
-            raise ValueError(f"{component.name}: {name} is no option here, only {(*largest,)}")
+        if name not in ranges:
+            raise ValueError(f"{component.name}: {name} is no option here, only {(*ranges,)}")
         try:
             low, high = map(float, (value, value) if name == "p" else value)
         except (TypeError, ValueError):
             raise ValueError(f"{component.name}: {value!r} is no pair of numbers") from None
-        if not 0 <= low <= high <= largest[name] or (name != "p" and low == 0):
-            raise ValueError(f"{component.name}: {name} {value} is out of range")
+        least, most = ranges[name]
+        if not least <= low <= high <= most:
+            words = f"{name} {value} is out of range: give {least:g} to {most:g}, the smaller first"
+            raise ValueError(f"{component.name}: {words}")
 
 
 def _made(module: Any, component: Component, *arguments: Any, **named: Any) -> Any:

@@ -9,10 +9,9 @@ from typing import Self
 import torch
 
 from transfer.params import Params
-from transfer.runs import runs, short
+from transfer.runs import runs
 from transfer.training import components, models
 from transfer.training.engine import Protocol, pick_device
-from transfer.training.run import device_name
 
 FORWARD = 8
 """Images at least that go through the network at once while measuring."""
@@ -56,19 +55,6 @@ def predicting(backbone: str, study: Params, classes: int, n: int) -> float:
             forward(images)
 
     return _seconds(once) / len(images)
-
-
-def image_times(study: Params, networks: dict[str, int]) -> str:
-    """How long an image takes here, alone and among others, through each backbone with so many
-    classes: lines for a terminal. On a GPU if there is one, wherever the study was trained."""
-    here = study.model_copy(update={"train": study.train.model_copy(update={"device": "auto"})})
-    device = pick_device("auto")
-    many = 64 if device.type == "cuda" else 8  # a CPU takes no less with more
-    lines = [f"An image takes, alone and among {many}, on this machine ({device_name(device)}):"]
-    for name, classes in networks.items():
-        alone, among = (1000 * predicting(name, here, classes, n) for n in (1, many))
-        lines.append(f"  {alone:6.1f} ms, {among:6.1f} ms  {short(name)}")
-    return "\n".join(lines)
 
 
 def _ready(

@@ -1,20 +1,16 @@
 """A data set's images as the network takes them: cropped anew every epoch, batched, normalised."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from transfer.images.packed import Packed
+from transfer.images.packed import Packed, ahead
 from transfer.training import augment
 
-T = TypeVar("T")
-U = TypeVar("U")
 CHUNK = 64  # images that go through a network at once where batches do not matter
 
 
@@ -55,7 +51,8 @@ class Feed:
 
     def prepared(self) -> Iterator[torch.Tensor]:
         """The validation images and then the test images, in order, in large batches."""
-        for images in self.data.prepared_images().split(CHUNK):
+        for start in range(0, len(self.data.validation) + len(self.data.test), CHUNK):
+            images = self.data.prepared_images(start, start + CHUNK)
             yield self._normalized(images.to(self.device))
 
     def _resident(self, groups: list[np.ndarray], crops: augment.Crops) -> Iterator[torch.Tensor]:
@@ -82,18 +79,3 @@ class Feed:
 
     def _normalized(self, images: torch.Tensor) -> torch.Tensor:
         return augment.normalize(images).contiguous(memory_format=self.layout)
-
-
-def ahead(function: Callable[[T], U], inputs: Iterable[T], threads: int) -> Iterator[U]:
-    """map(function, inputs), computed by `threads` threads a few inputs ahead; by none with 0."""
-    if not threads:
-        yield from map(function, inputs)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[U]] = deque()
-        for value in inputs:
-            waiting.append(pool.submit(function, value))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

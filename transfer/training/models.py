@@ -105,8 +105,16 @@ def save_scratch(path: str | Path, pretrained: State | None = None) -> None:
 
 
 def check_fits(state: State, backbone: str, source: str | Path) -> None:
-    """Raise UserError unless `state` is that backbone's, apart from the head."""
+    """Raise UserError unless `state` is that backbone's, apart from the head, and finite."""
     _fill(shape(backbone), state, backbone, source, new_head=True)
+    check_finite(state, source)
+
+
+def check_finite(state: State, source: str | Path) -> None:
+    """Raise UserError for a number that is not finite, or not in single precision."""
+    for name, value in state.items():
+        if not value.float().isfinite().all():
+            raise UserError(f"{source}: {name} holds NaN or infinite numbers; train it again")
 
 
 def head(model: nn.Module) -> nn.Linear:

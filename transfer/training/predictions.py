@@ -11,6 +11,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 
 from transfer import files
+from transfer.images.names import parted
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Predictions:
     @property
     def labels(self) -> np.ndarray:
         """str [n], the names of the images' classes."""
-        return np.array([str(one).split("/")[0] for one in self.name])
+        return np.array([parted(str(one))[0] for one in self.name])
 
     def said(self, epoch: int) -> np.ndarray:
         """str [n], the names of the classes predicted, as far as these images have them."""

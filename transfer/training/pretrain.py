@@ -20,7 +20,7 @@ def pretrain(backbone: str, settings: Pretrain, numbers: str) -> None:
     it; goes on from a checkpoint if there is one. numbers: train.arithmetic. Raises UserError as
     models.build does."""
     folder = Path(f"data/packed/{settings.source}")
-    data, scratch = packed.load(folder), Path(f"data/weights/{backbone}-scratch.pth")
+    data, scratch = packed.load(folder, settings.seed), Path(f"data/weights/{backbone}-scratch.pth")
     models.save_scratch(scratch)
     protocol = Protocol(**{name: value for name, value in settings if name != "source"})
     numbers = arithmetic.apply(numbers)

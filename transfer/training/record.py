@@ -43,8 +43,8 @@ class Record(Run, Stored):
     device: the GPU's name, or cpu. arithmetic: on a GPU what convolutions computed in (TF32,
     float32 or bfloat16), and on a CPU the instruction set that PyTorch used, after `fixed` if
     train.arithmetic was.
-    threads: the number that PyTorch used. versions: of torch, torchvision, numpy and Python
-    (without its patch release).
+    threads: the number that PyTorch used. versions: of torch, torchvision and numpy, and of timm
+    for its networks. Python's is left out, so that every version of it gives the same files.
     """
 
     best: Best

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import platform
 import socket
 import sys
 import time
@@ -245,11 +244,10 @@ def record(job: Job, curve: list[Epoch]) -> Record:
 
 
 def versions(backbone: str) -> dict[str, str]:
-    """Of all that decides the results of a run with that backbone."""
+    """Of the packages that decide the results of a run with that backbone."""
     names = ("torch", "torchvision", "numpy", *(("timm",) if models.is_timms(backbone) else ()))
-    found = {name: version(name) for name in names}
-    # Patch releases would make equal runs differ.
-    return found | {"python": ".".join(platform.python_version_tuple()[:2])}
+    # PyTorch's own index marks its builds for CPUs, which compute as others do there.
+    return {name: version(name).removesuffix("+cpu") for name in names}
 
 
 def device_name(device: torch.device) -> str:

@@ -28,7 +28,7 @@ def put(backbone: str, weights: params.Weights, target: Path) -> models.State:
 
 
 def _put(backbone: str, weights: params.Weights, target: Path, part: Path) -> None:
-    if target.is_file() and files.sha256(target).startswith(weights.sha256):
+    if target.is_file() and files.sha256(target) == weights.sha256:
         shutil.copyfile(target, part)  # fetched before, by other code
     elif weights.published:
         fetch(backbone, weights, part)
@@ -48,17 +48,13 @@ def fetch(backbone: str, weights: params.Weights, out: Path) -> None:
     _check_published(backbone, weights, "torchvision", list(published))
     url = published[weights.source].url
     try:
-        torch.hub.download_url_to_file(url, str(out), weights.sha256)
-    except RuntimeError:
-        raise cli.UserError(
-            f"{url}: its sha256 does not start with weights.{backbone}.sha256, {weights.sha256}; "
-            "the download is broken or params.yaml is wrong"
-        ) from None
+        torch.hub.download_url_to_file(url, str(out))
     except (URLError, TimeoutError, ConnectionError) as error:
         raise cli.UserError(
             f"{url}: {getattr(error, 'reason', error)}; fetch it by other means and set "
             f"weights.{backbone}.source in params.yaml to the file"
         ) from None
+    _checked(backbone, weights, out, url)
 
 
 def _of_timm(backbone: str, weights: params.Weights) -> Path:
@@ -83,11 +79,11 @@ def _local(backbone: str, weights: params.Weights) -> Path:
     return _checked(backbone, weights, source)
 
 
-def _checked(backbone: str, weights: params.Weights, file: Path) -> Path:
+def _checked(backbone: str, weights: params.Weights, file: Path, name: str = "") -> Path:
     digest = files.sha256(file)
-    if not digest.startswith(weights.sha256):
+    if digest != weights.sha256:
         raise cli.UserError(
-            f"{file}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml says "
-            f"{weights.sha256}"
+            f"{name or file}: its sha256 is {digest}, and weights.{backbone}.sha256 in params.yaml "
+            f"says {weights.sha256}"
         )
     return file
