@@ -69,7 +69,7 @@ def test_an_experiment_holds_what_it_changed_and_an_edit_after_it_is_noticed(sam
         *(f"sample/{name}" for name in ("dvc.lock", "params.yaml", "metrics/recommendation.md")),
         *(f"sample/metrics/{name}" for name in ("report.md", "summary.json")),
     }
-    links = study.run("git", "ls-tree", f"{ref}:sample").splitlines()
+    links = study.run("git", "ls-tree", "--full-tree", f"{ref}:sample").splitlines()
     assert sum(line.startswith("120000") for line in links) == 2
     study.run("dvc", "exp", "apply", "x")
     study.run("git", "add", "-A", ".")

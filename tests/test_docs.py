@@ -20,6 +20,7 @@ RUN_BY = {
     "cd sample": "test_sample.py",
     "dvc repro": "test_dvc.py",
     "python -m transfer own": "test_own.py",
+    "python -m transfer accept": "test_accept.py",
     "python -m transfer keep": "test_model.py",
     "python -m transfer predict": "test_model.py",
     "python -m transfer run": "test_cluster.py",

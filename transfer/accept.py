@@ -47,8 +47,8 @@ class Stage:
 def main() -> None:
     args = parse()
     make("params")
-    edited, other = stale()
-    make(*(name for name in edited if name.startswith(BEFORE)))
+    if first := [name for name in stale()[0] if name.startswith(BEFORE)]:
+        make(*first)
     edited, other = stale()
     stages = {stage.name: stage for stage in locked() if stage.kind in CHECKED}
     by_code = [stages[name] for name in edited if name in stages]
