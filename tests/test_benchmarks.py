@@ -16,7 +16,6 @@ from tests.conftest import ROOT, draw_split
 SCRIPTS = {path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")} - {"common", "tutorial"}
 # Script → its arguments, and what it has to print. SPLIT, WEIGHTS, CLONE and SAMPLE are made here.
 RUNS = {
-    "budget": ("SAMPLE --share 1 --draws 1", r"1\.000 \| +0\.000 \| +1\.000"),
     "pipeline": ("SPLIT --rounds 1", r"\d × the tutorial"),
     "finetune": ("SPLIT --checkpoint WEIGHTS --epochs 1 --rounds 1", r"\d × the tutorial"),
     "frozen": ("SPLIT --checkpoint WEIGHTS --epochs 1", r"one more learning rate.* × the tutorial"),

@@ -159,28 +159,6 @@ def test_a_lost_node_s_runs_go_on_elsewhere(tmp_path):
     assert study.repro() == COLLECTING
 
 
-def test_a_budget_is_kept_and_the_rest_is_left_to_dvc(tmp_path):
-    study = small(tmp_path / "study", ["one"], seed=[0, 1])
-    study.change("split.validation", 0.0)
-    assert "there are none: give split.validation" in cluster(study, "--budget", "1h", status=1)
-    study.change("split.validation", 0.2)
-    assert "--budget compares runs" in cluster(study, "--budget", "1h", "--clone", status=2)
-    assert "give a number and s, m or h" in cluster(study, "--budget", "0m", status=2)
-    said = cluster(study, "--budget", "1s", status=1)
-    assert said.splitlines()[-1] == "error: no run ended within 1 s; give --budget more"
-    said = cluster(study, "--budget", "1h")
-    assert "round 1 of 2: 4 runs" in said and "round 2 of 2" in said
-    page = (study.folder / "metrics/budget.md").read_text()
-    made = {path.name for path in (study.folder / "metrics/runs").iterdir()} - {".gitignore"}
-    assert 4 < len(made) <= 8
-    words = f"This race had 60 min. Of 8 runs, {len(made)} are made; `dvc repro` makes the rest"
-    assert page in said and words in page
-    assert f"keep one --run {min(made)}" in page or "None of these settings works" in page
-    ran = study.repro()
-    assert len([stage for stage in ran if stage.startswith("train@")]) == 8 - len(made)
-    assert ran >= COLLECTING
-
-
 def test_what_the_runs_do_not_need_is_not_made(tmp_path):
     study = small(tmp_path / "study", ["one", "two"])
     study.change("grid.dataset", ["one"])

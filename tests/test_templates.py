@@ -154,7 +154,7 @@ def pages(made: dict, first: str, second: str) -> dict[str, str]:
     results = {"glioma": {("resnet18", 0.001, "frozen", "default"): {"scratch": 0.5}}}
     return {
         "report": report.write(named, evidence, similar(), {"glioma": audit}, [record], []),
-        "recommendation": recommendation.write([advice], [], f"Of {first}, none is."),
+        "recommendation": recommendation.write([advice], []),
         "tables": tables.page(grid, datasets, results, {"glioma": (first, 0.5)}),
         "about": beside(first, second),
     }

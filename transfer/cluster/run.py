@@ -2,8 +2,7 @@
 
 The stages that they need run first, one after another. Each group of runs that share their images,
 and each similarity stage, is a `dvc repro -s` in a process of its own, so that DVC decides, records
-and caches as usual. With --budget, what is learnt within a time: every setting runs once before any
-runs with a second seed, and those that fall behind are dropped.
+and caches as usual.
 """
 
 import argparse
@@ -26,10 +25,9 @@ from typing import Any
 import psutil
 
 from transfer import cli, files, params
-from transfer.cluster import budget
 from transfer.cluster.watch import Watching
 from transfer.commands import call, error_line, preceding, succeeded
-from transfer.runs import Run, all_runs
+from transfer.runs import all_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path("data/logs")
@@ -52,7 +50,6 @@ class Job:
 
     root: path of the repository, or, if `commit` is given, the URL to clone that commit from.
     folder: of the pipeline, within the repository. threads: that PyTorch is to use.
-    until: the time, as time.time() has it, after which a job of one run is not begun.
     """
 
     name: str
@@ -61,7 +58,6 @@ class Job:
     folder: str
     threads: int
     commit: str = ""
-    until: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Done:
     """How a job ended.
 
     failed: its stages that DVC could not make, all if the worker was lost. log: the last lines.
-    host: where it ran. begun: False if it was too late.
+    host: where it ran.
     """
 
     job: str
@@ -77,7 +73,6 @@ class Done:
     seconds: float
     log: str
     host: str
-    begun: bool = True
 
 
 def main() -> None:
@@ -94,24 +89,15 @@ def main() -> None:
 def train_stale(args: argparse.Namespace) -> None:
     """Run the stale stages. Raises UserError for settings that nothing is run with, and at the end
     if any failed."""
-    until, study = time.time() + args.budget, params.load()
-    if args.budget:
-        budget.check(study)
+    study = params.load()
     ray = connect(args)
     stages = to_do()
     with Watching(study) if args.watch else nullcontext():
-        if args.budget:
-            race(ray, set(stages), args, until)
-        else:
-            failed = train(ray, grouped(stages, args), args)[0] if stages else []
-            print(f"{len(stages) - len(failed)} of {len(stages)} stale stages done", flush=True)
-            check(failed)
+        failed = train(ray, grouped(stages, args), args) if stages else []
+        print(f"{len(stages) - len(failed)} of {len(stages)} stale stages done", flush=True)
+        if failed:
+            raise cli.UserError(f"{len(failed)} stages failed: {', '.join(failed)}")
     ray.shutdown()
-
-
-def check(failed: list[str]) -> None:
-    if failed:
-        raise cli.UserError(f"{len(failed)} stages failed: {', '.join(failed)}")
 
 
 def parse() -> argparse.Namespace:
@@ -128,15 +114,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--address", help="of a Ray cluster, such as auto (default: this machine)")
     help = "no shared disk: workers clone the commit and exchange results through the DVC remote"
     parser.add_argument("--clone", action="store_true", help=help)
-    help = "stop after this time, such as 30m or 2h, with what was learnt in metrics/budget.md"
-    parser.add_argument("--budget", type=duration, default=0.0, metavar="TIME", help=help)
     help = "show all runs in one table, as `python -m transfer watch` does"
     parser.add_argument("--watch", action="store_true", help=help)
     args = parser.parse_args()
     if args.watch and args.clone:
         parser.error("--watch looks into this folder, in which workers with --clone do not train")
-    if args.budget and args.clone:
-        parser.error("--budget compares runs as they end, so it needs a shared disk, not --clone")
     if args.address and args.workers:
         parser.error("--workers is for this machine; a cluster runs as many as it has room for")
     args.workers = args.workers or 2
@@ -149,14 +131,6 @@ def count(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError("give 1 or more")
     return int(text)
-
-
-def duration(text: str) -> float:
-    """Seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not found or not float(found[1]):
-        raise argparse.ArgumentTypeError("give a number and s, m or h, such as 30m")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def share(text: str) -> float:
@@ -300,33 +274,8 @@ def git(*arguments: str) -> str:
     return succeeded(call("git", *arguments)).strip()
 
 
-def race(ray: Ray, waiting: set[str], args: argparse.Namespace, until: float) -> None:
-    """Run rounds until that time, and write the page. waiting: the stale stages."""
-    study, folder = params.load(), os.path.relpath(Path.cwd(), ROOT)
-
-    def is_made(run: Run) -> bool:
-        return f"train@{run.name}" not in waiting
-
-    for number, runs in enumerate(budget.rounds(study, is_made), 1):
-        left = cli.span(max(0.0, until - time.time()))
-        print(
-            f"round {number} of {len(study.grid.seed)}: {len(runs)} runs, {left} left", flush=True
-        )
-        stages = [f"train@{run.name}" for run in runs if not is_made(run)]
-        jobs = [Job(one, [one], str(ROOT), folder, args.threads, until=until) for one in stages]
-        failed, late = train(ray, jobs, args) if jobs else ([], [])
-        waiting -= set(stages) - set(failed) - set(late)
-        check(failed)
-        if late:
-            break
-    page = budget.page(study, is_made, args.budget)
-    files.write_text(budget.PAGE, page)
-    print(f"{budget.PAGE} says:\n\n{page}")
-
-
-def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Run all jobs, printing where each starts and ends; returns the stages that failed, and those
-    that it was too late for."""
+def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> list[str]:
+    """Run all jobs, printing where each starts and ends; returns the stages that failed."""
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -354,7 +303,7 @@ def train(ray: Ray, jobs: list[Job], args: argparse.Namespace) -> tuple[list[str
                 board.end(Done(job.name, job.stages, 0.0, why, "its worker"))
     for done in board.failed:
         print(f"\n{', '.join(done.failed)}:\n{done.log}", file=sys.stderr)
-    return [stage for done in board.failed for stage in done.failed], board.late
+    return [stage for done in board.failed for stage in done.failed]
 
 
 class Board:
@@ -365,7 +314,6 @@ class Board:
         self.running: dict[str, str] = {}
         self.ended: set[str] = set()
         self.failed: list[Done] = []
-        self.late: list[str] = []
 
     def begin(self, job: str, host: str) -> None:
         if job in self.ended:
@@ -376,9 +324,6 @@ class Board:
 
     def end(self, done: Done) -> None:
         self.ended.add(done.job)
-        if not done.begun:
-            self.late.append(done.job)
-            return
         self.running.pop(done.job, None)
         self.failed += [done] if done.failed else []
         left = self.jobs - len(self.ended)
@@ -396,8 +341,6 @@ class Board:
 def reproduce(job: Job, begun: Any) -> Done:
     """Runs on a worker, which announces (job, host) in `begun`, a queue of Ray's."""
     started, host = time.monotonic(), socket.gethostname()
-    if job.until and time.time() > job.until:
-        return Done(job.name, [], 0.0, "", host, begun=False)
     begun.put((job.name, host))
     try:
         root = clone(job) if job.commit else Path(job.root)
@@ -408,7 +351,7 @@ def reproduce(job: Job, begun: Any) -> Done:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     fixed = {"OMP_NUM_THREADS": str(job.threads), "PYTHONPATH": str(root), "PATH": own_path()}
-    own = {**os.environ, **fixed, **({"ALONE": "1"} if job.until else {})}
+    own = os.environ | fixed
 
     def dvc(*arguments: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "transfer.cluster.dvc", "--wait-for-lock", *arguments]

@@ -14,7 +14,6 @@ from transfer.evidence import trained
 from transfer.evidence.calibration import Calibration
 from transfer.evidence.found import Choice, Recall
 from transfer.evidence.measures import Similarity
-from transfer.evidence.race import Race
 from transfer.evidence.scores import WORDS, Measure
 from transfer.evidence.stats import wilson
 from transfer.evidence.trained import Alike
@@ -36,8 +35,7 @@ class Advice:
     """For one data set. measure: what its settings are chosen by. choices: the recommended first.
     costs: the computation of each one's run, in multiples of the first one's. margin: as in
     params.yaml. network: its number of parameters, and its operations for an image. similar: by
-    backbone. curve: of the first one's first run. calibration: of the first one. race: that the
-    settings were left over by, if they are not all that the grid has."""
+    backbone. curve: of the first one's first run. calibration: of the first one."""
 
     dataset: Dataset
     grid: Grid
@@ -49,7 +47,6 @@ class Advice:
     similar: list[Similarity]
     curve: list[Epoch]
     calibration: Calibration | None = None
-    race: Race | None = None
 
     @classmethod
     def of(
@@ -60,7 +57,6 @@ class Advice:
         known: dict[str, dict[str, int]],
         similar: list[Similarity],
         calibration: Calibration | None = None,
-        race: Race | None = None,
     ) -> Self:
         """known: costs, as transfer.training.cost has them."""
         first, grid = choices[0], study.grid
@@ -77,7 +73,6 @@ class Advice:
             similar=similar,
             curve=curve(run),
             calibration=calibration,
-            race=race,
         )
 
     @property
@@ -151,10 +146,10 @@ class Advice:
         return sum(choice.difference.sign > 0 for choice in self.choices)
 
 
-def write(advices: list[Advice], mixed: list[Alike], note: str = "") -> str:
-    """The page; `mixed`: of the study's runs, see trained.mixed. `note`: what to say first."""
+def write(advices: list[Advice], mixed: list[Alike]) -> str:
+    """The page; `mixed`: of the study's runs, see trained.mixed."""
     template = Path(__file__).with_name("recommendation.md.j2")
-    return render(template, advices=advices, mixed=trained.sentence(mixed), note=note)
+    return render(template, advices=advices, mixed=trained.sentence(mixed))
 
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
