@@ -26,7 +26,6 @@ RUN_BY = {
     "python -m transfer run": "test_cluster.py",
     "python -m transfer review": "test_review.py",
     "python -m transfer watch": "test_watch.py",
-    "TENSORBOARD=board dvc repro": "test_progress.py",
     "cp insects.zip": "a transcript",
     "git merge theirs": "test_reruns.py",
     "git commit": "test_reruns.py",

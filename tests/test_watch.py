@@ -87,11 +87,9 @@ def test_a_low_terminal_has_a_line_for_what_stands_still(study):
     assert re.search(r"^one +4 of 4 runs done *$", seen(study, height=5), re.M)
 
 
-def test_it_ends_when_all_is_done_and_leaves_a_page(study, tmp_path):
-    page = tmp_path / "watch.html"
-    status, out, err = in_process(study.folder, watch.main, "--page", page)
+def test_it_ends_when_all_is_done(study):
+    status, out, err = in_process(study.folder, watch.main)
     assert (status, err) == (0, "") and out.count("4 of 4 runs done") == 1
-    assert watch.RELOADED in page.read_text() and "4 of 4 runs done" in page.read_text()
 
 
 def test_what_is_half_written_is_looked_at_again(study):

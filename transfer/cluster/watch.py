@@ -5,7 +5,6 @@ images or else the last; or, before it is done, the epochs trained so far.
 """
 
 import argparse
-import io
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -31,7 +30,6 @@ EVERY = 2.0  # seconds between looks
 QUIET = 600.0
 """Seconds without another epoch after which a run counts as interrupted, if its epochs are no
 longer than a third of that."""
-RELOADED = '<meta http-equiv="refresh" content="5">'
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,10 @@ States = dict[Run, State]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m transfer watch", description=__doc__)
-    help = "also write the table to this HTML file, which a browser reloads by itself"
-    parser.add_argument("--page", type=Path, metavar="FILE", help=help)
-    page, study = parser.parse_args().page, params.load()
-    with Watching(study) as look:
+    parser.parse_args()
+    with Watching(params.load()) as look:
         while True:
             states = look()
-            if page:
-                files.write_text(page, html(study, states))
             if states and all(state.accuracy is not None for state in states.values()):
                 break
             time.sleep(EVERY)
@@ -171,10 +165,3 @@ def summary(states: list[State]) -> str:
     spent = sum(state.seconds or 0.0 for state in states if state.going)
     to_go = max(0.0, sum(took) / len(took) * (going + left) - spent) / going
     return f"{words}; about {cli.span(to_go)} to go"
-
-
-def html(study: Params, states: States) -> str:
-    """The table as a page that reloads itself."""
-    console = Console(record=True, file=io.StringIO(), width=160)
-    console.print(table(study, states, len(states) + 9))
-    return console.export_html(inline_styles=True).replace("<head>", f"<head>\n{RELOADED}", 1)

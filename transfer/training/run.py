@@ -1,7 +1,6 @@
 """One run of the grid, from its images and weights to its results in metrics/runs/<run>/."""
 
 import csv
-import os
 import socket
 import sys
 import time
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -179,10 +178,8 @@ def fit(
 
 
 def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """Pass the outcomes on, each also written to LIVE, by epochs counted from 1, and for
-    TensorBoard, if the environment names a folder for it."""
+    """Pass the outcomes on, each also written to LIVE, by epochs counted from 1."""
     lines = ["run,epoch,train_accuracy,test_accuracy"]
-    board = tensorboard(run)
     for outcome in outcomes:
         row = outcome.epoch
         accuracies = f"{row.train_accuracy:.6f},{row.test_accuracy:.6f}"
@@ -190,25 +187,7 @@ def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         # In place: parallel runs share the file, and would remove each other's temporary file.
         LIVE.parent.mkdir(parents=True, exist_ok=True)
         LIVE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for name, value in asdict(row).items() if board else ():
-            if name != "epoch" and value is not None:
-                board.add_scalar(name, value, row.epoch + 1)
         yield outcome
-    if board:
-        board.close()
-
-
-def tensorboard(run: Run) -> Any:
-    """A writer of the run's curve, or None where TENSORBOARD is not in the environment. Raises
-    UserError without the package."""
-    if not (folder := os.environ.get("TENSORBOARD")):
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise cli.UserError("TENSORBOARD: pip install tensorboard, or unset it") from None
-    # What an earlier training of the run has left there is hidden.
-    return SummaryWriter(str(Path(folder, run.name)), purge_step=0)
 
 
 def predict(data: packed.Packed, outcomes: list[Outcome]) -> dict[str, predictions.Predictions]:
