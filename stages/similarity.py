@@ -23,9 +23,9 @@ def main() -> None:
     observed = similarity.collect(model, shown, device)
     print(f"{name}: {len(data.train)} images seen; measuring", flush=True)
     # A head of one output tells no source classes apart.
-    weights = None if prototypes is None or len(prototypes) < 2 else prototypes.numpy()
+    classes = 0 if prototypes is None or len(prototypes) < 2 else len(prototypes)
     try:
-        found = similarity.measure(observed, data.train.label, weights)
+        found = similarity.measure(observed, data.train.label, classes > 0)
     except ValueError as error:
         advice = f"check the weights of {backbone} in params.yaml"
         raise cli.UserError(f"similarity of {name}: {error}; {advice}") from None
@@ -33,7 +33,7 @@ def main() -> None:
         dataset=dataset,
         backbone=backbone,
         n=len(data.train),
-        source_classes=0 if weights is None else len(weights),
+        source_classes=classes,
         measures={key: round(value, 6) for key, value in found.items()},
     ).write(Similarity.path(dataset, backbone))
 

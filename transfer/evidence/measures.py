@@ -8,20 +8,12 @@ from transfer.files import Stored
 # key → (title, +1 if higher means more similar or transferable and -1 if lower, needs labels)
 MEASURES = {
     "batchnorm_frechet": ("Batch-norm Fréchet distance", -1, False),
-    "emd_distance": ("Prototype EMD", -1, True),
-    "prediction_entropy": ("Prediction entropy", -1, False),
     "knn_accuracy": ("k-NN accuracy", +1, True),
     "logme": ("LogME", +1, True),
     "leep": ("LEEP", +1, True),
-    "h_score": ("H-score", +1, True),
-    "gbc": ("GBC", +1, True),
 }
 
-_HEAD = "head that was trained with it"
-NEEDS = {
-    "batchnorm_frechet": "batch norm",
-    **dict.fromkeys(("emd_distance", "prediction_entropy", "leep"), _HEAD),
-}
+NEEDS = {"batchnorm_frechet": "batch norm", "leep": "head that was trained with it"}
 """What a network must have for a measure; the others need nothing."""
 
 

@@ -8,14 +8,11 @@ Functions of labels raise ValueError unless there is one label per image and two
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import torch
-from scipy.optimize import linprog, minimize_scalar
-from scipy.sparse import eye, kron, vstack
-from scipy.spatial.distance import cdist
-from scipy.special import entr, softmax
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
@@ -108,40 +105,6 @@ def batchnorm_frechet(batchnorm: list[tuple]) -> float:
     return float(np.mean(distances))
 
 
-def prototype_emd(features: np.ndarray, labels: np.ndarray, prototypes: np.ndarray) -> float:
-    """A distance in [0, 2]; lower is more similar.
-
-    The earth mover's distance between source and target classes (Cui 2018, "Large scale
-    fine-grained categorization and domain-specific transfer learning"), adapted: a source class
-    is its row of the head's weight, prototypes [C, d], not the mean feature of its images, which
-    are not at hand, and weighs 1/C. A target class is its mean feature and weighs its share of the
-    images. Both are scaled to length 1; the ground distance is Euclidean.
-    """
-    one_hot = _one_hot(labels, features)
-    cost = cdist(_unit(prototypes), _unit(_class_means(one_hot, features)))
-    sources, targets = cost.shape
-    # The flow from each source class, then the flow to each target class.
-    rows = kron(eye(sources), np.ones((1, targets)))
-    columns = kron(np.ones((1, sources)), eye(targets))
-    weights = np.concatenate([np.full(sources, 1 / sources), one_hot.mean(axis=0)])
-    flow = linprog(cost.ravel(), A_eq=vstack([rows, columns]), b_eq=weights, method="highs")
-    if flow.status:
-        raise ValueError(f"no earth mover's distance: {flow.message}")
-    return float(flow.fun)
-
-
-def prediction_entropy(logits: np.ndarray) -> float:
-    """Mean entropy of the source's predictions / log C, in [0, 1]; lower is more similar.
-
-    Shannon's (1948), -Σ p log p of the softmax p over the C source classes. Raises ValueError for
-    C = 1.
-    """
-    classes = logits.shape[1]
-    if classes < 2:
-        raise ValueError("the entropy of predictions needs two source classes or more")
-    return float(entr(softmax(logits.astype(float), axis=1)).sum(axis=1).mean() / np.log(classes))
-
-
 def knn_accuracy(features: np.ndarray, labels: np.ndarray, neighbours: int = 5) -> float:
     """Leave-one-out accuracy of k nearest neighbours by cosine; higher is more transferable.
 
@@ -158,15 +121,15 @@ def knn_accuracy(features: np.ndarray, labels: np.ndarray, neighbours: int = 5) 
     return float((chosen == one_hot.argmax(axis=1)).mean())
 
 
-def logme(features: np.ndarray, reduced: np.ndarray, labels: np.ndarray) -> float:
+def logme(features: np.ndarray, labels: np.ndarray) -> float:
     """Log maximum evidence per image, nats; higher is more transferable (LogME, You et al. 2021).
-    `reduced`: the features' principal components.
 
     mean over classes of max over α, β of log p(y | F, α, β) / n, where y [n] is 1 for the class
     and 0 elsewhere, y ~ N(Fw, 1/β) and w ~ N(0, 1/α). The evidence has no maximum where F fits y
     exactly or not at all, so α/β is kept within 1e±8 of the sum of F's squares.
     """
     one_hot, n = _one_hot(labels, features), len(features)
+    reduced = principal(features)
     eigenvalues = (reduced**2).sum(axis=0)
     reduced, eigenvalues = reduced[:, eigenvalues > 0], eigenvalues[eigenvalues > 0]
     axes = reduced / np.sqrt(eigenvalues)  # orthonormal, and each of mean 0
@@ -253,86 +216,32 @@ def principal(features: np.ndarray) -> np.ndarray:
     return reduced[:, ::-1]
 
 
-def h_score(features: np.ndarray, reduced: np.ndarray, labels: np.ndarray) -> float:
-    """tr(S⁺ (1 - α) B), in [0, classes - 1]; higher is more transferable. `reduced`: the features'
-    principal components.
-
-    S = (1 - α) Σ + α tr(Σ)/d I is the features' covariance Σ shrunk by Ledoit & Wolf (2004), α
-    their shrinkage, here from the eigenvalues of Σ and the lengths of the centred features. B is
-    the covariance of class means, each class weighing its share of images. Both divide by n. The
-    H-score (Bao 2019) with the shrinkage of Ibrahim 2021. S⁺, the pseudo-inverse, drops eigenvalues
-    under 1e-10 of the largest.
-    """
-    one_hot, (n, d) = _one_hot(labels, features), features.shape
-    variances = (reduced**2).mean(axis=0)
-    squares = (variances**2).sum()
-    spread = squares - variances.sum() ** 2 / d
-    noise = min((((reduced**2).sum(axis=1) ** 2).mean() - squares) / n, spread)
-    shrinkage = noise / spread if noise > 0 else 0.0
-    shrunk = (1 - shrinkage) * variances + shrinkage * variances.sum() / d
-    between = one_hot.mean(axis=0) @ _class_means(one_hot, reduced) ** 2
-    kept = shrunk > 1e-10 * shrunk.max()
-    return float((1 - shrinkage) * (between[kept] / shrunk[kept]).sum())
-
-
-def gbc(reduced: np.ndarray, labels: np.ndarray, dimensions: int = 64) -> float:
-    """Gaussian Bhattacharyya coefficient, ≤ 0; higher is more transferable (Pándy 2022).
-
-    -Σ exp(-D) over unordered pairs of classes, half the authors' sum over ordered ones. D = 1/8 Σ
-    (μa - μb)²/v + 1/2 Σ log(v / √(va vb)), v = (va + vb)/2, for Gaussians of diagonal covariance
-    on the first 64 principal components, or as many as there are. Variances divide by the class's
-    images and are at least 1e-4 of the mean variance of a component; a class of one image takes
-    the mean variance of all images around their class means.
-    """
-    one_hot, reduced = _one_hot(labels, reduced), reduced[:, :dimensions]
-    means = _class_means(one_hot, reduced)
-    squared = (reduced - one_hot @ means) ** 2
-    variances = _class_means(one_hot, squared)
-    variances[one_hot.sum(axis=0) == 1] = squared.mean(axis=0)
-    variances = np.maximum(variances, 1e-4 * (reduced**2).mean() or 1.0)
-    coefficients = []
-    for a, b in combinations(range(len(means)), 2):
-        between = (variances[a] + variances[b]) / 2
-        distance = ((means[a] - means[b]) ** 2 / between).sum() / 8
-        distance += np.log(between / np.sqrt(variances[a] * variances[b])).sum() / 2
-        coefficients.append(np.exp(-distance))
-    return -float(np.sum(coefficients))
-
-
 def measure(
     observed: Observed,
     labels: np.ndarray,
-    prototypes: np.ndarray | None,
+    classified: bool,
     permutations: int = 200,
     seed: int = 0,
 ) -> dict[str, float]:
-    """All of the above that the network allows; prototypes [source classes, d] are the rows of the
-    source's head, None if it has no head of its own.
+    """All of the above that the network allows. classified: whether its head is the source's own,
+    and logits are of the source's classes.
 
     Raises ValueError as they do, and where the network's weights or outputs are not finite.
     """
     features, logits = observed.features, observed.logits
     given = [features, logits, *(values for layer in observed.batchnorm for values in layer)]
-    given += [] if prototypes is None else [prototypes]
     if not all(np.isfinite(values).all() for values in given):
         raise ValueError("the network's weights, or what it makes of the images, are not finite")
-    reduced = principal(features)
     found = {
         "knn_accuracy": knn_accuracy(features, labels),
-        "logme": logme(features, reduced, labels),
-        "h_score": h_score(features, reduced, labels),
-        "gbc": gbc(reduced, labels),
+        "logme": logme(features, labels),
     }
     if observed.batchnorm:  # transformers, and some others, have none to compare
         found["batchnorm_frechet"] = batchnorm_frechet(observed.batchnorm)
-    if prototypes is not None:
+    if classified:
         null = leep_null(logits, labels, permutations, seed)
         found |= dict(zip(("leep_null_mean", "leep_null_sd", "leep_p"), null, strict=True))
-        found |= {
-            "emd_distance": prototype_emd(features, labels, prototypes),
-            "prediction_entropy": prediction_entropy(logits),
-            "leep": leep(logits, labels),
-        }
+        found["leep"] = leep(logits, labels)
     return found
 
 
@@ -342,10 +251,6 @@ def _one_hot(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if len(labels) != len(rows) or len(classes) < 2:
         raise ValueError("needs one label per image, and two classes or more")
     return np.eye(len(classes))[indices]
-
-
-def _class_means(one_hot: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return one_hot.T @ rows / one_hot.sum(axis=0)[:, None]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

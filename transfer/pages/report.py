@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from transfer.evidence import regret, trained
+from transfer.evidence import trained
 from transfer.evidence.claims import NO_RUNS, Claim
 from transfer.evidence.compare import best
 from transfer.evidence.found import Arm, Choice, Claims, Evidence, Gain, Row, Transfer
@@ -196,9 +196,6 @@ def likeness(
         "key": key,
         "by": f"{title} {'↑' if sign > 0 else '↓'}",
         "lines": lines,
-        "regrets": regret.of(
-            evidence.choices, similar, [key for key in shared if key not in still]
-        ),
         "backbones": backbones,
         "varying": {key: MEASURES[key] for key in MEASURES if key not in still},
         "still": [MEASURES[key][0] for key in still],
