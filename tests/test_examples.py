@@ -47,20 +47,6 @@ def test_disagreements_show_the_images_and_what_was_said_of_them(split, data):
         ]
 
 
-def test_mistakes_are_the_images_that_a_run_gets_wrong(split, data):
-    said = data.test.label.copy()
-    said[[2, 5]] = 1 - said[[2, 5]]
-    found, among = examples.mistakes(data, *predicted(data, said))
-    assert among == len(found) == 2
-    for example in found:
-        truth = example.lines[0][0].removeprefix("truth: ")
-        assert f"{truth}/{example.name}" in {data.test.names[i] for i in (2, 5)}
-        np.testing.assert_array_equal(
-            example.image, prepared(split, f"test/{truth}/{example.name}")
-        )
-        assert example.lines[1][0] == f"✗ {({'a': 'b', 'b': 'a'})[truth]} 75 %"
-
-
 def test_runs_that_agree_leave_nothing_to_show(data):
     same = predicted(data, data.test.label)
     assert examples.disagreements(data, {"transfer": same, "baseline": same}) == ([], 0)

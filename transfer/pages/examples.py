@@ -11,22 +11,6 @@ from transfer.pages.figures import INK, VERMILION, Example
 from transfer.training.predictions import Predictions
 
 
-def mistakes(
-    data: Packed, run: Predictions, epoch: int, limit: int = 8
-) -> tuple[list[Example], int]:
-    """Test images that a run classifies wrongly in that epoch: some, and how many there are."""
-    names = {data.test.names[i]: int(i) for i in np.flatnonzero(~run.right[epoch])}
-    found = []
-    for name in sorted(names, key=by_hash)[:limit]:
-        i = names[name]
-        said = data.classes[run.predicted[epoch][i]]
-        words = f"✗ {said} {100 * float(run.confidence[epoch][i]):.0f} %"
-        truth = (f"truth: {data.classes[data.test.label[i]]}", INK)
-        image = data.image(data.test, i).numpy()
-        found.append(Example(parted(name)[1], image, [truth, (words, VERMILION)]))
-    return found, len(names)
-
-
 def disagreements(
     data: Packed, predicted: dict[str, tuple[Predictions, int]], limit: int = 8
 ) -> tuple[list[Example], int]:

@@ -89,8 +89,8 @@ def overview(
 def looked_at(
     name: str, study: Params, evidence: Evidence, audit: Audit
 ) -> dict[str, Figure | None]:
-    """Images that the best transfer run gets wrong, or on which its baseline disagrees with it,
-    and those with copies or doubtful labels."""
+    """Images on which the best transfer run and its baseline disagree, and those with copies or
+    doubtful labels."""
     grid, title, measure = study.grid, study.datasets[name].title, evidence.measures[name]
     data = packed.load(f"data/packed/{name}", grid.seed[0])
     twins = {}
@@ -105,9 +105,6 @@ def looked_at(
         words += f"{len(doubted)}, by {doubted[0].runs} good runs"
         found[f"suspects-{name}"] = figures.gallery({words: shown}, 4)
     run = best_run(grid, [row for row in evidence.rows if row.dataset == name])
-    shown, wrong = examples.mistakes(data, *last(run, measure))
-    words = f"What {run.label} gets wrong, {title}: {len(shown)} of {wrong} test images, at random"
-    found[f"mistakes-{name}"] = figures.gallery({words: shown}, 4)
     if {"pretrained", "scratch"} <= set(grid.start):
         both = {"transfer": run, "baseline": run.run("scratch", run.seed)}
         runs = {who: last(one, measure) for who, one in both.items()}
