@@ -10,6 +10,7 @@ disk: reading it fills memory as any file would.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks.common import ROOT, Study
+from transfer.images import names
 
 LONG = 40_000
 PEAK = """
@@ -103,23 +105,30 @@ def peak(study: Study, freezing: str, epochs: int) -> int:
     settings = YAML().load(path)
     settings["train"]["epochs"] = epochs
     YAML().dump(settings, path)
-    return measured(study, f"stages.train ab all resnet18 0.001 {freezing} default scratch 0")
+    return measured(
+        study.folder, f"stages.train ab all resnet18 0.001 {freezing} default scratch 0"
+    )
 
 
 def thin(study: Study) -> int:
-    """MiB, of the stage that packs four of them."""
-    for part, label in product(("train", "test"), "ab"):
-        folder = study.folder / "data/split/thin" / part / label
-        folder.mkdir(parents=True)
-        Image.new("RGB", (1, LONG) if label == "a" else (LONG, 1)).save(folder / "0.png")
-    return measured(study, "stages.pack thin")
+    """MiB, of the stage that packs four of them, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as temporary:
+        own = Path(temporary)
+        shutil.copy(study.folder / "params.yaml", own)
+        split = own / "data/split/ab"
+        for part, label in product(("train", "test"), (0, 1)):
+            image = split / part / str(label) / "0.png"
+            image.parent.mkdir(parents=True)
+            Image.new("RGB", (LONG, 1) if label else (1, LONG)).save(image)
+        names.Classes(names=["a", "b"]).write(split / names.CLASSES)
+        return measured(own, "stages.pack ab")
 
 
-def measured(study: Study, command: str) -> int:
-    """MiB, of a stage by itself."""
+def measured(folder: Path, command: str) -> int:
+    """MiB, of a stage by itself in that folder."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *command.split()],
-        cwd=study.folder,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"},
         check=True,
         capture_output=True,
