@@ -74,6 +74,7 @@ def larger_than_memory(
     index = {
         **json.loads((folder / "index.json").read_text(encoding="utf-8")),
         "classes": ["a", "b"],
+        "division": None,
         "size": size,
         "sha256": "",
         "train": part([i * image for i in train], side),
@@ -131,7 +132,7 @@ def measured(folder: Path, command: str) -> int:
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"},
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     return int(done.stdout.rsplit("peak ", 1)[1])

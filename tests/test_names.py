@@ -151,7 +151,7 @@ def in_step(study: Path, name: str) -> None:
 
 
 def is_folder(name: str) -> bool:
-    return "/" not in name and "\\" not in name and name[0] != "." and name[1:2] != ":"
+    return not set("/\\\0") & set(name) and name[0] != "." and name[1:2] != ":"
 
 
 @pytest.mark.parametrize("table", [True, False])
