@@ -1,10 +1,12 @@
 """An edit that is meant to change no result: a few runs stand for all, or say that it does."""
 
 import json
+import shutil
 
 import pytest
 
-from tests.study import Study
+from tests.study import Study, in_process
+from transfer import accept
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,19 @@ def test_a_reworded_message_is_accepted_and_another_loss_is_not(made):
     assert {stage.split("@")[0] for stage in stale} >= {"pretrain", "train"}
     assert trained(made) == before
     assert not list((made.folder / "data").glob(".accept*"))
+
+
+def test_where_there_is_nothing_to_compare_it_says_so(made, tmp_path):
+    status, _, err = in_process(tmp_path, accept.main)
+    assert (status, err) == (1, "error: dvc.yaml: no such file; run from the folder of the study\n")
+    study = made.copy(tmp_path / "repository")
+    shutil.rmtree(study.folder / "metrics")
+    shutil.rmtree(study.folder / "data/weights")
+    said = study.run("python", "-m", "transfer", "accept", status=1)
+    assert "others would run in any case, such as " in said
+    assert said.splitlines()[-1].startswith(
+        "error: no run is here to compare with one of this code"
+    )
 
 
 @pytest.mark.parametrize(

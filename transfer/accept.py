@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from transfer import cli, files, params
-from transfer.commands import dvc, succeeded
+from transfer.commands import dvc, own_path, succeeded
 from transfer.runs import RECORD, all_runs
 
 CHECKED = ("pretrain", "train", "similarity")
@@ -46,6 +46,9 @@ class Stage:
 
 def main() -> None:
     args = parse()
+    if not Path("dvc.yaml").is_file():
+        raise cli.UserError("dvc.yaml: no such file; run from the folder of the study")
+    os.environ["PATH"] = own_path()
     make("params")
     if first := [name for name in stale()[0] if name.startswith(BEFORE)]:
         make(*first)
@@ -60,6 +63,8 @@ def main() -> None:
         )
     devices: set[str] = set()
     chosen = choose(by_code or [s for s in stages.values() if s.name not in other], args.runs)
+    if not chosen:
+        raise cli.UserError("no run is here to compare with one of this code; run `dvc repro`")
     for number, stage in enumerate(chosen, 1):
         print(f"{number} of {len(chosen)}: {stage.name} again", flush=True)
         devices |= check(stage)
@@ -92,14 +97,8 @@ def make(*stages: str) -> None:
 
 def run_dvc(*arguments: str) -> None:
     command = [sys.executable, "-m", "transfer.cluster.dvc", *arguments]
-    if subprocess.run(command, env=own_environment()).returncode:
+    if subprocess.run(command).returncode:
         raise cli.UserError(f"`dvc {arguments[0]}` failed; see above")
-
-
-def own_environment() -> dict[str, str]:
-    """With this environment's `python` first, even if it is not activated."""
-    first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": first}
 
 
 def stale() -> tuple[list[str], dict[str, str]]:
@@ -162,7 +161,7 @@ def check(stage: Stage) -> set[str]:
             stage.cmd,
             shell=True,
             cwd=folder,
-            env=own_environment() | {"ALONE": "1"},
+            env=os.environ | {"ALONE": "1"},
             stdout=log,
             stderr=log,
         )

@@ -1,5 +1,6 @@
 """Running dvc and git, and what they say when they fail."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,11 @@ def call(*command: str, folder: Path | str = ".") -> subprocess.CompletedProcess
 
 def dvc(*arguments: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:
     return call(sys.executable, "-m", "dvc", *arguments, folder=folder)
+
+
+def own_path() -> str:
+    """PATH with this environment's `python` and `dvc` first, even if it is not activated."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:

@@ -26,7 +26,7 @@ import psutil
 
 from transfer import cli, files, params
 from transfer.cluster.watch import Watching
-from transfer.commands import call, error_line, preceding, succeeded
+from transfer.commands import call, error_line, own_path, preceding, succeeded
 from transfer.runs import all_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -389,11 +389,6 @@ def logged(log: Path, command: list[str], **options: Any) -> tuple[int, str]:
         finally:
             process.kill()  # where this worker is ended; nothing, where the command has
     return process.returncode, said
-
-
-def own_path() -> str:
-    """PATH with this environment's `python` and `dvc` first, even if it is not activated."""
-    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def clone(job: Job) -> Path:

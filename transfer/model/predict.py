@@ -36,8 +36,11 @@ def main() -> None:
         found = classified(card, model, known, files, given.explain)
         failed = tell(found, len(files), card.labels, given.json)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` say, has had enough
+    except OSError as error:
+        # What is left in the buffer would be tried once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # the reader, `head` say, has had enough
+            raise
         sys.exit(1)
     sys.exit(1 if failed else 0)
 

@@ -35,8 +35,7 @@ from transfer.training.record import curve
 ROOM = 8_000_000
 """Bytes of all thumbnails together, so that the page stays below 10 MB. Data sets share it by their
 test images."""
-PHOTOGRAPHS = {"mistakes": "wrong", "disagreements": "disagreeing", "suspects": "suspected",
-               "twins": "leaked"}  # fmt: skip
+PHOTOGRAPHS = {"disagreements": "disagreeing", "suspects": "suspected", "twins": "leaked"}
 """The pictures of report.md in whose place the gallery shows all such images, by what it calls
 them."""
 COLOURS = {figures.INK: "ink", figures.QUIET: "quiet", figures.BAND: "band", "#d1d9e0": "line"}
