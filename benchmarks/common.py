@@ -73,16 +73,16 @@ class Study:
                 link = weights / f"{backbone}-pretrained.pth"
                 link.symlink_to(checkpoint.resolve())
 
-    def ours(self, backbone: str, lr: float, freezing: str, start: str) -> float:
+    def ours(self, backbone: str, lr: float, freezing: str, init: str) -> float:
         """Seconds of one `train` stage, as a process."""
-        command = ["-m", "stages.train", "ab", "all", backbone, lr, freezing, "default", start, 0]
+        command = ["-m", "stages.train", "ab", "all", backbone, lr, freezing, "default", init, 0]
         return self._seconds(command)
 
-    def tutorial(self, backbone: str, lr: float, freezing: str, start: str, epochs: int) -> float:
+    def tutorial(self, backbone: str, lr: float, freezing: str, init: str, epochs: int) -> float:
         """Seconds of the peer's process for the same run."""
-        weights = self.folder / f"data/weights/{backbone}-{start}.pth"
+        weights = self.folder / f"data/weights/{backbone}-{init}.pth"
         command = [ROOT / "benchmarks/tutorial.py", self.split, backbone, lr, freezing]
-        command += [weights] if start == "pretrained" else []
+        command += [weights] if init == "pretrained" else []
         return self._seconds([*command, "--epochs", epochs])
 
     def _seconds(self, command: list) -> float:

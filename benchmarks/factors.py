@@ -15,13 +15,13 @@ from pathlib import Path
 from tabulate import tabulate
 
 from transfer.evidence import stats
-from transfer.evidence.arms import Scored
+from transfer.evidence.results import Scored
 from transfer.evidence.stats import Seeds
-from transfer.runs import DEFAULT, PREDICTIONS, Place
+from transfer.runs import DEFAULT, PREDICTIONS, Setting
 from transfer.training import predictions
 
 DATASETS, SEEDS = ("hearts_drops", "scans"), (0, 1, 2)
-REPORT = {"backbone": "miniresnet10", "freezing": "finetuned", "recipe": DEFAULT}
+PAPER = {"backbone": "miniresnet10", "freezing": "finetuned", "recipe": DEFAULT}
 RECIPES = {
     "gelu": "{activation: GELU}",
     "maxpool": "{pooling: AdaptiveMaxPool2d}",
@@ -57,12 +57,12 @@ def main() -> None:
     args = parser.parse_args()
     folder, datasets, lines = args.clone / "sample", args.datasets, []
     for axis, (values, needed) in ((axis, AXES[axis]) for axis in args.axes):
-        experiment(folder, datasets, axis, [REPORT[axis], *values], needed)
-        own = {name: right(folder, name, **REPORT) for name in datasets}
+        experiment(folder, datasets, axis, [PAPER[axis], *values], needed)
+        own = {name: right(folder, name, **PAPER) for name in datasets}
         if not lines:
-            lines.append(["the report's", "", *(f"{own[name].value:.3f}" for name in datasets)])
+            lines.append(["the paper's", "", *(f"{own[name].value:.3f}" for name in datasets)])
         for value in values:
-            other = {name: right(folder, name, **{**REPORT, axis: value}) for name in datasets}
+            other = {name: right(folder, name, **{**PAPER, axis: value}) for name in datasets}
             cells = [f"{other[n].value:.3f}, {stats.compare(other[n], own[n])}" for n in datasets]
             lines.append([axis, RECIPES.get(value, value), *cells])
     print(tabulate(lines, ["", "", *datasets], tablefmt="github", disable_numparse=True))
@@ -71,8 +71,8 @@ def main() -> None:
 def experiment(
     folder: Path, datasets: list[str], axis: str, values: list[str], needed: list[str]
 ) -> None:
-    grid = {key: [value] for key, value in REPORT.items()} | {axis: values}
-    grid |= {"dataset": datasets, "lr": [0.0001], "start": ["pretrained"], "seed": SEEDS}
+    grid = {key: [value] for key, value in PAPER.items()} | {axis: values}
+    grid |= {"dataset": datasets, "lr": [0.0001], "init": ["pretrained"], "seed": SEEDS}
     listed = [f"grid.{key}=[{','.join(map(str, values))}]" for key, values in grid.items()]
     settings = [word for setting in needed + listed for word in ("-S", setting)]
     subprocess.run(["git", "checkout", "-q", "HEAD", "--", "."], cwd=folder, check=True)
@@ -80,11 +80,11 @@ def experiment(
 
 
 def right(folder: Path, dataset: str, backbone: str, freezing: str, recipe: str) -> Seeds:
-    setting = {"backbone": backbone, "lr": 0.0001, "freezing": freezing, "recipe": recipe}
-    place = Place(dataset=dataset, images="all", **setting)
-    runs = [place.run("pretrained", seed) for seed in SEEDS]
+    hyperparameters = {"backbone": backbone, "lr": 0.0001, "freezing": freezing, "recipe": recipe}
+    setting = Setting(dataset=dataset, images="all", **hyperparameters)
+    runs = [setting.run("pretrained", seed) for seed in SEEDS]
     paths = [folder / run.folder / PREDICTIONS for run in runs]
-    found = [Scored.of(predictions.load(path), "accuracy") for path in paths]
+    found = [Scored.from_predictions(predictions.load(path), "accuracy") for path in paths]
     return Seeds([one.right[one.chosen] for one in found])
 
 

@@ -25,8 +25,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         study = Study(folder, args.split, args.checkpoint, epochs=args.epochs)
         runs = [
-            (args.backbone, lr, "frozen", start)
-            for start, lr in product(("pretrained", "scratch"), (1e-3, 1e-4))
+            (args.backbone, lr, "frozen", init)
+            for init, lr in product(("pretrained", "scratch"), (1e-3, 1e-4))
         ]
 
         def ours(round: int) -> float:

@@ -1,6 +1,6 @@
 """All runs of the study, and how far that is from the machine's limit.
 
-Data sets of the report's sizes, drawn as noise (500 × 375 pixels), and random weights: a run's time
+Data sets of the paper's sizes, drawn as noise (500 × 375 pixels), and random weights: a run's time
 depends on neither. The floor is the networks' operations ÷ the rate of a large matrix product.
 `PYTHONPATH=. python benchmarks/study.py --precision bfloat16 --cuda-graph --at-once 4`
 """
@@ -66,8 +66,8 @@ def prepare(folder: Path, sizes: dict, args) -> None:
     settings["grid"]["dataset"] = args.datasets
     YAML().dump(settings, folder / "params.yaml")
     (folder / "data/weights").mkdir(parents=True)
-    for backbone, start in product(settings["grid"]["backbone"], settings["grid"]["start"]):
-        models.save_scratch(folder / f"data/weights/{backbone}-{start}.pth")
+    for backbone, init in product(settings["grid"]["backbone"], settings["grid"]["start"]):
+        models.save_scratch(folder / f"data/weights/{backbone}-{init}.pth")
     rng = np.random.default_rng(0)
     for name, counts in sizes.items():
         for part, label in product(("train", "test"), "01"):
@@ -103,7 +103,7 @@ def operations(study: params.Params, sizes: dict) -> float:
         finetuned = len(grid.lr) * (3 * train + test)
         frozen = train + test
         passes = sum({"finetuned": finetuned, "frozen": frozen}[f] for f in grid.freezing)
-        total += passes * len(grid.start) * study.train.epochs * forward_operations(backbone)
+        total += passes * len(grid.init) * study.train.epochs * forward_operations(backbone)
     return total
 
 

@@ -1,4 +1,4 @@
-"""The peer: the report's loop as a tutorial writes it, and nothing else.
+"""The peer: the paper's loop as a tutorial writes it, and nothing else.
 
 ImageFolder, transforms on PIL images, DataLoader workers, batches of 4, fp32, the whole network in
 every step. `python benchmarks/tutorial.py SPLIT resnet18 0.001 frozen CHECKPOINT --epochs 1`.

@@ -19,10 +19,10 @@ def main() -> None:
     advices, times = [], []
     for name in grid.dataset:
         choices = [choice for choice in evidence.choices if choice.dataset == name]
-        runs = [choice.run(choice.start, grid.seed[0]) for choice in choices]
-        similar = [Similarity.of(name, backbone) for backbone in grid.backbone]
+        runs = [choice.run(choice.init, grid.seed[0]) for choice in choices]
+        similar = [Similarity.load(name, backbone) for backbone in grid.backbone]
         measure, calibration = evidence.measures[name], evidence.calibration[name]
-        advices.append(Advice.of(choices, measure, settings, known, similar, calibration))
+        advices.append(Advice.from_choices(choices, measure, settings, known, similar, calibration))
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
     page = recommendation.write(advices, evidence.mixed)
     files.write_text("metrics/recommendation.md", page)

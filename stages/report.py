@@ -17,16 +17,16 @@ def main() -> None:
     study = params.load()
     grid = study.grid
     evidence = Evidence.read("metrics/evidence.json")
-    audits = {name: Audit.of(name) for name in grid.dataset}
-    similar = [Similarity.of(*place) for place in product(grid.dataset, grid.backbone)]
-    records = [Record.of(run) for run in all_runs(grid)]
+    audits = {name: Audit.load(name) for name in grid.dataset}
+    similar = [Similarity.load(*setting) for setting in product(grid.dataset, grid.backbone)]
+    records = [Record.load(run) for run in all_runs(grid)]
     costs = files.read_json("data/settings/costs.json")
     drawn = pictures.draw(study, evidence, similar, audits, costs)
     pictures.save(Path("metrics/figures"), drawn)
     datasets = {name: study.datasets[name] for name in grid.dataset}
     page = report.write(datasets, evidence, similar, audits, records, list(drawn), bool(study.draw))
     files.write_text("metrics/report.md", page)
-    parts = [browser.Part.of(name, study, evidence, audits[name], costs) for name in datasets]
+    parts = [browser.Part.collect(name, study, evidence, audits[name], costs) for name in datasets]
     files.write_text("metrics/report.html", browser.write(page, parts, drawn))
 
 

@@ -9,8 +9,8 @@ def main() -> None:
     cli.arguments("tables", __doc__)
     settings = params.load()
     grid = settings.grid
-    results = {name: tables.collect(grid, name, Record.of) for name in grid.dataset}
-    always = {name: tables.majority(grid, name, Record.of) for name in grid.dataset}
+    results = {name: tables.collect(grid, name, Record.load) for name in grid.dataset}
+    always = {name: tables.majority(grid, name, Record.load) for name in grid.dataset}
     files.write_text("metrics/tables.md", tables.page(grid, settings.datasets, results, always))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transfer import cli, files, params
 from transfer.runs import Run, known
-from transfer.training import outcomes
+from transfer.training import run_cache
 
 AXES = list(Run.model_fields)
 
@@ -21,18 +21,18 @@ def main() -> None:
     given = parser.parse_args()
     study = params.load()
     one = known(study.grid, given.dataset, "-".join(getattr(given, axis) for axis in AXES))
-    key = outcomes.key(one, study)
+    key = run_cache.key(one, study)
     alone, locks = "ALONE" in os.environ, Path("data/checkpoints")
     with (
         files.alone(locks / f".{one.group}.lock", one.name, shared=alone),
         files.alone(locks / f".{one.name}.lock", one.name),
     ):
-        if not outcomes.take(one, key):
+        if not run_cache.take(one, key):
             from transfer.training import run  # and with it PyTorch, which takes seconds
 
-            others = [] if alone else outcomes.companions(one, study)
+            others = [] if alone else run_cache.companions(one, study)
             run.train_group([one, *others], study, given.checkpoint_every)
-            outcomes.take(one, key)
+            run_cache.take(one, key)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ RUN = Run(
     lr=0.001,
     freezing="finetuned",
     recipe="default",
-    start="scratch",
+    init="scratch",
     seed=0,
 )
 OTHERWISE = {

@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 
 from transfer import files, params
 from transfer.evidence import calibration
-from transfer.evidence.found import Evidence, Suspect
+from transfer.evidence.found import Evidence, LabelError
 from transfer.evidence.scores import chosen_epoch
 from transfer.images import packed
 from transfer.images.audit import Audit
@@ -67,9 +67,9 @@ def report(sample):
 def test_it_shows_what_the_markdown_shows(report, visit):
     assert report.stat().st_size < LIMIT
     page = visit(report)
-    said = page.locator("body").text_content()
+    predicted = page.locator("body").text_content()
     numbers = re.findall(r"[-+]?\d+\.\d{3}", report.with_suffix(".md").read_text())
-    assert len(numbers) > 100 and set(numbers) <= set(re.findall(r"[-+]?\d+\.\d{3}", said))
+    assert len(numbers) > 100 and set(numbers) <= set(re.findall(r"[-+]?\d+\.\d{3}", predicted))
     headings = re.findall(r"^##+ (.*)", report.with_suffix(".md").read_text(), re.M)
     assert set(headings) <= set(page.locator("h2, h3").all_text_contents())
     charts = [chart.bounding_box() for chart in page.locator(".chart").all()]
@@ -82,7 +82,7 @@ def many(sample, tmp_path):
     with chdir(sample.folder):
         study, evidence = params.load(), Evidence.read("metrics/evidence.json")
         costs = files.read_json("data/settings/costs.json")
-        own = browser.Part.of(NAME, study, evidence, Audit.of(NAME), costs)
+        own = browser.Part.collect(NAME, study, evidence, Audit.load(NAME), costs)
     lines = []
     for i, mean in enumerate((0.9, 0.25, 1.0, 0.5, 0.75)):
         chosen = own.lines[0].choice.chosen.model_copy(update={"mean": mean})
@@ -123,7 +123,7 @@ def test_images_are_those_that_the_recommended_run_gets_wrong(report, visit, sam
     with chdir(sample.folder):
         evidence, grid = Evidence.read("metrics/evidence.json"), params.load().grid
         first = next(choice for choice in evidence.choices if choice.dataset == NAME)
-        parts = predictions.load(first.run(first.start, grid.seed[0]).written(PREDICTIONS))
+        parts = predictions.load(first.run(first.init, grid.seed[0]).written(PREDICTIONS))
     wrong = ~parts["test"].right[chosen_epoch(parts, evidence.measures[NAME])]
     assert {*named} & {*parts["test"].name} == {*parts["test"].name[wrong]} and named
     page.select_option("#kind", "all")
@@ -167,12 +167,12 @@ def test_it_fits_a_telephone(report, visit):
 def of(sample, room=browser.ROOM, **changed):
     """The gallery of a data set, with its evidence or audit changed."""
     with chdir(sample.folder):
-        study, audit = params.load(), Audit.of(NAME)
+        study, audit = params.load(), Audit.load(NAME)
         evidence = Evidence.read("metrics/evidence.json")
         known = {name: value for name, value in changed.items() if hasattr(evidence, name)}
         audit = audit.model_copy(update={k: v for k, v in changed.items() if k not in known})
         data = packed.load(f"data/packed/{NAME}", study.grid.seed[0])
-        return gallery.of(NAME, study, evidence.model_copy(update=known), audit, data, room)
+        return gallery.collect(NAME, study, evidence.model_copy(update=known), audit, data, room)
 
 
 def test_each_kind_of_image_is_told(sample, monkeypatch):
@@ -180,19 +180,27 @@ def test_each_kind_of_image_is_told(sample, monkeypatch):
     plain = of(sample)
     tested = [image.name for image in plain.images if "not a test image" not in image.note]
     one, two, three = tested[:3]
-    twin, held = f"train/{one}", one.split("/")[0]
-    suspect = Suspect(dataset=NAME, image=three, said=held, runs=4, confidence=0.9)
-    found = of(sample, leaked=[(one, twin)], near=[(two, twin)], suspects=[suspect])
+    duplicate, held = f"train/{one}", one.split("/")[0]
+    label_error = LabelError(dataset=NAME, image=three, predicted=held, runs=4, confidence=0.9)
+    found = of(
+        sample, leaked=[(one, duplicate)], near=[(two, duplicate)], label_errors=[label_error]
+    )
     by_name = {image.name: image for image in found.images}
-    assert "leaked" in by_name[one].kinds and twin in by_name[one].note
+    assert "leaked" in by_name[one].kinds and duplicate in by_name[one].note
     assert "alike" in by_name[two].kinds and "suspected" in by_name[three].kinds
     assert found.images[0].name == three and len(found.images) == len(tested) and found.left == 0
     for image in found.images:
-        assert ("right" in image.kinds) == (image.said[0] == image.label)
+        assert ("right" in image.kinds) == (image.predicted[0] == image.label)
         assert ("right" in image.kinds) != ("wrong" in image.kinds)
     for image in found.images:
-        below = found.sure is not None and image.sure[0] < 100 * found.sure - 1
-        above = found.sure is None or image.sure[0] > 100 * found.sure + 1
+        below = (
+            found.confidence_threshold is not None
+            and image.confidence[0] < 100 * found.confidence_threshold - 1
+        )
+        above = (
+            found.confidence_threshold is None
+            or image.confidence[0] > 100 * found.confidence_threshold + 1
+        )
         assert below <= ("unsure" in image.kinds) <= (not above)
 
 
@@ -216,7 +224,7 @@ def test_names_cannot_become_code(sample, visit, tmp_path):
     with chdir(sample.folder):
         study, evidence = params.load(), Evidence.read("metrics/evidence.json")
         costs = files.read_json("data/settings/costs.json")
-        part = browser.Part.of(NAME, study, evidence, Audit.of(NAME), costs)
+        part = browser.Part.collect(NAME, study, evidence, Audit.load(NAME), costs)
     images = [one.model_copy(update={"name": f"{hostile}/{i}"})
               for i, one in enumerate(part.gallery.images)]  # fmt: skip
     changed = part.gallery.model_copy(update={"images": images, "classes": [hostile, "b"]})

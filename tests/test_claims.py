@@ -1,4 +1,4 @@
-"""The report's claims against its own numbers, and the rules on studies made here."""
+"""The paper's claims against its own numbers, and the rules on studies made here."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from transfer.evidence import claims, stats
 from transfer.evidence.claims import CANNOT_TELL, DOES_NOT, HOLDS, SETTINGS, Difference, Key, Study
 from transfer.evidence.published import published
 
-STARTS = ("pretrained", "scratch")
+INITS = ("pretrained", "scratch")
 IMPLIED = {1: 153, 2: 1000, 3: 200, 4: 1000}
 PRINTED = claims.published_study(published(), IMPLIED)
 ABOVE, BELOW = stats.normal(0.2, 0.1, 0.3), stats.normal(-0.2, -0.3, -0.1)
@@ -26,7 +26,7 @@ EXPECTED = [
     ("large, similar data is frozen", CANNOT_TELL, "7 of 7 above; 2 beyond noise; least +0.002"),
     ("small, similar data beats its baseline (by 0.307)", HOLDS, "+0.307"),
     ("large, similar data beats its baseline (by 0.355)", HOLDS, "+0.355"),
-    # Three settings tie at 0.73; the report took the one with the lowest baseline.
+    # Three settings tie at 0.73; the paper took the one with the lowest baseline.
     ("small, different data beats its baseline (by 0.155)", HOLDS, "+0.155 [0.062, 0.245]"),
     ("large, different data beats its baseline (by 0.027)", HOLDS, "+0.027 [0.016, 0.040]"),
     # 0.954 - 0.784 = 0.170; 0.984 - 0.743; 0.73 - 0.645; 0.996 - 0.976.
@@ -61,8 +61,8 @@ EXPECTED = [
 
 
 def study(accuracy: Callable[[int, Key], float], noise: float) -> Study:
-    """Every run of the report's grid; each interval is the difference plus and minus `noise`."""
-    keys = [(*key[:3], start) for key in SETTINGS for start in ("pretrained", "scratch")]
+    """Every run of the paper's grid; each interval is the difference plus and minus `noise`."""
+    keys = [(*key[:3], init) for key in SETTINGS for init in ("pretrained", "scratch")]
     runs = {table: {key: accuracy(table, key) for key in keys} for table in IMPLIED}
 
     def compare(table: int, first: Key, second: Key, among: int) -> Difference:
@@ -147,7 +147,7 @@ def test_equal_settings_refute_a_claim_in_a_twentieth_of_studies_at_most():
     """All differences are noise. Without corrections the first were refuted in 60 % of studies, by
     one of its 32 rows, and the second in 40 to 49 %, by the best of 8 settings against the worst.
     What chance allows of 60 studies is 7."""
-    rng, keys = np.random.default_rng(0), [(*key[:3], s) for key in SETTINGS for s in STARTS]
+    rng, keys = np.random.default_rng(0), [(*key[:3], s) for key in SETTINGS for s in INITS]
     refuted = dict.fromkeys(("Transfer beats no transfer", "too high to tell"), 0)
     for _ in range(60):
         runs = {t: {key: stats.Seeds([rng.random(200) < 0.7]) for key in keys} for t in IMPLIED}

@@ -63,7 +63,7 @@ def test_two_workers_leave_the_collecting_alone_and_give_the_same_runs(study):
 def test_a_failed_run_is_listed_and_the_others_go_on(study):
     stage = study.folder / "stages/train.py"
     text, line = stage.read_text(), "    study = params.load()\n"
-    fault = '    if given.start == "scratch" and given.freezing == "frozen":\n'
+    fault = '    if given.init == "scratch" and given.freezing == "frozen":\n'
     fault += '        raise cli.UserError("no luck")\n'
     stage.write_text(text.replace(line, line + fault))
     output = cluster(study, status=1)

@@ -81,8 +81,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, b"{}", {"Content-Type": "application/json"})
 
     def do_GET(self):
-        start = self.headers.get("Range")
-        self.server.seen.append((STORAGE, {"Range": start}, self.headers.get("Authorization", "")))
+        init = self.headers.get("Range")
+        self.server.seen.append((STORAGE, {"Range": init}, self.headers.get("Authorization", "")))
         answer, body = self.server.answer(STORAGE), self.server.archive
         if answer == "page":
             self.reply(200, b"<html>Sign in</html>", {"Content-Type": "text/html"})
@@ -97,8 +97,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.reply(200, body[: len(body) // 2], length=len(body))
                 self.connection.recv(1)  # returns when the client is gone
             self.server.hung_up.set()
-        elif start:
-            self.reply(206, body[int(start.removeprefix("bytes=").rstrip("-")) :])
+        elif init:
+            self.reply(206, body[int(init.removeprefix("bytes=").rstrip("-")) :])
         else:
             self.reply(answer, body)
 

@@ -44,9 +44,9 @@ def test_the_first_run_runs_all_and_the_second_nothing(study):
     assert (study.folder / "metrics/figures/similarity.png").is_file()
 
 
-def chosen_epoch(study, start, freezing, seed) -> list[float]:
+def chosen_epoch(study, init, freezing, seed) -> list[float]:
     """Its validation accuracy and loss, and its test accuracy."""
-    run = f"metrics/runs/one-all-resnet18-0.001-{freezing}-default-{start}-{seed}"
+    run = f"metrics/runs/one-all-resnet18-0.001-{freezing}-default-{init}-{seed}"
     with open(study.folder / run / "curve.csv") as file:
         rows = list(csv.DictReader(file))
     best = max(reversed(rows), key=lambda row: float(row["validation_accuracy"]))
@@ -58,18 +58,21 @@ def chosen_epoch(study, start, freezing, seed) -> list[float]:
 def runs_and_tables_agree(study, seeds: list[int]) -> None:
     summary = study.json("metrics/summary.json")
     row = summary["rows"]["one"]["resnet18-0.001-frozen"]
-    for key, start in {"accuracy": "pretrained", "baseline": "scratch"}.items():
-        run = study.json(f"metrics/runs/one-all-resnet18-0.001-frozen-default-{start}-0/run.json")
+    for key, init in {"accuracy": "pretrained", "baseline": "scratch"}.items():
+        run = study.json(f"metrics/runs/one-all-resnet18-0.001-frozen-default-{init}-0/run.json")
         assert row[key] == round(run["best"]["accuracy"], 6)
         counts = {part: sum(count.values()) for part, count in run["counts"].items()}
         assert counts == run["n"] == {"train": 6, "validation": 2, "test": 6}
     assert summary["rows"]["one"]["test_images"] == 6
-    arms = list(product(("pretrained", "scratch"), ("frozen", "finetuned")))
-    chosen = [np.mean([chosen_epoch(study, *arm, seed) for seed in seeds], axis=0) for arm in arms]
-    best = min(range(4), key=lambda arm: (-round(chosen[arm][0], 6), chosen[arm][1]))
-    start, freezing = arms[best]
+    results = list(product(("pretrained", "scratch"), ("frozen", "finetuned")))
+    chosen = [
+        np.mean([chosen_epoch(study, *result, seed) for seed in seeds], axis=0)
+        for result in results
+    ]
+    best = min(range(4), key=lambda result: (-round(chosen[result][0], 6), chosen[result][1]))
+    init, freezing = results[best]
     assert summary["chosen"]["one"] == round(chosen[best][2], 6)
-    assert summary["setting"]["one"] == f"resnet18-0.001-{freezing}-{start}"
+    assert summary["setting"]["one"] == f"resnet18-0.001-{freezing}-{init}"
     assert f"{row['accuracy']:.4f} |" in (study.folder / "metrics/tables.md").read_text()
 
 
@@ -169,7 +172,7 @@ def test_exp_run_takes_recipes(study):
     study.run(
         *("dvc", "exp", "run", "-S", "+recipes.gelu={activation:GELU,schedule:CosineAnnealingLR}"),
         *("-S", "grid.recipe=[default,gelu]", "-S", "grid.dataset=[one]"),
-        *("-S", "grid.start=[pretrained]"),
+        *("-S", "grid.init=[pretrained]"),
         *("-S", "grid.freezing=[lpft,last2]", "-S", "train.optimizer=SGD", "-S", "train.epochs=2"),
         *("-S", "train.probe_epochs=1", "tables"),
     )
@@ -260,11 +263,11 @@ def test_both_pipelines_are_one_text_but_for_the_code(tmp_path):
 
 def test_a_run_takes_few_lines_of_the_lock(study):
     lines = (study.folder / "dvc.lock").read_text().splitlines()
-    starts = [i for i, line in enumerate(lines) if re.fullmatch(r"  \S+:", line)]
+    inits = [i for i, line in enumerate(lines) if re.fullmatch(r"  \S+:", line)]
     runs = [
-        end - start
-        for start, end in zip(starts, starts[1:] + [len(lines)], strict=True)
-        if lines[start].startswith("  train@")
+        end - init
+        for init, end in zip(inits, inits[1:] + [len(lines)], strict=True)
+        if lines[init].startswith("  train@")
     ]
     assert len(runs) == 8 and max(runs) <= 35
 
@@ -273,4 +276,4 @@ def test_the_samples_results_are_of_the_committed_code(monkeypatch):
     """Its dvc.lock is in step with code and settings, comments included, so that `make sample`
     leaves no change. If this fails, run `make sample` and commit."""
     monkeypatch.chdir(ROOT)
-    assert lock.of("sample/dvc.yaml") == page.Lock("sample/dvc.yaml", [], [])
+    assert lock.compare("sample/dvc.yaml") == page.Lock("sample/dvc.yaml", [], [])

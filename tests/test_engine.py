@@ -226,7 +226,7 @@ def test_a_pass_cut_short_goes_on_where_it_was(scratch, data, tmp_path, monkeypa
         assert {p.name for p in (tmp_path / folder).iterdir()} == {".lock", "0.pt", "1.pt"}
 
 
-def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, many, outcome):
+def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, many, result):
     """Nothing but the labels can tell the classes apart, so no path leaks them."""
     rng = np.random.default_rng(0)
     parts = {
@@ -238,7 +238,7 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, many, outcome
         model = models.build("resnet18", 2, scratch, seed=0)
         return run(model, data, replace(PROTOCOL, epochs=3), frozen=False)[-1].test_accuracy
 
-    assert outcome(frozen=False)[1] > 0.8
+    assert result(frozen=False)[1] > 0.8
     assert 0.3 < accuracy(replace(many, **parts)) < 0.7
 
 
@@ -251,7 +251,7 @@ def test_the_resnets_are_torchvisions():
 
 
 @pytest.fixture(scope="module")
-def outcome(scratch, many):
+def result(scratch, many):
     @cache
     def trained(frozen: bool, **changed):
         """Outputs before training, and test accuracy after."""
@@ -278,9 +278,9 @@ CHANNELS_LAST, BFLOAT16 = {"memory_format": "channels_last"}, {"precision": "bfl
         pytest.param(False, BFLOAT16, marks=release),
     ],
 )
-def test_faster_settings_reach_the_same_accuracy(outcome, frozen, setting):
-    outputs, accuracy = outcome(frozen=frozen, **setting)
-    reference, expected = outcome(frozen=frozen)
+def test_faster_settings_reach_the_same_accuracy(result, frozen, setting):
+    outputs, accuracy = result(frozen=frozen, **setting)
+    reference, expected = result(frozen=frozen)
     # Single losses part ways within an epoch: training makes any rounding visible.
     assert (outputs - reference).norm() < 0.05 * reference.norm()
     assert accuracy == pytest.approx(expected, abs=0.05)
@@ -357,14 +357,14 @@ def test_what_a_gpu_computes_in_is_set_and_said(monkeypatch, precision):
 def test_a_recorded_step_is_the_plain_one(scratch, data, precision):
     """On 22 images in batches of 4, the last one short."""
 
-    def outcome(graph):
+    def result(graph):
         model = models.build("resnet18", 2, scratch, seed=0)
         protocol = replace(PROTOCOL, cuda_graph=graph, precision=precision)
-        outcomes = engine.finetune(model, data, protocol, torch.device("cuda"))
-        curve = [row for row, _ in outcomes]
+        results = engine.finetune(model, data, protocol, torch.device("cuda"))
+        curve = [row for row, _ in results]
         return curve, model.state_dict()
 
-    (recorded, weights), (plain, expected) = outcome(True), outcome(False)
+    (recorded, weights), (plain, expected) = result(True), result(False)
     assert [row.lr for row in recorded] == [row.lr for row in plain]
     for ours, theirs in zip(weights.values(), expected.values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-4)

@@ -12,9 +12,9 @@ from sklearn import metrics
 
 from transfer import files, params
 from transfer.cli import UserError
-from transfer.evidence import choices, compare, scores, stats, suspects
-from transfer.evidence.arms import About, Scored
+from transfer.evidence import choices, compare, label_errors, scores, stats
 from transfer.evidence.found import Choice, Estimate, Evidence
+from transfer.evidence.results import About, Scored
 from transfer.evidence.stats import Difference, Seeds
 from transfer.runs import Run
 from transfer.training import predictions
@@ -146,21 +146,23 @@ def test_measures_are_scikit_learns(classes):
     rng = np.random.default_rng(0)
     labels = np.minimum(rng.integers(0, classes + 2, 120), classes - 1)
     given = rng.dirichlet(np.ones(classes), (3, 120)) + np.eye(classes)[labels] * [[[0.3]]]
-    found = predictions.of(["a/b"] * 120, labels, given / given.sum(2, keepdims=True))
+    found = predictions.from_probabilities(
+        ["a/b"] * 120, labels, given / given.sum(2, keepdims=True)
+    )
     for epoch in range(3):
-        said = found.predicted[epoch]
+        predicted = found.predicted[epoch]
         area = [
             metrics.roc_auc_score(labels == c, found.probabilities[epoch, :, c])
             for c in (range(classes) if classes > 2 else [1])
         ]
         theirs = {
-            "accuracy": metrics.accuracy_score(labels, said),
-            "balanced_accuracy": metrics.balanced_accuracy_score(labels, said),
-            "macro_f1": metrics.f1_score(labels, said, average="macro"),
+            "accuracy": metrics.accuracy_score(labels, predicted),
+            "balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
+            "macro_f1": metrics.f1_score(labels, predicted, average="macro"),
             "auroc": np.mean(area),
         }
         for measure, value in theirs.items():
-            assert scores.of(measure, found)[epoch].mean() == pytest.approx(value), measure
+            assert scores.score(measure, found)[epoch].mean() == pytest.approx(value), measure
 
 
 @pytest.mark.parametrize("measure", get_args(scores.Measure))
@@ -169,12 +171,15 @@ def test_the_scores_standard_error_is_the_bootstraps(measure):
     labels = (rng.random(400) < 0.25).astype(int)
     sure = np.clip(0.3 + 0.4 * labels + rng.normal(0, 0.2, 400), 0.01, 0.99)
     rows = np.stack([1 - sure, sure], axis=1)[None]
-    ours = scores.of(measure, predictions.of(["a/b"] * 400, labels, rows))[0].std() / 20
+    ours = (
+        scores.score(measure, predictions.from_probabilities(["a/b"] * 400, labels, rows))[0].std()
+        / 20
+    )
     redrawn = []
     for _ in range(400):
         some = rng.integers(0, 400, 400)
-        drawn = predictions.of(["a/b"] * 400, labels[some], rows[:, some])
-        redrawn.append(scores.of(measure, drawn)[0].mean())
+        drawn = predictions.from_probabilities(["a/b"] * 400, labels[some], rows[:, some])
+        redrawn.append(scores.score(measure, drawn)[0].mean())
     assert ours == pytest.approx(np.std(redrawn), rel=0.15)
 
 
@@ -186,8 +191,10 @@ def test_auto_is_balanced_where_classes_differ_by_more_than_two_to_one():
 
 def test_always_one_answer_scores_what_chance_does():
     labels = np.array([0] * 19 + [1])
-    found = scores.always(predictions.of(["a/b"] * 20, labels, np.full((2, 20, 2), 0.5)))
-    means = {measure: scores.of(measure, found).mean() for measure in get_args(scores.Measure)}
+    found = scores.always(
+        predictions.from_probabilities(["a/b"] * 20, labels, np.full((2, 20, 2), 0.5))
+    )
+    means = {measure: scores.score(measure, found).mean() for measure in get_args(scores.Measure)}
     assert means == pytest.approx(
         {"accuracy": 0.95, "balanced_accuracy": 0.5, "macro_f1": 0.487, "auroc": 0.5}, abs=1e-3
     )
@@ -198,7 +205,7 @@ def test_predictions_come_back_as_they_were(tmp_path):
     probabilities = rng.dirichlet(np.ones(3), (4, 9))
     labels = rng.integers(0, 3, 9)
     names = [f"ä/{i}.jpg" for i in range(9)]
-    parts = {"test": predictions.of(names, labels, probabilities)}
+    parts = {"test": predictions.from_probabilities(names, labels, probabilities)}
     for path in ("one.npz", "two.npz"):
         predictions.save(tmp_path / path, parts)
     found = predictions.load(tmp_path / "one.npz")["test"]
@@ -225,11 +232,11 @@ def run_of(name, right, chosen=0, validation: float | None = None) -> Scored:
     if any."""
     labels = np.array([str(one).split("/")[0] for one in name])
     names, counts = np.unique(labels, return_counts=True)
-    said = np.where(right[chosen], labels, "other")
+    predicted = np.where(right[chosen], labels, "other")
     held = None if validation is None else np.arange(100) < round(100 * validation)
     loss = None if validation is None else np.full(100, 1 - validation)
     return Scored(
-        name, labels, said, right, right, labels == names[counts.argmax()], chosen, held, loss
+        name, labels, predicted, right, right, labels == names[counts.argmax()], chosen, held, loss
     )
 
 
@@ -239,7 +246,7 @@ def made_up(
     """Evidence of runs with those accuracies, on 200 images."""
 
     def read(run: Run) -> Scored:
-        accuracy = transfer if run.start == "pretrained" else baseline
+        accuracy = transfer if run.init == "pretrained" else baseline
         right = np.random.default_rng(crc32(run.name.encode())).random((3, 200)) < accuracy
         return run_of(NAMES, right, 2, validation(run) if validation else None)
 
@@ -251,7 +258,7 @@ def made_up(
 def unseen(run: Run) -> dict[str, predictions.Predictions]:
     """Predictions of two images, for what is not tested here."""
     given = np.array([[[0.9, 0.1], [0.1, 0.9]]])
-    return {"test": predictions.of(["a/0", "b/0"], np.array([0, 1]), given)}
+    return {"test": predictions.from_probabilities(["a/0", "b/0"], np.array([0, 1]), given)}
 
 
 def test_labels_that_all_good_runs_doubt_are_named():
@@ -268,12 +275,14 @@ def test_labels_that_all_good_runs_doubt_are_named():
         if run.lr == 0.01:
             right[:] = 0.5
         rows = np.stack([np.where(labels == label, right, 1 - right) for label in (0, 1)], axis=1)
-        return {"test": predictions.of(names, labels, np.stack([rows, rows[::-1]])[:1])}
+        return {
+            "test": predictions.from_probabilities(names, labels, np.stack([rows, rows[::-1]])[:1])
+        }
 
     settings = [
         Choice(
             **{"dataset": "x", "images": "all", "backbone": "r", "freezing": "frozen"},
-            **{"lr": lr, "recipe": "default", "start": "scratch", "n_test": 40},
+            **{"lr": lr, "recipe": "default", "init": "scratch", "n_test": 40},
             **{"n_validation": 0, "validation": None, "as_good": True, "wins": None},
             chosen=Estimate(mean=0.9, low=0.8, high=1.0, sd=None),
             difference=Difference(0.0, low, high, 1.0),
@@ -282,15 +291,17 @@ def test_labels_that_all_good_runs_doubt_are_named():
         )
         for lr, low, high in ((0.001, 0.0, 0.0), (0.0001, -0.1, 0.1), (0.01, -0.3, -0.1))
     ]
-    found = suspects.find(settings, [0, 1], load, "accuracy")
-    assert [(one.image, one.said, one.runs) for one in found] == [
+    found = label_errors.find(settings, [0, 1], load, "accuracy")
+    assert [(one.image, one.predicted, one.runs) for one in found] == [
         ("a/0.jpg", "b", 4),
         ("b/3.jpg", "a", 4),
     ]
     assert found[0].confidence == pytest.approx(0.98, abs=1e-3)
-    assert suspects.find(settings[:1], [0], load, "accuracy") == []  # one run alone is no witness
+    assert (
+        label_errors.find(settings[:1], [0], load, "accuracy") == []
+    )  # one run alone is no witness
     chance = settings[0].model_copy(update={"above": Difference(0.1, -0.1, 0.3, 0.3)})
-    assert suspects.find([chance, *settings[1:]], [0, 1], load, "accuracy") == []
+    assert label_errors.find([chance, *settings[1:]], [0, 1], load, "accuracy") == []
 
 
 def verdicts(found: Evidence, text: str) -> list[str]:
@@ -307,9 +318,9 @@ def test_transfer_that_helps_is_found_and_one_that_does_not_is_not():
 
 
 def test_the_best_epoch_flatters_and_the_last_does_not():
-    arms = [arm for row in made_up(0.6, 0.6).rows for arm in row.arms.values()]
-    assert np.mean([arm.inflation for arm in arms]) > 0.01
-    assert all(arm.best >= arm.chosen.mean for arm in arms)
+    results = [result for row in made_up(0.6, 0.6).rows for result in row.results.values()]
+    assert np.mean([result.inflation for result in results]) > 0.01
+    assert all(result.best >= result.chosen.mean for result in results)
 
 
 def test_the_epoch_is_the_best_on_validation_and_the_latest_of_equals():
@@ -317,13 +328,13 @@ def test_the_epoch_is_the_best_on_validation_and_the_latest_of_equals():
         labels = np.zeros(10, int)
         right = np.array([[i < 10 * accuracy for i in range(10)] for accuracy in accuracies])
         probabilities = np.stack([right, ~right], axis=2).astype(float)
-        return predictions.of([f"a/{i}" for i in range(10)], labels, probabilities)
+        return predictions.from_probabilities([f"a/{i}" for i in range(10)], labels, probabilities)
 
     test = parts(0.1, 0.9, 0.2, 0.3)
     held = parts(0.5, 0.7, 0.7, 0.6)
     assert scores.chosen_epoch({"test": test}, "accuracy") == 3
     assert scores.chosen_epoch({"validation": held, "test": test}, "accuracy") == 2
-    found = Scored.of({"validation": held, "test": test}, "accuracy")
+    found = Scored.from_predictions({"validation": held, "test": test}, "accuracy")
     assert (found.best, found.right[found.chosen].mean()) == (0.9, 0.2)
     assert (len(found.held), found.held.mean()) == (10, 0.7)
 
@@ -332,7 +343,7 @@ def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
     """On the test images every setting is as good as the next."""
 
     def validation(run: Run) -> float:
-        return 0.5 + 0.1 * (run.lr == (0.0001 if run.start == "pretrained" else 0.001))
+        return 0.5 + 0.1 * (run.lr == (0.0001 if run.init == "pretrained" else 0.001))
 
     seeds = {"seed": [0, 1, 2]}
     found = made_up(validation=validation, **seeds)
@@ -369,8 +380,8 @@ def test_a_run_that_diverged_wins_nothing(measure):
     names = [f"{'ab'[label]}/{i}" for i, label in enumerate(labels)]
 
     def run(probabilities) -> Scored:
-        part = predictions.of(names, labels, probabilities)
-        return Scored.of({"validation": part, "test": part}, measure)
+        part = predictions.from_probabilities(names, labels, probabilities)
+        return Scored.from_predictions({"validation": part, "test": part}, measure)
 
     good, lost = run(sure), run(np.full_like(sure, np.nan))
     assert np.isfinite(lost.scores).all() and np.isfinite(lost.loss).all()
@@ -397,7 +408,7 @@ def test_as_good_is_certain_to_within_the_margin():
 
 def test_a_learning_curve_compares_the_two_largest_sizes():
     def read(run: Run) -> Scored:
-        n = {"all": 190, 50: 150, 20: 120}[run.images] - 20 * (run.start == "scratch")
+        n = {"all": 190, 50: 150, 20: 120}[run.images] - 20 * (run.init == "scratch")
         return run_of(NAMES, (np.arange(200) < n)[None])
 
     grid = SETTINGS.grid.model_copy(update={"images": ["all", 20, 50]})
@@ -411,12 +422,12 @@ def test_seeds_are_averaged_and_paired():
     """Of three seeds with 0.5, 0.6 and 0.7 right, the baseline's always 0.4 less."""
 
     def read(run: Run) -> Scored:
-        accuracy = 0.5 + run.seed / 10 - 0.4 * (run.start == "scratch")
+        accuracy = 0.5 + run.seed / 10 - 0.4 * (run.init == "scratch")
         return run_of(NAMES, np.arange(200)[None] < round(200 * accuracy))
 
     grid = SETTINGS.grid.model_copy(update={"seed": [0, 1, 2]})
     row = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen).rows[0]
-    found = row.arms["pretrained"]
+    found = row.results["pretrained"]
     assert (found.best, found.inflation) == (0.5, 0)
     assert (found.chosen.mean, found.chosen.sd) == pytest.approx((0.6, 0.1))
     assert row.paired.difference.value == pytest.approx(0.4)

@@ -22,7 +22,7 @@ def predicted(data, classes, epoch=1) -> tuple[predictions.Predictions, int]:
     probabilities = np.full((2, len(right), 2), 0.25)
     probabilities[epoch, np.arange(len(right)), right] = 0.75
     probabilities[1 - epoch, np.arange(len(right)), 1 - data.test.label] = 0.75
-    return predictions.of(data.test.names, data.test.label, probabilities), epoch
+    return predictions.from_probabilities(data.test.names, data.test.label, probabilities), epoch
 
 
 def test_disagreements_show_the_images_and_what_was_said_of_them(split, data):
@@ -54,11 +54,11 @@ def test_runs_that_agree_leave_nothing_to_show(data):
 
 def test_twins_are_the_named_images_prepared_alike(split, data):
     leaked = [("a/000.jpg", "train/b/003.jpg"), ("b/001.jpg", "validation/a/002.jpg")]
-    found = examples.twins(data, leaked)
+    found = examples.duplicates(data, leaked)
     pairs = zip(found[1::2], found[::2], strict=True)
-    assert {(test.name, twin.name) for test, twin in pairs} == {
-        (f"test/{test}", twin) for test, twin in leaked
+    assert {(test.name, duplicate.name) for test, duplicate in pairs} == {
+        (f"test/{test}", duplicate) for test, duplicate in leaked
     }
     for shown in found:
         np.testing.assert_array_equal(shown.image, prepared(split, shown.name))
-    assert len(examples.twins(data, leaked, limit=1)) == 2
+    assert len(examples.duplicates(data, leaked, limit=1)) == 2

@@ -12,34 +12,34 @@ from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
 from transfer.evidence import calibration
-from transfer.evidence.found import Arm, Choice, Estimate, Mistake, Recall, Row
+from transfer.evidence.found import Choice, Estimate, Mistake, Recall, Result, Row
 from transfer.evidence.stats import Difference
 from transfer.pages import figures
-from transfer.runs import DEFAULT, Place
+from transfer.runs import DEFAULT, Setting
 from transfer.training import predictions
 
 N_TRAIN = dict.fromkeys("abcd", 244)
 TITLES = {"a": "ant and bee", "b": "many words " * 4, "c": "Ωμέγα $ и ß_$", "d": "drum"}
 PRINTED = {"a": {("resnet18", 0.001, "frozen"): (0.947712, 0.6732)}}
 LONG = "Haliaeetus_leucocephalus_$_Überflieger_" * 3
-STARTS = ["pretrained", "scratch"]
+INITS = ["pretrained", "scratch"]
 SETTINGS = list(product(["resnet18", "resnet50"], [0.001, 0.0001], ["frozen", "finetuned"]))
-RUNS = {(*map(str, setting), start) for setting, start in product(SETTINGS, STARTS)}
+RUNS = {(*map(str, setting), init) for setting, init in product(SETTINGS, INITS)}
 
 
-def grid(datasets="abcd", starts=STARTS):
+def grid(datasets="abcd", inits=INITS):
     rows = []
     for n, (dataset, setting) in enumerate(product(datasets, SETTINGS)):
-        means = zip(starts, (0.95 - n / 100, 0.75 - n / 100), strict=False)
-        arms = {start: arm(mean) for start, mean in means}
-        axes = zip(Place.model_fields, (dataset, "all", *setting, DEFAULT), strict=True)
-        rows.append(Row(**dict(axes), n_test=153, arms=arms, paired=None, unleaked=None))
+        means = zip(inits, (0.95 - n / 100, 0.75 - n / 100), strict=False)
+        results = {init: result(mean) for init, mean in means}
+        axes = zip(Setting.model_fields, (dataset, "all", *setting, DEFAULT), strict=True)
+        rows.append(Row(**dict(axes), n_test=153, results=results, paired=None, unleaked=None))
     return rows
 
 
-def arm(mean: float) -> Arm:
+def result(mean: float) -> Result:
     chosen = Estimate(mean=mean, sd=None, low=mean - 0.04, high=mean + 0.03)
-    return Arm(best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None, loss=None)
+    return Result(best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None, loss=None)
 
 
 def choice(classes: int) -> Choice:
@@ -47,13 +47,14 @@ def choice(classes: int) -> Choice:
     names = [f"class {i}" for i in range(classes)]
     nothing = Difference(0.0, 0.0, 0.0, 1.0)
     return Choice(
-        **dict(grid("a")[0].place),
-        **{"start": "pretrained", "n_test": 80, "n_validation": 0, "validation": None},
+        **dict(grid("a")[0].setting),
+        **{"init": "pretrained", "n_test": 80, "n_validation": 0, "validation": None},
         **{"difference": nothing, "as_good": True, "wins": None, "majority": "class 0"},
-        **{"share": 0.1, "above": nothing, "chosen": arm(0.75).chosen},
+        **{"share": 0.1, "above": nothing, "chosen": result(0.75).chosen},
         recall=[Recall(label=name, n=8, mean=0.75, low=0.5, high=0.9) for name in names],
         mistakes=[
-            Mistake(label=a, said=b, n=2) for a, b in zip(names, names[1:] + names[:1], strict=True)
+            Mistake(label=a, predicted=b, n=2)
+            for a, b in zip(names, names[1:] + names[:1], strict=True)
         ],
     )
 
@@ -66,7 +67,10 @@ def taken(names="abcd") -> dict[str, list[tuple[Choice, float]]]:
     for name in names:
         rows = zip(grid(name), values, strict=False)
         found[TITLES[name]] = [
-            (choice(2).model_copy(update={**dict(row.place), "chosen": arm(mean).chosen}), cost)
+            (
+                choice(2).model_copy(update={**dict(row.setting), "chosen": result(mean).chosen}),
+                cost,
+            )
             for row, (mean, cost) in rows
         ]
     return found
@@ -99,19 +103,22 @@ def sure(n: int) -> dict[str, predictions.Predictions]:
     """A run on n images of each part, too sure of itself."""
     names, label = [f"{'ab'[i % 2]}/{i}" for i in range(n)], np.arange(n) % 2
     given = np.random.default_rng(0).random(n) ** 0.2 * 0.98
-    part = predictions.of(names, label, np.stack([1 - given, given], 1)[None])
+    part = predictions.from_probabilities(names, label, np.stack([1 - given, given], 1)[None])
     return {"validation": part, "test": part}
 
 
 FIGURES = {
     "gains": lambda: figures.gains(grid(), N_TRAIN, TITLES, PRINTED),
-    "three without baseline": lambda: figures.gains(grid("abc", STARTS[:1]), N_TRAIN, TITLES, {}),
+    "three without baseline": lambda: figures.gains(grid("abc", INITS[:1]), N_TRAIN, TITLES, {}),
     "one": lambda: figures.gains(grid("b"), N_TRAIN, {"b": "many words " * 20}, {}),
     "confusion": lambda: figures.confusion(
         {title: choice(n) for title, n in zip(TITLES.values(), (2, 3, 8, 20), strict=True)}
     ),
     "calibration": lambda: figures.calibration(
-        {LONG: calibration.of([sure(90)], "accuracy"), "b": calibration.of([sure(9)], "accuracy")}
+        {
+            LONG: calibration.calibrate([sure(90)], "accuracy"),
+            "b": calibration.calibrate([sure(9)], "accuracy"),
+        }
     ),
     "cost": lambda: figures.cost(taken()),
     "cost of one": lambda: figures.cost(taken("b")),
@@ -149,7 +156,7 @@ def marks(panel, marker) -> list[tuple[float, float]]:
 def test_gains_stand_where_told():
     panels = figures.gains(rows := grid(), N_TRAIN, TITLES, PRINTED).axes
     for panel, name in zip(panels, "abcd", strict=True):
-        found = [row.arms[s].chosen for row in rows if row.dataset == name for s in STARTS]
+        found = [row.results[s].chosen for row in rows if row.dataset == name for s in INITS]
         assert [x for x, _ in marks(panel, "o")] == [point.mean for point in found]
         assert [round(y) for _, y in marks(panel, "o")] == [n // 2 for n in range(16)]
         ends = {tuple(line.get_xdata()) for line in panel.lines if line.get_marker() == "None"}
@@ -157,7 +164,7 @@ def test_gains_stand_where_told():
     assert marks(panels[0], "D") == [(0.947712, -0.15), (0.6732, 0.15)]
     assert not any(marks(panel, "D") for panel in panels[1:])
     assert panels[0].get_yticklabels()[-1].get_text() == "R50 0.0001 finetuned"
-    alone = figures.gains(grid("abc", STARTS[:1]), N_TRAIN, TITLES, {})
+    alone = figures.gains(grid("abc", INITS[:1]), N_TRAIN, TITLES, {})
     assert [y for _, y in marks(alone.axes[2], "o")] == list(range(8))
     assert [text.get_text() for text in alone.legends[0].get_texts()] == ["transfer"]
 
@@ -169,7 +176,7 @@ def test_the_settings_that_no_cheaper_one_equals_are_joined_and_named():
     assert line.get_xydata().tolist() == [[0.25, 0.7], [0.5, 0.9]]
     assert [text.get_text() for text in panel.texts] == [own[1][0].label, own[2][0].label]
     assert sorted(y for _, y in marks(panel, "o")) == sorted(c.chosen.mean for c, _ in own)
-    wrong = [(c.model_copy(update={"chosen": arm(0.0).chosen}), cost) for c, cost in own]
+    wrong = [(c.model_copy(update={"chosen": result(0.0).chosen}), cost) for c, cost in own]
     assert len(figures.cost({"all wrong": wrong}).axes[0].texts) == 1
 
 
@@ -187,8 +194,8 @@ def test_each_point_stands_at_its_similarity_in_its_data_sets_colour():
         assert [line.get_color() for line in found] == [signs[p.dataset] for p in there]
     (legend,) = figure.legends
     colours = [line.get_color() for line in legend.get_lines()]
-    said = dict(zip([text.get_text() for text in legend.get_texts()], colours, strict=True))
-    assert said == {**signs, "r18": figures.QUIET, "r50": figures.QUIET}
+    predicted = dict(zip([text.get_text() for text in legend.get_texts()], colours, strict=True))
+    assert predicted == {**signs, "r18": figures.QUIET, "r50": figures.QUIET}
     assert figure.get_supxlabel().startswith("4 data sets")
 
 
@@ -198,13 +205,13 @@ def test_images_are_shown_under_names_and_over_lines_in_their_colours():
         assert len(figure.axes) == count + 1
         found = [(text.get_text(), text.get_color()) for text in figure.texts]
         assert found[0] == ("Ants", figures.INK) and found[-2] == ("Bees", figures.INK)
-        said = [("truth: bee", figures.INK), ("✓ transfer: bee 97 %", figures.VERMILION)]
-        assert len(found) == 1 + 3 * count + 2 and found[2:4] == said
+        predicted = [("truth: bee", figures.INK), ("✓ transfer: bee 97 %", figures.VERMILION)]
+        assert len(found) == 1 + 3 * count + 2 and found[2:4] == predicted
     assert figures.gallery({"Ants": []}, 4) is None and figures.gallery({}, 4) is None
 
 
 def test_templates_in_dvc(tmp_path):
-    curves = ["backbone,lr,freezing,start,epoch,test_accuracy"]
+    curves = ["backbone,lr,freezing,init,epoch,test_accuracy"]
     curves += [",".join([*run, str(epoch), "0.5"]) for run, epoch in product(RUNS, range(25))]
     (tmp_path / "1.csv").write_text("\n".join(curves))
     (tmp_path / "2.csv").write_text("actual,predicted\nant,ant\nbee,ant\n")
@@ -220,5 +227,5 @@ def test_templates_in_dvc(tmp_path):
     channels = {channel["field"] for channel in first["encoding"].values()}
     assert channels == {*curves[0].split(","), "rev"}  # every run and revision has its own line
     values = first["data"]["values"], second["data"]["values"]
-    assert {(p["backbone"], p["lr"], p["freezing"], p["start"]) for p in values[0]} == RUNS
+    assert {(p["backbone"], p["lr"], p["freezing"], p["init"]) for p in values[0]} == RUNS
     assert list(map(len, values)) == [400, 2]

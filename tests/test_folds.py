@@ -27,7 +27,7 @@ def load(seeds, name="ab") -> list[packed.Packed]:
 
 
 def test_five_seeds_test_each_image_once_and_leave_no_class_out():
-    report = run(pack(pool(20)), POOL, test=0.2, redraw=True, validation=0.25)
+    report = run(pack(pool(20)), POOL, test=0.2, resplit=True, validation=0.25)
     assert report["split"]["images"] == {"train": {"ant": 20, "bee": 20}}
     assert "each seed holds out others of the training images: 0.2 for test and 0.25" in "".join(
         summary(report)
@@ -47,7 +47,7 @@ def test_five_seeds_test_each_image_once_and_leave_no_class_out():
 
 
 def test_recall_counts_each_image_once_however_many_seeds_test_it():
-    run(pack(pool(20)), POOL, test=0.2, redraw=True, validation=0.25)
+    run(pack(pool(20)), POOL, test=0.2, resplit=True, validation=0.25)
     tested = [np.array(data.test.names) for data in load([*range(5), 0])]
     recalls = choices.by_class([run_of(names, np.ones((1, 8), bool)) for names in tested])["recall"]
     assert [(one.label, one.n) for one in recalls] == [("ant", 20), ("bee", 20)]
@@ -55,7 +55,7 @@ def test_recall_counts_each_image_once_however_many_seeds_test_it():
 
 
 def test_every_image_is_stored_once_in_either_form_and_read_back_as_itself():
-    run(pack(pool(10)), POOL, test=0.2, redraw=True, validation=0.25)
+    run(pack(pool(10)), POOL, test=0.2, resplit=True, validation=0.25)
     found = load(range(5))
     whole = packed.load("data/packed/ab")
     size = Path("data/packed/ab/pixels.bin").stat().st_size
@@ -75,7 +75,7 @@ def test_every_image_is_stored_once_in_either_form_and_read_back_as_itself():
 def test_groups_and_copies_stay_on_one_side():
     members = patients({"Ant": [5] * 8, "Bee": [3, 9, 2, 6, 5, 5, 5, 5]})
     grouped = {"all": {"ant": "Ant/*", "bee": "Bee/*"}}
-    run(pack(members), grouped, test=0.25, redraw=True, validation=0.25)
+    run(pack(members), grouped, test=0.25, resplit=True, validation=0.25)
     for data in load(range(8)):
         sides = [{name.split("/")[1].split("-")[0] for name in getattr(data, part).names}
                  for part in packed.PARTS]  # fmt: skip
@@ -83,11 +83,11 @@ def test_groups_and_copies_stay_on_one_side():
     copies = {f"x/{name.split('/', 2)[2]}-{i}.png": data
               for i, (name, data) in enumerate(photos().items())}  # fmt: skip
     copies = {name.replace("x/ant", "Ant").replace("x/bee", "Bee"): d for name, d in copies.items()}
-    run(pack(copies), POOL, test=0.25, redraw=True, validation=0.25, name="alike")
+    run(pack(copies), POOL, test=0.25, resplit=True, validation=0.25, name="alike")
     units = Division.read("data/split/alike/division.json").units
-    twins = [units[name] for name in units]
+    duplicates = [units[name] for name in units]
     # Three were made of training images, and one equals one.
-    assert len(twins) - len(set(twins)) == 4
+    assert len(duplicates) - len(set(duplicates)) == 4
     for data in load(range(8), "alike"):
         sides = [{units[name] for name in getattr(data, part).names} for part in packed.PARTS]
         assert sum(map(len, sides)) == len(set.union(*sides))
@@ -98,7 +98,7 @@ def test_a_source_that_has_test_images_keeps_them():
               for i, (part, label) in enumerate((p, c) for p in ("train", "val") for c in
                                                 ("ant", "bee"))
               for n in range(8)}  # fmt: skip
-    run(pack(source), redraw=True, validation=0.25)
+    run(pack(source), resplit=True, validation=0.25)
     first, second = load((0, 1))
     assert first.test.names == second.test.names and len(first.test) == 16
     assert first.validation.names != second.validation.names
@@ -107,7 +107,7 @@ def test_a_source_that_has_test_images_keeps_them():
 
 
 def test_a_backbone_is_pretrained_on_the_division_of_its_own_seed(capsys):
-    run(pack(pool(10)), POOL, test=0.2, redraw=True, validation=0.25)
+    run(pack(pool(10)), POOL, test=0.2, resplit=True, validation=0.25)
     load([])
     schedule = {"StepLR": {"step_size": 1}}
     how = {"lr": 0.001, "epochs": 1, "batch_size": 4, "schedule": schedule, "seed": 3}
@@ -117,8 +117,8 @@ def test_a_backbone_is_pretrained_on_the_division_of_its_own_seed(capsys):
 
 def test_a_class_with_too_few_images_is_refused():
     members = {name: data for name, data in pool(20).items() if name[:5] in ("Ant/1", "Bee/0")}
-    with pytest.raises(UserError, match="no image of class 'bee'.*or set split.redraw: false"):
-        run(pack(members), POOL, test=0.2, redraw=True, validation=0.25)
+    with pytest.raises(UserError, match="no image of class 'bee'.*or set split.resplit: false"):
+        run(pack(members), POOL, test=0.2, resplit=True, validation=0.25)
     assert not Path("data/split/ab").exists()
 
 
@@ -126,7 +126,7 @@ def test_a_class_that_is_all_copies_of_another_is_refused():
     members = {f"{label}/{n}.png": image(n) for label in ("Ant", "Bee") for n in range(9)}
     members |= {f"Ant/{n}.png": image(n) for n in range(9, 18)}
     with pytest.raises(UserError, match="class 'bee' has no image, without those left out"):
-        run(pack(members), POOL, test=0.2, redraw=True, validation=0.25, duplicates="drop")
+        run(pack(members), POOL, test=0.2, resplit=True, validation=0.25, duplicates="drop")
 
 
 def test_the_ratio_is_of_test_to_training_images():

@@ -151,7 +151,7 @@ def split_of(archive: bytes, folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(study)
     Path("a.zip").write_bytes(archive)
     rules = {"duplicates": "keep", "unreadable": "skip", "exif": "ignore", "transparency": "drop"}
-    rules = params.Split(seed=0, redraw=False, validation=0.0, **rules)
+    rules = params.Split(seed=0, resplit=False, validation=0.0, **rules)
     try:
         split("ab", params.Dataset(source="a.zip", **DATASET), rules)
     except UserError as error:

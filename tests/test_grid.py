@@ -56,7 +56,7 @@ def test_what_matters_least_is_left_out_first_until_the_rest_fits():
         "finetuning",
     ]
     smallest = found.study
-    assert smallest.grid.start == ["pretrained"] and smallest.grid.freezing == ["frozen"]
+    assert smallest.grid.init == ["pretrained"] and smallest.grid.freezing == ["frozen"]
     assert smallest.grid.backbone == ["resnet18"] and smallest.grid.seed == [0, 1, 2]
     assert smallest.train.epochs == 5 and smallest.train.schedule.options["step_size"] == 2
     assert grid.described(found, NAME, 1)[-1] == "note: this takes more than the 1 s asked for"

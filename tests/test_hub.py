@@ -80,7 +80,7 @@ def card(backbone: str, temperature: float) -> saved.Card:
     words["start_sha256"] = "0" * 64
     numbers = dict.fromkeys(("seed", "epoch", "accuracy", "low", "high", "n"), 0)
     rest = {"start_needed": False, "versions": {}, "device": "cpu", "commit": ""}
-    return saved.Card(**known, **words, **numbers, **rest, how=reader.REPORT)
+    return saved.Card(**known, **words, **numbers, **rest, decoding=reader.PAPER)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "test_vit", "mobilenetv3_small_050"])

@@ -28,9 +28,9 @@ from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
 from transfer.evidence.scores import chosen_epoch
 from transfer.images import audit, packed, reader
-from transfer.model import about, doubt, explain, exported, outputs, predict, saved
+from transfer.model import about, explain, exported, out_of_distribution, outputs, predict, saved
 from transfer.model import keep as model
-from transfer.training import augment, outcomes, predictions
+from transfer.training import augment, predictions, run_cache
 from transfer.training import run as training
 from transfer.training.record import curve
 
@@ -75,14 +75,14 @@ def study(tmp_path_factory) -> Study:
         modes={},
         pages=0,
         short_side={},
-        wrong_extension=audit.Listed.of([]),
+        wrong_extension=audit.Listed.from_names([]),
         duplicates=audit.duplicates([]),
     )
     found = {
         "archive": nothing,
         "split": nothing,
         "dropped": {},
-        "how": reader.REPORT,
+        "decoding": reader.PAPER,
         "redrawn": None,
         "left_out": {},
         "no_class": {},
@@ -98,17 +98,17 @@ def study(tmp_path_factory) -> Study:
         found = {run.freezing: run for run in runs.runs(params.load().grid, "kept")}
         for run in found.values():
             training.train_group([run], params.load(), every=60)
-            outcomes.take(run, outcomes.key(run, params.load()))
-    status, _, said = in_process(folder, evidence.main)
-    assert status == 0, said
+            run_cache.take(run, run_cache.key(run, params.load()))
+    status, _, predicted = in_process(folder, evidence.main)
+    assert status == 0, predicted
     made = Study(folder, found)
     for freezing, run in found.items():
-        status, said = command(
+        status, predicted = command(
             made,
             model.main,
             *("kept", "--small", "--run", run.name, "--output", made.file(freezing)),
         )
-        assert status == 0 and "warning" not in said, said
+        assert status == 0 and "warning" not in predicted, predicted
     return made
 
 
@@ -120,7 +120,7 @@ def write_settings(folder: Path, digest: str) -> None:
     settings["weights"] = {"resnet18": {"source": "elsewhere.pth", "sha256": digest}}
     settings["pack"] = {"resize": 44, "size": 40, "short_side": 0}
     settings["grid"].update(dataset=["kept"], backbone=["resnet18"], lr=[0.001])
-    settings["grid"].update(freezing=list(FREEZINGS), start=["pretrained"])
+    settings["grid"].update(freezing=list(FREEZINGS), init=["pretrained"])
     own = {"activation": {"LeakyReLU": {"negative_slope": 0.2}}, "pooling": "AdaptiveMaxPool2d"}
     settings["train"].update(epochs=2, device="cpu", **own)
     yaml.dump(settings, folder / "params.yaml")
@@ -148,7 +148,7 @@ def test_the_network_is_that_of_the_very_epoch(study, freezing):
     """Of the epoch that was not chosen; the models saved are of the other."""
     run = study.runs[freezing]
     with chdir(study.folder):
-        job = training.Job.of(run, params.load())
+        job = training.Job.prepare(run, params.load())
         parts = predictions.load(run.folder / runs.PREDICTIONS)
         before, epoch = parts["test"], 1 - chosen_epoch(parts, "accuracy")
         network = model.trained(job, epoch + 1)
@@ -186,13 +186,13 @@ def test_the_card_says_what_the_run_was(study):
 
 def test_the_whole_network_is_kept_and_predicts_in_any_folder(study, tmp_path):
     run, output = study.runs["frozen"], tmp_path / "whole.safetensors"
-    status, said = command(study, model.main, "kept", "--run", run.name, "--output", output)
-    assert status == 0 and "its confidence is as trained: too few validation images" in said
+    status, predicted = command(study, model.main, "kept", "--run", run.name, "--output", output)
+    assert status == 0 and "its confidence is as trained: too few validation images" in predicted
     image = study.images / "a/000.jpg"
     expected = apart(study, predict.main, study.file("frozen"), image)[1]
     assert apart(tmp_path, predict.main, output, image) == (0, expected, "")
     page = (tmp_path / "whole.md").read_text()
-    assert f"{output}: " in said and "whole.md: what it can do" in said
+    assert f"{output}: " in predicted and "whole.md: what it can do" in predicted
     card, _ = saved.load(output)
     assert f"it is right on {card.accuracy:.3f} [" in page and run.name in page
     rows = [line.split("|") for line in page.splitlines() if re.match(r"\| [ab] ", line)]
@@ -232,15 +232,15 @@ def test_a_frozen_model_takes_its_own_checkpoint_alone(study, tmp_path, monkeypa
 
 
 def test_without_a_run_the_best_is_taken(study):
-    status, said = command(study, model.main, "kept", "--small")
-    assert status == 0, said
+    status, predicted = command(study, model.main, "kept", "--small")
+    assert status == 0, predicted
     rows = json.loads((study.folder / "metrics/evidence.json").read_text())["rows"]
     best = max(rows, key=lambda row: row["arms"]["pretrained"]["validation"])["freezing"]
     file = study.folder / "models/kept.safetensors"
     card, _ = saved.load(file, study.folder / "data/weights/resnet18-pretrained.pth")
     assert card.run == study.runs[best].name
     # It is the model that was kept by the run's name.
-    assert card == saved.load(study.file(best), study.folder / card.start)[0]
+    assert card == saved.load(study.file(best), study.folder / card.init)[0]
     tensors, expected = load_file(file), load_file(study.file(best))
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
@@ -314,9 +314,9 @@ def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path):
     run = study.runs["frozen"]
     with chdir(folder):
         training.train_group([run], params.load(), every=60)
-        outcomes.take(run, outcomes.key(run, params.load()))
-    status, said = command(folder, model.main, "kept", "--run", run.name)
-    assert status == 0 and "warning" not in said
+        run_cache.take(run, run_cache.key(run, params.load()))
+    status, predicted = command(folder, model.main, "kept", "--run", run.name)
+    assert status == 0 and "warning" not in predicted
 
 
 def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
@@ -390,8 +390,8 @@ def test_images_or_epochs_of_another_time_are_refused(study, tmp_path):
 def test_onnx_predicts_the_same_in_batches_of_any_size(study):
     run = study.runs["frozen"]
     words = ("--run", run.name, "--output", "models/x.safetensors", "--onnx", "models/x.onnx")
-    status, said = command(study, model.main, "kept", *words)
-    assert status == 0, said
+    status, predicted = command(study, model.main, "kept", *words)
+    assert status == 0, predicted
     outputs.check(study.folder / "models/x.safetensors", study.folder / "models/x.onnx", None)
     session = InferenceSession(study.folder / "models/x.onnx", providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
@@ -402,12 +402,12 @@ def test_onnx_predicts_the_same_in_batches_of_any_size(study):
     image = study.images / study.predicted("frozen").name[0]
     for path, here in (("models/insects.onnx", "models/x.onnx"), ("garden/0.jpg", image)):
         client = client.replace(path, str(here))
-    said = io.StringIO()
-    with chdir(study.folder), redirect_stdout(said):
+    predicted = io.StringIO()
+    with chdir(study.folder), redirect_stdout(predicted):
         exec(client, {})
     out = apart(study, predict.main, study.folder / "models/x.safetensors", image, "--json")[1]
     for label, value in json.loads(out)["probabilities"].items():
-        shown = re.search(rf"'{label}': np.float32\((.*?)\)", said.getvalue())
+        shown = re.search(rf"'{label}': np.float32\((.*?)\)", predicted.getvalue())
         assert float(shown[1]) == pytest.approx(value, abs=0.01)
     for batch in (1, 3, 10):
         paths = [study.images / name for name in study.predicted("frozen").name[:batch]]
@@ -429,7 +429,9 @@ def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
     _, out, _ = apart(study, predict.main, tmp_path / "hot.safetensors", study.images, "--json")
     found = [list(json.loads(line)["probabilities"].values()) for line in out.splitlines()]
     with chdir(study.folder):
-        images = model.test_images(training.Job.of(study.runs["finetuned"], params.load()).data)
+        images = model.test_images(
+            training.Job.prepare(study.runs["finetuned"], params.load()).data
+        )
     with torch.inference_mode():
         expected = (network(augment.normalize(images)) / 2.5).softmax(1).numpy()
     np.testing.assert_allclose(sorted(found), sorted(expected.tolist()), atol=1e-4)
@@ -441,20 +443,24 @@ def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
 
 def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
     card, network = saved.load(study.file("finetuned"))
-    assert (card.sure, card.far) == (None, None), "of six validation images"
+    assert (card.confidence_threshold, card.ood_distance) == (None, None), (
+        "of six validation images"
+    )
     with chdir(study.folder):
-        images = model.test_images(training.Job.of(study.runs["finetuned"], params.load()).data)
+        images = model.test_images(
+            training.Job.prepare(study.runs["finetuned"], params.load()).data
+        )
     given, features = saved.seen(network, images)
     assert features.shape == (10, 256)
-    seen = doubt.Known.of(features[:7])
+    seen = out_of_distribution.Known.fit(features[:7])
     tensors = map(torch.from_numpy, (seen.mean, seen.precision))
     state = network.state_dict() | dict(zip(saved.KNOWN, tensors, strict=True))
     sure = float(given.max())
     below = int((given.max(1) < sure).sum())
     assert 0 < below < 10
 
-    def told(far: float) -> list[str]:
-        known = {"sure": sure, "far": far, "start_needed": False}
+    def told(ood_distance: float) -> list[str]:
+        known = {"confidence_threshold": sure, "ood_distance": ood_distance, "start_needed": False}
         file = tmp_path / "m.safetensors"
         saved.save(file, card.model_copy(update=known), state)
         status, out, err = apart(study, predict.main, file, study.images)
@@ -561,9 +567,9 @@ def test_the_command_itself_ends_quietly_when_its_reader_does(study):
 
 
 def test_a_checkpoint_of_halves_holds_what_it_gives():
-    start = {"a": torch.rand(3).half(), "b": torch.rand(3).half(), "c": torch.tensor(4)}
-    loaded = {"a": start["a"].float(), "b": start["b"].float() + 1e-7, "c": torch.tensor(4)}
-    assert set(saved.differing(loaded | {"d": torch.zeros(1)}, start)) == {"b", "d"}
+    init = {"a": torch.rand(3).half(), "b": torch.rand(3).half(), "c": torch.tensor(4)}
+    loaded = {"a": init["a"].float(), "b": init["b"].float() + 1e-7, "c": torch.tensor(4)}
+    assert set(saved.differing(loaded | {"d": torch.zeros(1)}, init)) == {"b", "d"}
 
 
 def test_what_a_user_has_filled_in_stays(study):

@@ -32,7 +32,7 @@ from transfer.images.names import CLASSES, Classes, parted
 from transfer.own import enter
 from transfer.own import settings as own
 from transfer.runs import Run
-from transfer.training import outcomes
+from transfer.training import run_cache
 
 yaml = YAML(typ="safe")
 EACH = 6
@@ -101,7 +101,7 @@ def entered(study: Path, folder: Path) -> tuple[str, list[str]]:
     name = own.key(folder, params.load(text=before))
     relative = folder.relative_to(study)
     text = own.put(before, params.load(text=before), name, relative, found, 0, 1, False)
-    text = text.replace("redraw: true", "redraw: false")  # folds miss classes this small
+    text = text.replace("resplit: true", "resplit: false")  # folds miss classes this small
     params.load(text=text)
     (study / "params.yaml").write_text(text, encoding="utf-8")
     return name, found
@@ -232,8 +232,13 @@ def test_keys_fit_in_the_names_of_files_and_stay_distinct(study):
     assert all(0 < len(key) <= params.LONGEST for key in keys) and keys[2:] == ["hua", "images"]
     axes = dict.fromkeys(("dataset", "backbone", "recipe"), "x" * params.LONGEST)
     run = Run(**axes, images=10**9, lr=-1.2345678901234567e-308, freezing="finetuned",
-              start="pretrained", seed=2**31 - 1)  # fmt: skip
-    for path in (outcomes.kept(run, "0" * 64), run.time, run.folder, Path(f"train@{run.name}.log")):
+              init="pretrained", seed=2**31 - 1)  # fmt: skip
+    for path in (
+        run_cache.kept(run, "0" * 64),
+        run.time,
+        run.folder,
+        Path(f"train@{run.name}.log"),
+    ):
         assert len(f".{path.name}.part") <= 255
 
 

@@ -411,7 +411,7 @@ def test_params_are_valid_afterwards_and_keep_their_comments(tmp_path):
     found = params.load(tmp_path / "params.yaml")
     assert found.grid.dataset == ["my_flowers"] == list(found.datasets)
     assert found.datasets["my_flowers"].folders.classes == ["daisy", "rose", "tulip"]
-    assert (found.split.redraw, found.evidence.select_by) == (True, "auto")
+    assert (found.split.resplit, found.evidence.select_by) == (True, "auto")
     assert (found.download, found.split.validation, found.train.epochs) == ({}, 0.2, 25)
     after = (tmp_path / "params.yaml").read_text()
     comments = [line for line in before.splitlines() if line.strip().startswith("#")]

@@ -9,8 +9,8 @@ import pytest
 
 from tests.test_evidence import ABOUT, NAMES, SETTINGS, made_up, run_of, unseen
 from transfer.evidence import compare, trained
-from transfer.evidence.arms import Scored
 from transfer.evidence.measures import Similarity
+from transfer.evidence.results import Scored
 from transfer.evidence.stats import Difference
 from transfer.pages import recommendation, report
 from transfer.pages.recommendation import Advice
@@ -19,7 +19,7 @@ from transfer.training.record import Best, Epoch, Record
 
 RECORD = Record(
     **dict(dataset="glioma", images="all", backbone="resnet18", lr=0.001, freezing="frozen"),
-    **dict(recipe="default", start="scratch", seed=0, best=Best(accuracy=1.0, epoch=0)),
+    **dict(recipe="default", init="scratch", seed=0, best=Best(accuracy=1.0, epoch=0)),
     **dict(n={}, counts={}, data="0" * 64, device="cpu", arithmetic="AVX2"),
     **dict(threads=1, versions={"torch": "2"}),
 )
@@ -27,21 +27,21 @@ RECORD = Record(
 
 def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper():
     def validation(run: Run) -> float:
-        place = run.backbone, run.lr, run.freezing, run.start
+        place = run.backbone, run.lr, run.freezing, run.init
         return 0.9 if place == ("resnet50", 0.001, "finetuned", "pretrained") else 0.7
 
     found = made_up(0.9, 0.5, validation=validation, margin=0.12).choices
     own = [choice for choice in found if choice.dataset == "glioma"]
     assert len(found) == 64 and len(own) == 16
     first, *rest = own
-    assert (first.label, first.start) == ("R50 0.001 finetuned", "pretrained")
+    assert (first.label, first.init) == ("R50 0.001 finetuned", "pretrained")
     assert (first.difference.value, first.difference.sign, first.wins) == (0, 0, 1)
-    assert all(choice.difference.high < 0 for choice in rest if choice.start == "scratch")
+    assert all(choice.difference.high < 0 for choice in rest if choice.init == "scratch")
     costs = [90 if c.backbone == "resnet50" else 30 + 1000 * (i % 2) for i, c in enumerate(own)]
     relative = [cost / 90 for cost in costs]
     advice = advise(own, relative, margin=0.12)
     good = advice.cheaper
-    assert good and {c.start for c, _ in good} == {"pretrained"}
+    assert good and {c.init for c, _ in good} == {"pretrained"}
     assert {cost for _, cost in good} == {1 / 3}
     text = recommendation.write([advice], [])
     assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
@@ -151,7 +151,7 @@ def test_the_page_says_what_was_found():
         DATASETS, made_up(), pictures=["gains"]
     )
     own = {name: data.model_copy(update={"quadrant": "none"}) for name, data in DATASETS.items()}
-    assert "## The report's claims" in helps and "states 200 test images" in helps
+    assert "## The paper's claims" in helps and "states 200 test images" in helps
     assert "claim" not in page(own, made_up())
     assert "(small, similar)" in helps and "on the test images themselves" in helps
     worse = {"transfer": 0.6, "baseline": 0.9, "validation": lambda _: 0.5}

@@ -39,7 +39,7 @@ UNSEEN_BY_AN_EDITOR = {
 
 
 TABLE = {"table": "labels.csv", "file": "file", "label": "label"}
-REDRAWN = dict(yaml.load(ROOT / "params.yaml")["split"]) | {"redraw": True, "validation": 0.3}
+REDRAWN = dict(yaml.load(ROOT / "params.yaml")["split"]) | {"resplit": True, "validation": 0.3}
 
 
 def with_change(tmp_path: Path, path: str, value) -> Path:

@@ -212,7 +212,7 @@ def divided(folder: Path, images: dict[str, Path], **rules) -> audit.Audit:
         folders=params.Folders(**where),
         count=params.Counts(train="all", test="all"),
     )
-    rules = {"exif": "apply", "transparency": "white", "redraw": False} | rules
+    rules = {"exif": "apply", "transparency": "white", "resplit": False} | rules
     rules |= {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"}
     found = division.divide("ab", dataset, params.Split(**rules))
     packed.write(Path("data/split/ab"), Path("data/packed/ab"), resize=24, size=24, short_side=0)
@@ -226,8 +226,8 @@ def test_an_image_is_the_same_in_training_and_in_predict(tmp_path, monkeypatch, 
     images = kinds(tmp_path / "kinds")
     found = divided(tmp_path, images, **rules)
     data = packed.load("data/packed/ab")
-    card = SimpleNamespace(how=data.how, resize=24, size=24)
-    assert data.how == found.how
+    card = SimpleNamespace(decoding=data.decoding, resize=24, size=24)
+    assert data.decoding == found.decoding
     prepared = dict(zip(data.test.names, data.prepared_images(), strict=True))
     assert len(prepared) == 2 * len(images)
     for name, path in images.items():
@@ -245,7 +245,7 @@ def test_deep_images_keep_their_contrast(tmp_path, monkeypatch):
     saved(tmp_path / "x/12 bits.png", ramp.astype(np.uint16))
     saved(tmp_path / "x/other.png", (ramp / 2).astype(np.uint16))
     found = divided(tmp_path, {path.name: path for path in (tmp_path / "x").iterdir()})
-    assert (found.how.low, found.how.high) == (50, 4000)
+    assert (found.decoding.low, found.decoding.high) == (50, 4000)
     (line,) = (line for line in division.summary(found) if "8 bits" in line)
     assert line.endswith("50 becomes black and 4000 white, the range of those in training")
     data = packed.load("data/packed/ab")
@@ -262,14 +262,14 @@ def test_orientation_transparency_and_pages(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # its right side is up
     saved(tmp_path / "turned.png", rgb, exif=exif)
-    how = reader.How(exif=True)
+    decoding = reader.Decoding(exif=True)
     assert reader.read(tmp_path / "turned.png").pixels.shape == (2, 4, 3)
-    turned = reader.read(tmp_path / "turned.png", how).pixels
+    turned = reader.read(tmp_path / "turned.png", decoding).pixels
     assert turned.shape == (4, 2, 3) and turned[:2].all() and not turned[2:].any()
     clear = np.zeros((1, 2, 4), np.uint8)
     clear[0, 0, 3] = 255
     saved(tmp_path / "clear.png", clear)
-    assert reader.read(tmp_path / "clear.png", reader.How(white=True)).pixels.tolist() == [
+    assert reader.read(tmp_path / "clear.png", reader.Decoding(white=True)).pixels.tolist() == [
         [[0, 0, 0], [255, 255, 255]]
     ]
     assert not reader.read(tmp_path / "clear.png").pixels.any()

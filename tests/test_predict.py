@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tests.study import in_process
 from transfer import cli
 from transfer.evidence import calibration
-from transfer.model import doubt, predict, saved
+from transfer.model import out_of_distribution, predict, saved
 from transfer.params import Component
 from transfer.training import models
 from transfer.training.components import OWN
@@ -70,13 +70,13 @@ WRONG = {
     "labels": ['["a", "a"]', '["a"]', "[]", '["a", 1]', "{}", "[" * 100_000, '["a", "b", "c"]',
                '["a", "\\ud800"]'],
     "temperature": ["1e-40", "0", "-1", "NaN", "Infinity", "1e999", "null", "1e40"],
-    "sure": ["NaN", "2", "-0.1", '"x"'],
-    "far": ["NaN", "-1", "1e999"],
+    "confidence_threshold": ["NaN", "2", "-0.1", '"x"'],
+    "ood_distance": ["NaN", "-1", "1e999"],
     "risk": ["NaN", "7"],
     "accuracy": ["NaN", "1.5"],
     "mean": ["[0, 0, 0]", "[NaN, 1, 1]", "0"],
-    "how": ["{}[]", "[]", '{"low": 1e999, "high": 1e999}', '{"low": 5, "high": 1}', '{"low": 1}',
-            '{"low": -1e308, "high": 1e308}', '{"more": 1}'],
+    "decoding": ["{}[]", "[]", '{"low": 1e999, "high": 1e999}', '{"low": 5, "high": 1}',
+                 '{"low": 1}', '{"low": -1e308, "high": 1e308}', '{"more": 1}'],
     "backbone": ["miniresnet99", "../x", "", "resnet18"],
     "activation": ["DataParallel", '{"ReLU": 1}', "{", '{"LeakyReLU": {"negative_slope": "x"}}',
                    '{"LeakyReLU": {"negative_slope": 1e999}}'],
@@ -125,12 +125,12 @@ def test_numbers_that_an_image_makes_infinite_cost_it_a_line(network, file, imag
     loaded.fc.weight[:] = float("nan")
     found = predict.classified(card, loaded, None, [(images / "1.png", "")])
     assert [answer for _, answer in found] == [predict.NO_NUMBER]
-    nowhere = doubt.Known(np.zeros(64, np.float32), -np.eye(64, dtype=np.float32))
+    nowhere = out_of_distribution.Known(np.zeros(64, np.float32), -np.eye(64, dtype=np.float32))
     loaded.load_state_dict(state)
-    sure = card.model_copy(update={"far": 1e9, "sure": 0.0})
+    sure = card.model_copy(update={"ood_distance": 1e9, "confidence_threshold": 0.0})
     grey = torch.zeros((1, 40, 40, 3), dtype=torch.uint8)
     (answer,) = predict.answers(sure, loaded, nowhere, grey)
-    assert (answer.unsure, answer.stranger) == (False, True), "a distance of NaN"
+    assert (answer.unsure, answer.none_of_these) == (False, True), "a distance of NaN"
     loaded.fc.weight[:] = float("nan")
     assert predict.answers(sure, loaded, None, grey)[0].unsure
 
@@ -138,7 +138,9 @@ def test_numbers_that_an_image_makes_infinite_cost_it_a_line(network, file, imag
 def test_what_training_images_look_like_must_fit_the_network(network, file, images):
     for mean, precision in ((3, 3), (64, 63)):
         known = {"known.mean": torch.zeros(mean), "known.precision": torch.zeros(mean, precision)}
-        saved.save(file, CARD.model_copy(update={"far": 1.0}), network.state_dict() | known)
+        saved.save(
+            file, CARD.model_copy(update={"ood_distance": 1.0}), network.state_dict() | known
+        )
         assert "not a whole model" in refused(file, images)
 
 

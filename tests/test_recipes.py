@@ -276,7 +276,7 @@ def test_pooling_takes_the_largest_value(scratch):
 
 def test_transforms_draw_from_the_image_alone(data):
     parts = (
-        *augment.REPORT,
+        *augment.PAPER,
         Component("TrivialAugmentWide"),
         Component("ColorJitter", {"hue": 0.2}),
     )
@@ -370,14 +370,14 @@ def test_a_backbone_that_does_not_fit_is_one_line():
 @pytest.mark.parametrize("freezing", ["lpft", pytest.param("finetuned", marks=release)])
 def test_a_network_with_dropout_resumes_to_the_same_numbers(scratch, data, tmp_path, freezing):
     """Also in another's phase, with another's optimiser state, averaged weights and blends."""
-    more = {"augmentation": (*augment.REPORT, Component("MixUp")), "average_epochs": 2}
+    more = {"augmentation": (*augment.PAPER, Component("MixUp")), "average_epochs": 2}
     protocol = replace(PROTOCOL, epochs=4, probe_epochs=2, **(RECIPES["sgd"][0] | more))
 
     def curve(stop=None, name="whole"):
         model = protocol.build("mobilenetv3_small_050", 2, scratch)
         checkpoint = Checkpoint(tmp_path / f"{name}.pt", "key", every=0)
-        outcomes = engine.finetune(model, data, protocol, CPU, checkpoint, freezing)
-        return [next(outcomes).epoch for _ in range(stop)] if stop else [o.epoch for o in outcomes]
+        results = engine.finetune(model, data, protocol, CPU, checkpoint, freezing)
+        return [next(results).epoch for _ in range(stop)] if stop else [o.epoch for o in results]
 
     whole = curve()
     for stop in (1, 2, 3):
@@ -395,12 +395,12 @@ def test_the_last_epochs_are_averaged_and_training_goes_on_as_without(scratch, d
         if freezing == "frozen":
             module = models.head(model)
             epochs = features.Pass(model, data, protocol, CPU).compute()
-            outcomes = engine.probe(module, epochs, data, protocol)
+            results = engine.probe(module, epochs, data, protocol)
         else:
-            module, outcomes = model, engine.finetune(model, data, protocol, CPU)
+            module, results = model, engine.finetune(model, data, protocol, CPU)
         states = [
-            ({name: one.clone() for name, one in module.state_dict().items()}, outcome.outputs)
-            for outcome in outcomes
+            ({name: one.clone() for name, one in module.state_dict().items()}, result.outputs)
+            for result in results
         ]
         return [state for state, _ in states], states[-1][1]["test"]
 
@@ -416,14 +416,14 @@ def test_the_last_epochs_are_averaged_and_training_goes_on_as_without(scratch, d
 def test_a_blend_is_torchvisions_and_labels_are_shares():
     images, labels = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
     for name, options in (("MixUp", {"alpha": 0.4}), ("CutMix", {})):
-        blend = components.mix((*augment.REPORT, Component(name, options)), 3)
+        blend = components.mix((*augment.PAPER, Component(name, options)), 3)
         torch.manual_seed(0)
         ours = blend(images, labels)
         torch.manual_seed(0)
         theirs = getattr(v2, name)(num_classes=3, **options)(images, labels)
         assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
         torch.testing.assert_close(ours[1].sum(1), torch.ones(6))
-    assert components.mix(augment.REPORT, 3)(images, labels)[0] is images
+    assert components.mix(augment.PAPER, 3)(images, labels)[0] is images
     either = components.mix((Component("MixUp"), Component("CutMix")), 3)
     assert either(images, labels)[1].shape == (6, 3)
     losses = ("CrossEntropyLoss", "BCEWithLogitsLoss")

@@ -24,13 +24,13 @@ from transfer.params import Component
 from transfer.runs import Run
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
-from transfer.training.engine import Outcome
-from transfer.training.outcomes import key
+from transfer.training.engine import EpochResult
 from transfer.training.record import Epoch, Time
 from transfer.training.run import LIVE, Clock, Job, shown
+from transfer.training.run_cache import key
 
 PLACE = {"dataset": "ab", "images": "all", "backbone": "resnet18", "lr": 0.001}
-RUN = Run(**PLACE, freezing="finetuned", recipe="default", start="scratch", seed=0)
+RUN = Run(**PLACE, freezing="finetuned", recipe="default", init="scratch", seed=0)
 yaml = YAML()
 
 
@@ -49,7 +49,7 @@ def calm(tmp_path_factory) -> Path:
     by_hand(settings)
     settings["train"].update(epochs=4, device="cpu", schedule={"StepLR": {"step_size": 2}})
     yaml.dump(settings, folder / "params.yaml")
-    finish(start(folder, RUN))
+    finish(init(folder, RUN))
     shutil.rmtree(folder / "data/checkpoints")  # with a lock, which names a process that has ended
     return folder
 
@@ -60,7 +60,7 @@ def study(calm, tmp_path) -> Path:
     return shutil.copytree(calm, tmp_path / "study")
 
 
-def start(study: Path, run: Run, every=0.0) -> subprocess.Popen:
+def init(study: Path, run: Run, every=0.0) -> subprocess.Popen:
     words = [str(value) for value in vars(run).values()]
     command = [sys.executable, "-m", "stages.train", *words, "--checkpoint-every", str(every)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"}
@@ -96,7 +96,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 def test_killed_and_started_again_it_comes_out_the_same(study, freezing):
     run = varied(freezing=freezing)
     if run != RUN:
-        finish(start(study, run))
+        finish(init(study, run))
     expected = written(study, run)
     shutil.rmtree(study / "data/features", ignore_errors=True)
     saved = {
@@ -104,14 +104,14 @@ def test_killed_and_started_again_it_comes_out_the_same(study, freezing):
         "frozen": "data/features/*/*.pt",
     }[freezing]
     for kill in range(3):
-        process = start(study, run)
+        process = init(study, run)
         while not list(study.glob(saved)):
             assert process.poll() is None, process.communicate()
             time.sleep(0.005)
         time.sleep(0.1 * kill)
         process.kill()
         process.communicate()
-    output = finish(start(study, run))
+    output = finish(init(study, run))
     assert "starting anew" not in output
     assert written(study, run) == expected
     left = [p.name for p in (study / "data").rglob("*") if p.suffix == ".part"]
@@ -123,7 +123,7 @@ def test_killed_and_started_again_it_comes_out_the_same(study, freezing):
 )
 def test_a_checkpoint_of_no_use_is_ignored_with_a_word(study, harm):
     expected, path = written(study, RUN), study / f"data/checkpoints/{RUN.name}.pt"
-    process = start(study, RUN)
+    process = init(study, RUN)
     wait_for(path, process)
     process.kill()
     process.communicate()
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_no_use_is_ignored_with_a_word(study, harm):
     else:
         found = torch.load(path, weights_only=True)
         torch.save(found | {"key": "another"}, path)
-    output = finish(start(study, RUN))
+    output = finish(init(study, RUN))
     others = "is of other settings, data or code, or another device"
     why = "is not whole" if harm == "torn" else others
     assert f"{RUN.name}.pt {why}; starting anew" in output
@@ -206,9 +206,9 @@ def test_the_time_before_an_interruption_counts(data, tmp_path, monkeypatch):
 
 
 def test_a_second_process_waits_and_says_for_whom(study):
-    first = start(study, RUN)
+    first = init(study, RUN)
     wait_for(study / f"data/checkpoints/{RUN.name}.pt", first)
-    second = start(study, RUN)
+    second = init(study, RUN)
     line = second.stderr.readline()
     first.send_signal(signal.SIGKILL)
     first.communicate()
@@ -218,7 +218,7 @@ def test_a_second_process_waits_and_says_for_whom(study):
 
 def test_runs_side_by_side_share_the_file_that_shows_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    epochs = [Outcome(Epoch(i, 1e-3, 0.7, 0.5, None, None, 0.7, 0.5), {}) for i in range(150)]
+    epochs = [EpochResult(Epoch(i, 1e-3, 0.7, 0.5, None, None, 0.7, 0.5), {}) for i in range(150)]
     with ThreadPoolExecutor() as pool:
         for run in [pool.submit(lambda: list(shown(RUN, epochs))) for _ in range(4)]:
             assert run.result() == epochs

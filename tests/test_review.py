@@ -136,8 +136,8 @@ def test_a_change_that_was_run(base, change, tmp_path):
     assert clone.run("git", "status", "--porcelain") == ""
 
 
-def lines(text: str, start: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith(f"| {start}")]
+def lines(text: str, init: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(f"| {init}")]
 
 
 def test_a_change_that_was_not_run(change, tmp_path):
@@ -162,7 +162,7 @@ def test_a_lock_that_was_half_redone_is_out_of_step(change, tmp_path):
     recorded["stages"]["pack"]["outs"][0]["md5"] = "0" * 32
     YAML().dump(recorded, clone.folder / "dvc.lock")
     with chdir(clone.folder):
-        assert lock.of("dvc.yaml").stale == ["tables"]
+        assert lock.compare("dvc.yaml").stale == ["tables"]
 
 
 def setting(key: str, value) -> Callable[[Study], None]:
@@ -201,9 +201,9 @@ def test_what_it_says_that_would_run_runs(finished, tmp_path, edit):
     study.run("git", "commit", "-qam", "x")
     clone = bare(study, tmp_path / "clone")
     with chdir(clone.folder):
-        found = lock.of("dvc.yaml")
+        found = lock.compare("dvc.yaml")
     with chdir(study.folder):
-        assert lock.of("dvc.yaml") == found, "with data and without"
+        assert lock.compare("dvc.yaml") == found, "with data and without"
     ran = study.repro("code", "params")
     ran |= json.loads(study.run("dvc", "status", "--json")).keys()
     assert ran - set(found.running) == FOLLOWING.get(edit, set())

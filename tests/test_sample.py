@@ -80,7 +80,7 @@ def test_a_clone_without_a_remote_is_told_so(sample, tmp_path):
 
 
 def test_experiments_fit_120_columns(sample, tmp_path):
-    """Four data sets named as the report's, and two settings that differ."""
+    """Four data sets named as the paper's, and two settings that differ."""
     made = sample.copy(tmp_path / "copy")
     summary = made.json("metrics/summary.json")
     names = ("ants_bees", "cats_dogs", "glioma", "cars_bikes")

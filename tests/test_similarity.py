@@ -105,9 +105,9 @@ def test_logme_is_the_best_evidence(n, d):
         covariance = noise * np.eye(n) + weights * features @ features.T
         return -multivariate_normal(cov=covariance).logpdf(y) / n
 
-    starts = [(a, b) for a in (-1, 3) for b in (-1, 3)]
+    inits = [(a, b) for a in (-1, 3) for b in (-1, 3)]
     best = [
-        -min(minimize(lost, s, args=(labels == c,), method="Nelder-Mead").fun for s in starts)
+        -min(minimize(lost, s, args=(labels == c,), method="Nelder-Mead").fun for s in inits)
         for c in (0, 1)
     ]
     found = similarity.logme(observed.features, labels)

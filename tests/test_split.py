@@ -99,7 +99,7 @@ def run(source, folders=OWN, train="all", test="all", name="ab", **rules) -> dic
         count=params.Counts(train=train, test=test),
     )
     rules = {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"} | rules
-    rules = {"exif": "ignore", "transparency": "drop", "redraw": False} | rules
+    rules = {"exif": "ignore", "transparency": "drop", "resplit": False} | rules
     return split(name, dataset, params.Split(**rules)).model_dump(mode="json")
 
 
@@ -434,7 +434,7 @@ def test_one_name_for_two_members_becomes_two():
     clash = ["x.png", "x.jpg", "X.PNG", "sub/x.png", "sub-x.png", "\u00e9.png", "e\u0301.png"]
     long = ["l" * 180 + "é" * 20 + f"{n}.png" for n in range(2)]
     odd = ["a:b?.png", "line\nbreak.png"]
-    members = {f"set/train/ant/{n}": image(i) for i, n in enumerate(clash + long + odd, start=50)}
+    members = {f"set/train/ant/{n}": image(i) for i, n in enumerate(clash + long + odd, init=50)}
     run(pack(files() | members))
     first = written()
     run(pack(dict(reversed((files() | members).items()))))
@@ -668,7 +668,7 @@ def test_copies_stay_on_one_side_of_validation_and_a_leak_from_either_is_named()
         assert report["split"]["duplicates"]["across"] == dict(ant=3, bee=0)
         pairs = report["leaked"]
         assert [test for test, _ in pairs] == [f"ant/{n}.png" for n in range(3)]
-        assert all(written()[f"test/{test}"] == written()[twin] for test, twin in pairs)
+        assert all(written()[f"test/{test}"] == written()[duplicate] for test, duplicate in pairs)
 
 
 def test_groups_that_share_a_copy_stay_on_one_side_of_validation():

@@ -127,8 +127,8 @@ def renamed(value, names: dict[str, str]):
 def pages(made: dict, first: str, second: str) -> dict[str, str]:
     """All pages of a study whose classes, titles, files and sources have those names. made: its
     evidence."""
-    own = {"dataset": "glioma", "image": "a/0", "said": "b", "runs": 2, "confidence": 0.9}
-    made = made | {"suspects": [own]}
+    own = {"dataset": "glioma", "image": "a/0", "predicted": "b", "runs": 2, "confidence": 0.9}
+    made = made | {"label_errors": [own]}
     evidence = Evidence.model_validate(renamed(made, {"a": first, "b": second}))
     datasets = {
         key: data.model_copy(update={"title": first, "source": second})
@@ -173,7 +173,7 @@ def beside(first: str, second: str) -> str:
         ),
         counts={"train": {first: 1, second: 1}},
         recall=[Recall(label=label, n=1, mean=1, low=0, high=1) for label in (first, second)],
-        looks=about.Looks([(first, first)], [(first, second)]),
+        looks=about.OcclusionMaps([(first, first)], [(first, second)]),
         picture=first,
         error=calibration.Error(value=0.1, low=0.0, high=0.2, chance=0.1, bins=[]),
         **{"sure": None, "strangers": None, "leaked": 1, "near": 1},
@@ -183,8 +183,8 @@ def beside(first: str, second: str) -> str:
 def test_every_page_shows_the_names_as_they_are():
     made = made_up(leaked=NAMES[::2], images=["all", 50]).model_dump()
     plain = {key: seen(text) for key, text in pages(made, "Q0", "Q1").items()}
-    for start in range(4):
-        first, second = "Q" + " ".join(NASTY[start::4]), " / ".join(NASTY[start::4])
+    for init in range(4):
+        first, second = "Q" + " ".join(NASTY[init::4]), " / ".join(NASTY[init::4])
         for key, text in pages(made, first, second).items():
             found, words = seen(text), plain[key].text.replace("Q1", templates.visible(second))
             words = words.replace("Q0", templates.visible(first))

@@ -13,7 +13,7 @@ from tests.study import in_process
 from transfer import params
 from transfer.cluster import watch
 from transfer.runs import RECORD, all_runs
-from transfer.training import outcomes
+from transfer.training import run_cache
 from transfer.training.record import Record, Time
 
 
@@ -42,7 +42,7 @@ def begin(study, run, epochs: int, seconds_ago: float = 0.0) -> None:
 def test_each_run_is_shown_as_it_stands(study):
     with chdir(study.folder):
         all_four = all_runs(params.load().grid)
-        accuracies = [f"{Record.of(run).best.accuracy:.3f}" for run in all_four]
+        accuracies = [f"{Record.load(run).best.accuracy:.3f}" for run in all_four]
     text = seen(study)  # of one epoch, which is the best
     assert re.findall(r"\d\.\d{3} |\d\.\d{3}$", text, re.M) and "4 of 4 runs done" in text
     assert all(accuracy in text for accuracy in accuracies)
@@ -56,7 +56,7 @@ def test_a_run_that_only_its_group_has_trained_is_done(study):
     with chdir(study.folder):
         settings = params.load()
         run = all_runs(settings.grid)[0]
-        kept = outcomes.kept(run, outcomes.key(run, settings))
+        kept = run_cache.kept(run, run_cache.key(run, settings))
         kept.parent.mkdir(parents=True, exist_ok=True)
         run.folder.rename(kept)
     assert "4 of 4 runs done" in seen(study)
@@ -76,7 +76,7 @@ def test_runs_of_another_torch_are_told(study):
     assert "trained alike" not in seen(study)
     with chdir(study.folder):
         run = all_runs(params.load().grid)[0]
-        record = Record.of(run)
+        record = Record.load(run)
         versions = record.versions | {"torch": "0.1"}
         record.model_copy(update={"versions": versions}).write(run.folder / RECORD)
     words = f"3 with torch {record.versions['torch']}; 1 with torch 0.1."

@@ -145,7 +145,7 @@ def choose(stages: list[Stage], most: int | None) -> list[Stage]:
     groups: dict[tuple[str, ...], list[Stage]] = {}
     for stage in sorted(stages, key=lambda stage: stage.size):
         run = runs.get(stage.name)
-        key = (run.freezing, run.start) if run else (stage.kind,)
+        key = (run.freezing, run.init) if run else (stage.kind,)
         groups.setdefault(key, []).append(stage)
     trained = [group for group in groups.values() if group[0].name in runs]
     in_turn = [stage for turn in zip_longest(*trained) for stage in turn if stage]

@@ -95,7 +95,7 @@ Quadrant = Literal[
     "small, similar", "large, similar", "small, different", "large, different", "none"
 ]
 QUADRANTS = get_args(Quadrant)[:4]
-"""The report's Tables 1 to 4: the data set's size, and its likeness to ImageNet, judged by eye."""
+"""The paper's Tables 1 to 4: the data set's size, and its likeness to ImageNet, judged by eye."""
 
 
 class Section(BaseModel):
@@ -238,9 +238,9 @@ class Dataset(Section):
     title: str
     """The data set's name in tables and pages."""
     table: Annotated[int, Field(ge=0, le=4)]
-    """The number of the report's table to compare with, or 0 for none."""
+    """The number of the paper's table to compare with, or 0 for none."""
     quadrant: Quadrant
-    """The data set's part in the report's claims, by its size and its similarity to ImageNet
+    """The data set's part in the paper's claims, by its size and its similarity to ImageNet
     (judged by eye), or none."""
     source: str
     """The zip archive or folder that holds the images, such as data/raw/flowers.zip."""
@@ -266,22 +266,22 @@ class Split(Section):
 
     seed: Annotated[int, Field(ge=0)]
     """Seed for choosing images (where `count` uses some), dividing them and holding some out."""
-    redraw: bool
+    resplit: bool
     """Whether each seed of the grid divides the images anew (true), where the source does not
     divide them itself, or all seeds share one division (false)."""
     validation: Annotated[float, Field(ge=0, lt=1)]
     """The share of each class's training images to hold out, to choose epochs and settings on. 0.0,
-    as in the report, trains on all of them and takes the last epoch."""
+    as in the paper, trains on all of them and takes the last epoch."""
     duplicates: Literal["keep", "drop", "drop_near"]
-    """Whether copies of an image are kept, as in the report, or dropped: all but one within a part,
+    """Whether copies of an image are kept, as in the paper, or dropped: all but one within a part,
     those in training if the image is also in test, and all if it is in two classes. drop_near also
     drops images of training that look like one of test: re-saved, scaled or mirrored copies."""
     unreadable: Literal["fail", "skip"]
     """Whether to fail at a corrupt or truncated image, or to skip and count it."""
     exif: Literal["ignore", "apply"]
-    """Whether images are turned upright by their EXIF orientation, or, as in the report, not."""
+    """Whether images are turned upright by their EXIF orientation, or, as in the paper, not."""
     transparency: Literal["drop", "white"]
-    """Whether transparent pixels are laid on white, or, as in the report, shown in the colour that
+    """Whether transparent pixels are laid on white, or, as in the paper, shown in the colour that
     they hide."""
 
 
@@ -341,7 +341,7 @@ SHARED = {"device", "arithmetic", "keep_features"}
 
 
 class Train(Section):
-    """How runs are trained. The report's protocol (section 3.3) is Adam, batches of 4, 25 epochs,
+    """How runs are trained. The paper's protocol (section 3.3) is Adam, batches of 4, 25 epochs,
     and a learning rate multiplied by 0.1 every 7 epochs.
 
     A class is given by its name, or by its name with its options: `SGD: {momentum: 0.9}`."""
@@ -356,21 +356,21 @@ class Train(Section):
     """How the learning rate changes with the epochs: a class of torch.optim.lr_scheduler."""
     warmup_epochs: Annotated[int, Field(ge=0)]
     """How many epochs the learning rate rises evenly in, before the schedule begins; 0, as in the
-    report, for none."""
+    paper, for none."""
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     """What the learning rate is multiplied by from each layer to the one before it, from the head
-    down; 1.0, as in the report, is the same rate for all. A layer is a block of the backbone."""
+    down; 1.0, as in the paper, is the same rate for all. A layer is a block of the backbone."""
     clip_norm: Annotated[float, Field(ge=0)]
     """The largest norm of a step's gradient, to which larger ones are scaled; 0.0, as in the
-    report, for any."""
+    paper, for any."""
     average_epochs: Annotated[int, Field(ge=0)]
     """Over how many of the last epochs weights are averaged (SWA, Izmailov 2018), for the
-    predictions of these epochs and the network that is kept; 0, as in the report, for none."""
+    predictions of these epochs and the network that is kept; 0, as in the paper, for none."""
     loss: Named
     """The loss: a class of torch.nn, such as CrossEntropyLoss."""
     class_weights: Literal["none", "balanced"]
     """Whether every class weighs the same in the loss, whatever its number of training images
-    (balanced, for CrossEntropyLoss), or every image (none, as in the report)."""
+    (balanced, for CrossEntropyLoss), or every image (none, as in the paper)."""
     activation: Named
     """A class of torch.nn in place of the backbone's activations (but its gates), or own."""
     pooling: Named
@@ -381,7 +381,7 @@ class Train(Section):
     probe_epochs: Positive
     """How many of the epochs train the head alone where grid.freezing is lpft."""
     frozen_batchnorm: Literal["train", "eval"]
-    """Whether frozen batch norm updates its statistics (train, as in the report) or not (eval)."""
+    """Whether frozen batch norm updates its statistics (train, as in the paper) or not (eval)."""
     device: Literal["auto", "cpu", "cuda"]
     """Where to train: on a GPU if there is one (auto), on the CPU (cpu), or on a GPU (cuda)."""
     arithmetic: Literal["fast", "fixed"]
@@ -414,7 +414,7 @@ class Evidence(Section):
 
     select_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
     """What epochs and settings are chosen by, on the validation images, and judged by on the test
-    images: accuracy, as in the report; the mean of the classes' recalls (balanced_accuracy) or of
+    images: accuracy, as in the paper; the mean of the classes' recalls (balanced_accuracy) or of
     their F1 scores (macro_f1); or the area under the ROC curve (auroc). auto is balanced_accuracy
     where a class has more than twice as many training images as another, else accuracy."""
     margin: Annotated[float, Field(ge=0, lt=1)]
@@ -434,14 +434,14 @@ class Grid(Section):
     lr: Axis[Rate]
     """The learning rates in the first epoch, such as 0.001."""
     freezing: Axis[Freezing]
-    """What is trained: the head alone (frozen) or everything (finetuned), as in the report; the
+    """What is trained: the head alone (frozen) or everything (finetuned), as in the paper; the
     head for train.probe_epochs and then everything (lpft, Kumar 2022); the head and the backbone's
     normalisation (norm) or biases (bias); or the head and some stages of the backbone, say its
     first two (first2), last two (last2) or third (stage3)."""
     recipe: Axis[Key]
     """The recipes to compare: keys of recipes."""
-    start: Axis[Literal["pretrained", "scratch"]]
-    """Whether to start from pretrained weights or, as the report's baselines, from random ones."""
+    init: Axis[Literal["pretrained", "scratch"]]
+    """Whether to start from pretrained weights or, as the paper's baselines, from random ones."""
     seed: Axis[Seed]
     """Seeds for weights that are not pretrained, the order of images and their crops."""
 
@@ -479,7 +479,7 @@ class Params(Section):
     def _known(self) -> "Params":
         if self.train.arithmetic == "fixed" and self.train.device != "cpu":
             raise ValueError("train.arithmetic: fixed is for train.device: cpu")
-        for name in self.datasets if self.split.redraw else ():
+        for name in self.datasets if self.split.resplit else ():
             self._redrawable(name)
         grid, weighted = self.grid, {*self.weights, *self.pretrain}
         _all_in(self.datasets, "grid.dataset", grid.dataset, "datasets lacks")
@@ -501,7 +501,7 @@ class Params(Section):
         pooled, count = self.datasets[name].pooled, self.datasets[name].count
         if pooled and not (count.train == "all" and isinstance(count.test, float)):
             raise ValueError(
-                f"datasets.{name}.count: split.redraw takes train: all and a fraction for test"
+                f"datasets.{name}.count: split.resplit takes train: all and a fraction for test"
             )
         shares: dict[str, Any] = {"split.validation": self.split.validation}
         shares |= {f"datasets.{name}.count.test": count.test} if pooled else {}
@@ -509,7 +509,7 @@ class Params(Section):
             nearest = 1 / max(2, round(1 / share)) if share else 0.0
             if abs(nearest - share) > 0.005:
                 raise ValueError(
-                    f"{key}: split.redraw holds out one of k equal parts, so {share:g} cannot be "
+                    f"{key}: split.resplit holds out one of k equal parts, so {share:g} cannot be "
                     f"had; the nearest share is {nearest:.3g}"
                 )
 

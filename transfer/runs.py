@@ -13,12 +13,12 @@ RECORD, CURVE, PREDICTIONS = "run.json", "curve.csv", "predictions.npz"
 """A run's files, in a folder of its own."""
 DEFAULT = "default"
 """The recipe that goes without saying."""
-Setting = tuple[str, float, str, str]
-"""Backbone, learning rate, freezing, recipe: a row of the report's tables."""
+Hyperparameters = tuple[str, float, str, str]
+"""Backbone, learning rate, freezing, recipe: a row of the paper's tables."""
 
 
-class Place(Fields):
-    """A data set, the training images of it per class (or all), and a setting."""
+class Setting(Fields):
+    """What a run trains on (a data set, and how many of its training images per class) and with."""
 
     dataset: str
     images: int | str
@@ -28,27 +28,27 @@ class Place(Fields):
     recipe: str
 
     @property
-    def setting(self) -> Setting:
+    def hyperparameters(self) -> Hyperparameters:
         return self.backbone, self.lr, self.freezing, self.recipe
 
     @property
     def label(self) -> str:
-        """The setting in a table or a picture."""
+        """Its hyperparameters in a table or a picture."""
         text = f"{short(self.backbone)} {self.lr:g} {self.freezing}"
         return text if self.recipe == DEFAULT else f"{text} {self.recipe}"
 
     @property
-    def place(self) -> "Place":
-        return Place(**{axis: getattr(self, axis) for axis in Place.model_fields})
+    def setting(self) -> "Setting":
+        return Setting(**{axis: getattr(self, axis) for axis in Setting.model_fields})
 
-    def run(self, start: str, seed: int) -> "Run":
-        return Run(**dict(self.place), start=start, seed=seed)
+    def run(self, init: str, seed: int) -> "Run":
+        return Run(**dict(self.setting), init=init, seed=seed)
 
 
-class Run(Place):
+class Run(Setting):
     """One configuration of the grid, named as DVC names its stage."""
 
-    start: str
+    init: str
     seed: int
 
     @property
@@ -78,24 +78,26 @@ class Run(Place):
         return path
 
 
-def places(grid: Grid, dataset: str) -> list[Place]:
-    """All of a data set's: size by size, in the order of the report's tables."""
+def settings(grid: Grid, dataset: str) -> list[Setting]:
+    """All of a data set's: size by size, in the order of the paper's tables."""
     axes = product(grid.images, grid.backbone, grid.lr, grid.freezing, grid.recipe)
     return [
-        Place(dataset=dataset, images=n, backbone=network, lr=lr, freezing=freezing, recipe=recipe)
+        Setting(
+            dataset=dataset, images=n, backbone=network, lr=lr, freezing=freezing, recipe=recipe
+        )
         for n, network, lr, freezing, recipe in axes
     ]
 
 
-def at_first_size(grid: Grid, dataset: str) -> list[Place]:
-    """Those that the report's tables have."""
-    return [place for place in places(grid, dataset) if place.images == grid.images[0]]
+def at_first_size(grid: Grid, dataset: str) -> list[Setting]:
+    """Those that the paper's tables have."""
+    return [one for one in settings(grid, dataset) if one.images == grid.images[0]]
 
 
 def runs(grid: Grid, dataset: str) -> list[Run]:
-    """All of a data set's, place by place."""
-    starts = list(product(grid.start, grid.seed))
-    return [place.run(*start) for place in places(grid, dataset) for start in starts]
+    """All of a data set's, setting by setting."""
+    variants = list(product(grid.init, grid.seed))
+    return [one.run(*variant) for one in settings(grid, dataset) for variant in variants]
 
 
 def all_runs(grid: Grid) -> list[Run]:
@@ -144,5 +146,5 @@ def capital(title: str) -> str:
 
 
 def short(backbone: str) -> str:
-    """As the report's tables abbreviate it."""
+    """As the paper's tables abbreviate it."""
     return backbone.replace("resnet", "R") if backbone[-1].isdigit() else backbone

@@ -46,7 +46,7 @@ Ray = Any
 @dataclass(frozen=True)
 class Job:
     """Stages to run one after another: a group of runs, of which the first trains all (see
-    transfer.training.outcomes), or a similarity stage.
+    transfer.training.run_cache), or a similarity stage.
 
     root: path of the repository, or, if `commit` is given, the URL to clone that commit from.
     folder: of the pipeline, within the repository. threads: that PyTorch is to use.
@@ -83,7 +83,7 @@ def main() -> None:
     with files.alone(LOGS / ".lock", "python -m transfer run"):
         train_stale(args)
     collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
-    print(f"`{collect}` makes the tables and the report")
+    print(f"`{collect}` makes the tables and report.md")
 
 
 def train_stale(args: argparse.Namespace) -> None:
@@ -232,20 +232,20 @@ def dvc(*arguments: str) -> str:
     return done.stdout
 
 
-def freed(said: str) -> bool:
+def freed(output: str) -> bool:
     """Whether a DVC failed because another was at work here; returns when that has ended or, as it
     may be at work elsewhere by then, after a minute."""
     others = []
-    for number, command in BLOCKER.findall(said):
+    for number, command in BLOCKER.findall(output):
         if other := its_process(int(number)):
             print(f"waiting for process {number}: {command}", file=sys.stderr, flush=True)
             others.append(other)
         elif psutil.pid_exists(int(number)):
             return False  # the number is another program's now
-    if LOCKED in said:  # DVC has tried for three seconds
+    if LOCKED in output:  # DVC has tried for three seconds
         print("waiting for another DVC command in this folder", file=sys.stderr, flush=True)
     psutil.wait_procs(others, timeout=60)
-    return LOCKED in said or "is being blocked by" in said
+    return LOCKED in output or "is being blocked by" in output
 
 
 def its_process(number: int) -> psutil.Process | None:
@@ -358,15 +358,15 @@ def reproduce(job: Job, begun: Any) -> Done:
         return logged(log, command, cwd=folder, env=own)
 
     repro = ["repro", "--keep-going", "-s", *(["--pull"] if job.commit else []), *job.stages]
-    status, said = dvc(*repro)
-    while status and freed(said):
-        status, said = dvc(*repro)
+    status, output = dvc(*repro)
+    while status and freed(output):
+        status, output = dvc(*repro)
     if job.commit:
         pushed, more = dvc("push", "--run-cache")
-        status, said = pushed or status, said + more
-    named = [stage for stage in job.stages if f"'{stage}'" in "".join(FAILED.findall(said))]
+        status, output = pushed or status, output + more
+    named = [stage for stage in job.stages if f"'{stage}'" in "".join(FAILED.findall(output))]
     failed = (named or job.stages) if status else []
-    tail = "\n".join(said.splitlines()[-TAIL:])
+    tail = "\n".join(output.splitlines()[-TAIL:])
     return Done(job.name, failed, time.monotonic() - started, tail, host)
 
 
@@ -375,7 +375,7 @@ def logged(log: Path, command: list[str], **options: Any) -> tuple[int, str]:
     Returns its status and what it said."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     text: dict[str, Any] = {"encoding": "utf-8", "errors": "replace"}
-    said = ""
+    output = ""
     with (
         open(log, "a", encoding="utf-8", buffering=1) as file,
         subprocess.Popen(command, **pipes, **text, **options) as process,
@@ -383,12 +383,12 @@ def logged(log: Path, command: list[str], **options: Any) -> tuple[int, str]:
         assert process.stdout  # a pipe, as asked for
         try:
             for line in map(cli.without_users, process.stdout):
-                said += line
+                output += line
                 file.write(line)
             process.wait()
         finally:
             process.kill()  # where this worker is ended; nothing, where the command has
-    return process.returncode, said
+    return process.returncode, output
 
 
 def clone(job: Job) -> Path:

@@ -23,7 +23,7 @@ from transfer import cli, files, params
 from transfer.evidence import trained
 from transfer.params import Params
 from transfer.runs import CURVE, RECORD, Run, all_runs, runs
-from transfer.training import outcomes
+from transfer.training import run_cache
 from transfer.training.record import Record, Time, chosen, curve_in
 
 EVERY = 2.0  # seconds between looks
@@ -90,7 +90,7 @@ class Watching:
 
 def look(study: Params) -> States:
     """Where each run of the grid stands, by what lies in the working folder."""
-    is_stale = outcomes.staleness()
+    is_stale = run_cache.staleness()
     return {run: _state(run, study, is_stale(run)) for run in all_runs(study.grid)}
 
 
@@ -99,7 +99,7 @@ def _state(run: Run, study: Params, stale: bool) -> State:
     there = [] if stale else [run.folder]
     # Those that its group has trained, and that its own stage has not taken yet.
     with suppress(FileNotFoundError):  # of weights that are not there yet
-        there += [kept for kept in outcomes.OUTCOMES.glob(f"{run.name}.*") if _current(run, kept)]
+        there += [kept for kept in run_cache.RUN_CACHE.glob(f"{run.name}.*") if _current(run, kept)]
     for folder in there:
         if (folder / RECORD).is_file():
             own = spent and spent.of == files.sha256(folder / RECORD)
@@ -115,7 +115,7 @@ def _state(run: Run, study: Params, stale: bool) -> State:
 
 @cache
 def _current(run: Run, kept: Path) -> bool:
-    return kept == outcomes.kept(run, outcomes.key(run, params.load()))
+    return kept == run_cache.kept(run, run_cache.key(run, params.load()))
 
 
 def table(study: Params, states: States, height: int) -> RenderableType:
@@ -123,22 +123,22 @@ def table(study: Params, states: States, height: int) -> RenderableType:
     suffice, data sets that nothing is going on with take one."""
     grid, made = study.grid, Table(box=None, pad_edge=False)
     found = defaultdict(State, states)
-    for heading in ("data set", "images", "setting", *grid.start):
+    for heading in ("data set", "images", "setting", *grid.init):
         made.add_column(heading)
-    crowded = len(all_runs(grid)) / len(grid.start) / len(grid.seed) + 4 > height
+    crowded = len(all_runs(grid)) / len(grid.init) / len(grid.seed) + 4 > height
     for name in grid.dataset:
         own = runs(grid, name)
         if crowded and not any(found[run].going for run in own):
             done = sum(found[run].accuracy is not None for run in own)
             made.add_row(name, "", f"{done} of {len(own)} runs done")
             continue
-        for place in dict.fromkeys(run.place for run in own):
+        for setting in dict.fromkeys(run.setting for run in own):
             cells = [
-                Text(" ").join(_cell(found[place.run(start, seed)], study, place.recipe)
+                Text(" ").join(_cell(found[setting.run(init, seed)], study, setting.recipe)
                                for seed in grid.seed)
-                for start in grid.start
+                for init in grid.init
             ]  # fmt: skip
-            made.add_row(place.dataset, str(place.images), place.label, *cells)
+            made.add_row(setting.dataset, str(setting.images), setting.label, *cells)
     records = [state.record for state in states.values() if state.record]
     lines = [summary(list(states.values())), trained.sentence(trained.mixed(records))]
     return Group(made, *map(Text, filter(None, lines)))

@@ -69,7 +69,7 @@ class Calibration(Fields):
         return not self.lack
 
 
-class Said(NamedTuple):
+class Answers(NamedTuple):
     """Of images, those of several seeds one after another: name, str [n]; label, int [n];
     probabilities, float [n, classes]."""
 
@@ -78,7 +78,9 @@ class Said(NamedTuple):
     probabilities: np.ndarray
 
     @classmethod
-    def of(cls, runs: Sequence[dict[str, Predictions]], part: str, measure: Measure) -> "Said":
+    def from_runs(
+        cls, runs: Sequence[dict[str, Predictions]], part: str, measure: Measure
+    ) -> "Answers":
         """What the runs say of their part, each at its chosen epoch."""
         found = [(run[part], chosen_epoch(run, measure)) for run in runs if part in run]
         if not found:
@@ -99,7 +101,7 @@ class Said(NamedTuple):
         """How many of the different ones get a wrong answer by some seed."""
         return len(np.unique(self.name[self.probabilities.argmax(1) != self.label]))
 
-    def at(self, temperature: float) -> "Said":
+    def at(self, temperature: float) -> "Answers":
         return self._replace(probabilities=scaled(self.probabilities, temperature))
 
 
@@ -110,9 +112,9 @@ def lack(images: int, wrong: int) -> str:
     return "wrong answers" if wrong < FEWEST_WRONG else ""
 
 
-def of(runs: Sequence[dict[str, Predictions]], measure: Measure) -> Calibration:
+def calibrate(runs: Sequence[dict[str, Predictions]], measure: Measure) -> Calibration:
     """Of a setting's runs, one for each seed, by part."""
-    held, test = (Said.of(runs, part, measure) for part in ("validation", "test"))
+    held, test = (Answers.from_runs(runs, part, measure) for part in ("validation", "test"))
     temperature, before = fit(held), error(test)
     after = before if temperature == 1 else error(test.at(temperature))
     return Calibration(
@@ -120,7 +122,7 @@ def of(runs: Sequence[dict[str, Predictions]], measure: Measure) -> Calibration:
     )
 
 
-def fit(held: Said) -> float:
+def fit(held: Answers) -> float:
     """The temperature with the lowest cross entropy; 1 where there is too little for one."""
     if lack(held.images, held.wrong):
         return 1.0
@@ -142,7 +144,7 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return given / given.sum(1, keepdims=True)
 
 
-def sure(held: Said, risk: float) -> float | None:
+def confidence_threshold(held: Answers, risk: float) -> float | None:
     """The lowest confidence from which on at most that share of these images is wrong (Geifman and
     El-Yaniv 2017, without their bound); None if there is none, or fewer than FEWEST images."""
     confidence = held.probabilities.max(1)
@@ -156,14 +158,17 @@ def sure(held: Said, risk: float) -> float | None:
     return float(confidence[order][fits[-1]])
 
 
-def error(said: Said) -> Error:
-    confidence, right = said.probabilities.max(1), said.probabilities.argmax(1) == said.label
+def error(predicted: Answers) -> Error:
+    confidence, right = (
+        predicted.probabilities.max(1),
+        predicted.probabilities.argmax(1) == predicted.label,
+    )
     # Ranks, so that equal confidences do not crowd one bin.
     bins = confidence.argsort(kind="stable").argsort(kind="stable") * BINS // len(confidence)
     value = _gap(confidence - right, bins).sum()
     drawn = np.random.default_rng(0).random((DRAWS, len(confidence))) < confidence
     chance = _gap(confidence - drawn, bins).sum(-1).mean()
-    low, high = np.quantile(_redrawn(confidence - right, bins, said.name), [0.025, 0.975])
+    low, high = np.quantile(_redrawn(confidence - right, bins, predicted.name), [0.025, 0.975])
     return Error(
         value=round(float(value), 4),
         low=round(float(min(low, value)), 4),

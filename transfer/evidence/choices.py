@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from transfer.evidence import stats
-from transfer.evidence.arms import Arms, Scored
 from transfer.evidence.found import Choice, Mistake, Recall, Row
+from transfer.evidence.results import Results, Scored
 
 DRAWS = 1000
 """Redraws that say how often each setting is the best."""
@@ -16,29 +16,29 @@ TIE = 1e-6
 """What a loss of one nat weighs against the measure: it only decides between equals."""
 
 
-def of(rows: list[Row], dataset: str, arms: Arms, margin: float) -> list[Choice]:
+def rank(rows: list[Row], dataset: str, results: Results, margin: float) -> list[Choice]:
     """Every setting and start of the data set at the first size, in the order of what they are
     chosen by. margin: by how much a setting may be worse than the first to be as good."""
-    size = arms.grid.images[0]
+    size = results.grid.images[0]
     own = [row for row in rows if (row.dataset, row.images) == (dataset, size)]
-    pairs = [(start, row) for start, row in product(arms.grid.start, own) if start in row.arms]
-    order = sorted(pairs, key=lambda pair: pair[1].arms[pair[0]].rank)
-    seeds = [arms.seeds(row, start) for start, row in order]
-    wins = often([arms.runs(row, start) for start, row in order])
+    pairs = [(init, row) for init, row in product(results.grid.init, own) if init in row.results]
+    order = sorted(pairs, key=lambda pair: pair[1].results[pair[0]].rank)
+    seeds = [results.seeds(row, init) for init, row in order]
+    wins = often([results.runs(row, init) for init, row in order])
     found = []
-    for (start, row), runs, won in zip(order, seeds, wins, strict=True):
+    for (init, row), runs, won in zip(order, seeds, wins, strict=True):
         difference = stats.compare(runs, seeds[0])
         found.append(
             Choice(
-                **dict(row.place),
-                **row.arms[start].model_dump(include={"validation", "n_validation", "chosen"}),
-                start=start,
+                **dict(row.setting),
+                **row.results[init].model_dump(include={"validation", "n_validation", "chosen"}),
+                init=init,
                 n_test=row.n_test,
                 difference=difference,
                 as_good=difference.low > -margin,
                 wins=won,
-                above=stats.compare(runs, arms.always(row.place, start)),
-                **by_class(arms.runs(row, start)),
+                above=stats.compare(runs, results.always(row.setting, init)),
+                **by_class(results.runs(row, init)),
             )
         )
     return found
@@ -56,12 +56,12 @@ def often(settings: list[list[Scored]]) -> list[float | None]:
         return [None] * len(settings)
     total = np.zeros((DRAWS, len(settings)))
     weights = stats.redrawn(n_seeds, DRAWS, seed=0)
-    for place in range(n_seeds):
-        scores = np.stack([runs[place] for runs in held])
-        images = stats.redrawn(scores.shape[1], DRAWS, seed=1 + place)
-        total += weights[:, place, None] * (images @ scores.T)
+    for setting in range(n_seeds):
+        scores = np.stack([runs[setting] for runs in held])
+        images = stats.redrawn(scores.shape[1], DRAWS, seed=1 + setting)
+        total += weights[:, setting, None] * (images @ scores.T)
     best = total.argmax(1)
-    return [float((best == place).mean()) for place in range(len(settings))]
+    return [float((best == setting).mean()) for setting in range(len(settings))]
 
 
 def by_class(runs: list[Scored]) -> dict[str, Any]:
@@ -77,14 +77,18 @@ def by_class(runs: list[Scored]) -> dict[str, Any]:
         low, high = stats.wilson(share, n)
         recalls.append(Recall(label=str(name), n=n, mean=share, low=low, high=high))
     mistakes = Counter(
-        (str(label), str(said))
-        for label, said in zip(labels, np.concatenate([run.said for run in runs]), strict=True)
-        if label != said
+        (str(label), str(predicted))
+        for label, predicted in zip(
+            labels, np.concatenate([run.predicted for run in runs]), strict=True
+        )
+        if label != predicted
     )
     return {
         "mistakes": [
-            Mistake(label=label, said=said, n=n)
-            for (label, said), n in sorted(mistakes.items(), key=lambda pair: (-pair[1], pair[0]))
+            Mistake(label=label, predicted=predicted, n=n)
+            for (label, predicted), n in sorted(
+                mistakes.items(), key=lambda pair: (-pair[1], pair[0])
+            )
         ],
         "majority": str(names[counts.argmax()]),
         "share": float(counts.max() / counts.sum()),

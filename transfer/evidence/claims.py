@@ -1,4 +1,4 @@
-"""The report's claims (its sections 3.4 to 3.7), each tested by a stated rule on one study.
+"""The paper's claims (its sections 3.4 to 3.7), each tested by a stated rule on one study.
 
 A rule is a list of differences with 95 % intervals, all expected above 0. It `holds` if every
 interval lies above 0 and no run is missing (an intersection of tests, which needs no correction:
@@ -31,10 +31,10 @@ PAIRS = comb(len(SETTINGS), 2)
 FINETUNED = [key for key in SETTINGS if key[FREEZING] == "finetuned"]
 
 SETS = {1: "small similar", 2: "large similar", 3: "small different", 4: "large different"}
-"""The report's data sets, by the number of their table: how large, and how like ImageNet."""
+"""The paper's data sets, by the number of their table: how large, and how like ImageNet."""
 DATA = {table: f"the {name.replace(' ', ', ')} data" for table, name in SETS.items()}
 
-# By table, as the report states it, but for its percent signs: these are fractions.
+# By table, as the paper states it, but for its percent signs: these are fractions.
 STATED = {1: 200, 2: 2000, 3: 200, 4: 2000}  # test images, section 3.1
 MARGINS = {1: 0.307189, 2: 0.355, 3: 0.155, 4: 0.027}  # best setting less its baseline, 3.4
 SOTA = {1: (0.99, 0.035), 2: (0.991, 0.007)}  # quoted accuracy, its lead over the best, 3.4
@@ -45,7 +45,7 @@ Labelled = tuple[str, Difference | None]  # None: a run is missing
 
 @dataclass(frozen=True)
 class Study:
-    """Accuracies and number of test images by the report's table. Tables and runs may be missing.
+    """Accuracies and number of test images by the paper's table. Tables and runs may be missing.
 
     compare(table, first, second, among): the first's accuracy minus the second's, on that table's
     images, picked among so many differences.
@@ -200,12 +200,12 @@ def discussion(study: Study) -> list[Claim]:
               "the interval of best less worst setting does not lie above 0",
               *_apart(study, 4)),
         Claim("3.7", "It is unsure that cars and bikes differ from ImageNet", "none", CANNOT_TELL,
-              "the report does not measure similarity"),
+              "the paper does not measure similarity"),
     ]  # fmt: skip
 
 
 def check(study: Study) -> list[Claim]:
-    """Every claim, in the report's order."""
+    """Every claim, in the paper's order."""
     return quantitative(study) + figures(study) + discussion(study)
 
 
@@ -234,9 +234,9 @@ def _is_count(accuracy: float, n: int) -> bool:
 
 def _flat(printed: Published) -> dict[Key, float]:
     return {
-        (*setting, start): accuracy
+        (*setting, init): accuracy
         for setting, pair in settings(printed).items()
-        for start, accuracy in zip(("pretrained", "scratch"), pair, strict=True)
+        for init, accuracy in zip(("pretrained", "scratch"), pair, strict=True)
     }
 
 
@@ -265,7 +265,7 @@ def _compare(study: Study, table: int, first: Key, second: Key) -> Difference | 
 
 def _ranked(study: Study, table: int) -> list[Key]:
     """Transfer settings, best first; of equals, first the one with the lower baseline, as the
-    report chose. Empty if a run is missing."""
+    paper chose. Empty if a run is missing."""
     runs = study.accuracy.get(table, {})
     if not all(key in runs and _baseline(key) in runs for key in SETTINGS):
         return []
@@ -294,8 +294,8 @@ def _change(
 ) -> list[Labelled]:
     """Settings with `better` at that place of the key, less the same with `worse` there."""
     keys = [key for key in among if key[place] == better]
-    twins = [(key, (*key[:place], worse, *key[place + 1 :])) for key in keys]
-    return _pairs(study, [(table, *twin) for table, twin in product(tables, twins)])
+    worse_keys = [(key, (*key[:place], worse, *key[place + 1 :])) for key in keys]
+    return _pairs(study, [(table, *worse_key) for table, worse_key in product(tables, worse_keys)])
 
 
 def _gains(study: Study, tables: list[int], keys: list[Key]) -> list[Labelled]:

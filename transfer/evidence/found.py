@@ -10,7 +10,7 @@ from transfer.evidence.scores import Measure
 from transfer.evidence.stats import Difference
 from transfer.evidence.trained import Alike
 from transfer.files import Fields, Stored
-from transfer.runs import Place
+from transfer.runs import Setting
 
 
 class Estimate(Fields):
@@ -26,10 +26,10 @@ class Estimate(Fields):
         return f"{self.mean:.3f}{spread} [{self.low:.3f}, {self.high:.3f}]"
 
 
-class Arm(Fields):
+class Result(Fields):
     """One setting from one start. `chosen`: the data set's measure, at the epoch that was not
     chosen on test images. `best`: the accuracy at the best test epoch of the first seed, as the
-    report gives it. `inflation`: by how much the best epoch's accuracy exceeds the chosen one's,
+    paper gives it. `inflation`: by how much the best epoch's accuracy exceeds the chosen one's,
     mean over the seeds. `validation`: the measure on `n_validation` images at the epoch chosen, and
     `loss` their cross entropy in nats, means over the seeds; None where there are none."""
 
@@ -65,28 +65,29 @@ class Unleaked(Fields):
     recall: dict[str, tuple[float, float | None]]
 
 
-class Row(Place):
-    """A line of a table. `arms`: by start. `paired`: transfer against baseline, None without both.
+class Row(Setting):
+    """A line of a table. `results`: by start. `paired`: transfer against baseline, None without
+    both.
     `unleaked`: None where no test image stands in training."""
 
     n_test: int
-    arms: dict[str, Arm]
+    results: dict[str, Result]
     paired: Paired | None
     unleaked: Unleaked | None
 
 
-class Freezing(Place):
+class Freezing(Setting):
     """Frozen (as the place says) against finetuned, both from pretrained weights."""
 
     paired: Paired
 
 
-class Transfer(Place):
+class Transfer(Setting):
     """Transfer against baseline, each as its validation images chose it: the learning rate, or, if
     `overall`, the whole setting. `baseline`: the other's place. `verdict`: helps, hurts (negative
     transfer) or cannot tell, by the interval; with one seed it always cannot tell."""
 
-    baseline: Place
+    baseline: Setting
     overall: bool
     difference: Difference
     verdict: str
@@ -110,14 +111,14 @@ class Mistake(Fields):
     """How often images of a class were taken for another, all seeds together."""
 
     label: str
-    said: str
+    predicted: str
     n: int
 
     def __str__(self) -> str:
-        return f"{self.n} × {self.label} for {self.said}"
+        return f"{self.n} × {self.label} for {self.predicted}"
 
 
-class Choice(Place):
+class Choice(Setting):
     """A setting from a start, among all that a data set has at the first size. `difference`: its
     measure minus that of the recommended one. `as_good`: whether it is certain to be no worse by
     more than the margin. `wins`: how often it is the best when seeds and validation images are
@@ -125,7 +126,7 @@ class Choice(Place):
     is, which is what always answering it gets right. `above`: the setting against that. `recall`:
     of each class. `mistakes`: the most frequent first. The other fields are those of Arm."""
 
-    start: str
+    init: str
     n_test: int
     chosen: Estimate
     n_validation: int
@@ -142,7 +143,7 @@ class Choice(Place):
     @property
     def words(self) -> str:
         """The setting and its start."""
-        weights = {"pretrained": "pretrained", "scratch": "random"}[self.start]
+        weights = {"pretrained": "pretrained", "scratch": "random"}[self.init]
         return f"{self.label} from {weights} weights"
 
     @property
@@ -176,19 +177,20 @@ class Learning(Fields):
     difference: Difference
 
 
-class Suspect(Fields):
-    """An image whose label looks wrong. `image`: <class>/<name>, of validation or test. `said`: the
+class LabelError(Fields):
+    """An image whose label looks wrong. `image`: <class>/<name>, of validation or test.
+    `predicted`: the
     class that all good runs take it for, `runs` of them, with that mean confidence."""
 
     dataset: str
     image: str
-    said: str
+    predicted: str
     runs: int
     confidence: float
 
 
 class Claims(Fields):
-    """The report's claims, in its order, judged on its own numbers and on ours."""
+    """The paper's claims, in its order, judged on its own numbers and on ours."""
 
     published: list[Claim]
     ours: list[Claim]
@@ -197,7 +199,7 @@ class Claims(Fields):
 class Evidence(Stored):
     """`measures`: data set → what its settings are chosen by. `choices`: of each data set the
     recommended setting first. `calibration`: data set → that setting's. `implied_sizes`: what the
-    report's printed accuracies say of its test sets. `mixed`: see trained.mixed."""
+    paper's printed accuracies say of its test sets. `mixed`: see trained.mixed."""
 
     measures: dict[str, Measure]
     rows: list[Row]
@@ -207,7 +209,7 @@ class Evidence(Stored):
     calibration: dict[str, Calibration]
     gains: list[Gain]
     learning: list[Learning]
-    suspects: list[Suspect]
+    label_errors: list[LabelError]
     implied_sizes: list[Size]
     claims: Claims
     mixed: list[Alike]

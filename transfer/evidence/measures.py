@@ -36,25 +36,25 @@ class Similarity(Stored):
     @property
     def in_words(self) -> str:
         """What the plainest of the measures say, in sentences."""
-        found, said = self.measures, []
-        if "batchnorm_frechet" in found:
-            apart = sqrt(found["batchnorm_frechet"])
-            said.append(
+        measures, sentences = self.measures, []
+        if "batchnorm_frechet" in measures:
+            apart = sqrt(measures["batchnorm_frechet"])
+            sentences.append(
                 "Inside the network, activations on these images lie "
                 f"{apart:.2f} standard deviations from those on its own images."
             )
-        if "knn_accuracy" in found:
-            said.append(
+        if "knn_accuracy" in measures:
+            sentences.append(
                 f"Before any training, the images most alike in its features tell an image's "
-                f"class in {100 * found['knn_accuracy']:.0f} % of cases."
+                f"class in {100 * measures['knn_accuracy']:.0f} % of cases."
             )
-        if "leep" in found:
-            given, shuffled = exp(found["leep"]), exp(found["leep_null_mean"])
-            said.append(
+        if "leep" in measures:
+            given, shuffled = exp(measures["leep"]), exp(measures["leep_null_mean"])
+            sentences.append(
                 f"From its own {self.source_classes} classes alone, an image's class gets a "
                 f"probability of {given:.2f}; with shuffled labels it would get {shuffled:.2f}."
             )
-        return " ".join(said)
+        return " ".join(sentences)
 
     @property
     def lacks(self) -> list[str]:
@@ -62,5 +62,5 @@ class Similarity(Stored):
         return list(dict.fromkeys(NEEDS[key] for key in MEASURES if key not in self.measures))
 
     @classmethod
-    def of(cls, dataset: str, backbone: str) -> Self:
+    def load(cls, dataset: str, backbone: str) -> Self:
         return cls.read(cls.path(dataset, backbone))

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.evidence.arms import Read
 from transfer.evidence.compare import best_run
 from transfer.evidence.found import Evidence
+from transfer.evidence.label_errors import Load
+from transfer.evidence.results import Read
 from transfer.evidence.scores import Measure, chosen_epoch
-from transfer.evidence.suspects import Load
 from transfer.params import Grid
 from transfer.runs import at_first_size
 from transfer.training.predictions import Predictions
 
-CURVE = ("backbone", "lr", "freezing", "recipe", "start", "epoch", "test_accuracy")
+CURVE = ("backbone", "lr", "freezing", "recipe", "init", "epoch", "test_accuracy")
 CONFUSION = ("actual", "predicted")
 
 
@@ -29,18 +29,18 @@ def write(folder: Path, grid: Grid, found: Evidence, tested: Read, load: Load) -
 
 def curves(grid: Grid, dataset: str, tested: Read) -> Iterable[tuple]:
     """Of the first size, mean over the seeds; epochs count from 1."""
-    for place in at_first_size(grid, dataset):
-        for start in grid.start:
-            runs = [tested(place.run(start, seed)) for seed in grid.seed]
+    for setting in at_first_size(grid, dataset):
+        for init in grid.init:
+            runs = [tested(setting.run(init, seed)) for seed in grid.seed]
             accuracies = np.mean([run.right.mean(1) for run in runs], axis=0)
             for epoch, accuracy in enumerate(accuracies, 1):
-                yield *place.setting, start, epoch, round(float(accuracy), 6)
+                yield *setting.hyperparameters, init, epoch, round(float(accuracy), 6)
 
 
 def confusion(parts: dict[str, Predictions], measure: Measure) -> Iterable[tuple]:
     """A run's test images at its chosen epoch."""
     test, epoch = parts["test"], chosen_epoch(parts, measure)
-    yield from zip(test.labels.tolist(), test.said(epoch).tolist(), strict=True)
+    yield from zip(test.labels.tolist(), test.predicted_labels(epoch).tolist(), strict=True)
 
 
 def table(path: Path, header: tuple[str, ...], lines: Iterable[tuple]) -> None:

@@ -1,4 +1,4 @@
-"""The report's printed numbers, its Tables 1 to 4."""
+"""The paper's printed numbers, its Tables 1 to 4."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import yaml
 
 Published = dict[str, dict[float, dict[str, list[float]]]]
 """Backbone → lr → freezing → [accuracy, baseline]."""
-STARTS = {"pretrained": "Accuracy", "scratch": "Baseline"}
+INITS = {"pretrained": "Accuracy", "scratch": "Baseline"}
 """What its tables call the starts."""
 
 

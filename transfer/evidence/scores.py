@@ -23,7 +23,7 @@ UNEVEN = 2
 """How many times as large a class may be as another before it weighs too much in accuracy."""
 
 
-def of(measure: Measure, found: Predictions) -> np.ndarray:
+def score(measure: Measure, found: Predictions) -> np.ndarray:
     """[epochs, n]: bool for accuracy, else float. The measures are those of scikit-learn, averaged
     over the classes that the images have; the area under the curve is of one class against all
     others."""
@@ -90,7 +90,7 @@ def chosen_epoch(parts: dict[str, Predictions], measure: Measure) -> int:
     there are none."""
     if "validation" not in parts:
         return len(parts["test"].predicted) - 1
-    means = of(measure, parts["validation"]).mean(1).round(9)
+    means = score(measure, parts["validation"]).mean(1).round(9)
     return int(np.flatnonzero(means == means.max())[-1])
 
 

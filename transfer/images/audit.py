@@ -23,7 +23,7 @@ from transfer.images import near, reader
 from transfer.images.archive import Source, Unreadable, quoted
 from transfer.images.folds import Division
 from transfer.images.names import named
-from transfer.images.reader import How
+from transfer.images.reader import Decoding
 
 NAMES_SHOWN = 20
 PAIRS_SHOWN = 5
@@ -40,7 +40,7 @@ class Listed(Fields):
     names: list[str]
 
     @classmethod
-    def of(cls, names: list[str]) -> Self:
+    def from_names(cls, names: list[str]) -> Self:
         return cls(count=len(names), names=list(map(printable, names[:NAMES_SHOWN])))
 
 
@@ -84,8 +84,8 @@ class Groups(Fields):
 class Audit(Stored):
     """metrics/data/<dataset>.json: what a data set's source holds, and what was made of it.
 
-    `rules`: split's settings and the data set's counts. `how`: how images are read. `redrawn`: how
-    each seed divides the part train anew, without the units, None if none does. `left_out`:
+    `rules`: split's settings and the data set's counts. `decoding`: how images are read. `redrawn`:
+    how each seed divides the part train anew, without the units, None if none does. `left_out`:
     reason → files. `no_class`: of the first of those elsewhere, folder → files that are named as
     images. `archive`: all readable images of the classes. `dropped`: copies removed. `split`: the
     images drawn. `leaked`: test images, as <class>/<name>, that also occur in training, as
@@ -95,7 +95,7 @@ class Audit(Stored):
     dataset: str
     source: str
     rules: dict[str, Any]
-    how: How
+    decoding: Decoding
     redrawn: Division | None
     left_out: dict[str, Listed]
     no_class: dict[str, int]
@@ -107,7 +107,7 @@ class Audit(Stored):
     near: list[tuple[str, str]]
 
     @classmethod
-    def of(cls, dataset: str) -> Self:
+    def load(cls, dataset: str) -> Self:
         return cls.read(f"metrics/data/{dataset}.json")
 
 
@@ -239,7 +239,7 @@ def _some(names: list[str]) -> str:
 
 
 def scan(
-    source: Source, members: Iterable[Member], unreadable: str, how: How = reader.REPORT
+    source: Source, members: Iterable[Member], unreadable: str, decoding: Decoding = reader.PAPER
 ) -> tuple[list[Picture], LeftOut]:
     """Decode every member once, one at a time.
 
@@ -251,7 +251,7 @@ def scan(
     taken: dict[tuple[str, str], set[str]] = defaultdict(set)
     for member in members:
         try:
-            content = _inspect(source, member.path, how)
+            content = _inspect(source, member.path, decoding)
         except _Rejected as rejected:
             if rejected.reason == "unreadable" and unreadable == "fail":
                 raise UserError(
@@ -267,7 +267,7 @@ def scan(
     return pictures, left_out
 
 
-def _inspect(source: Source, path: str, how: How) -> Content:
+def _inspect(source: Source, path: str, decoding: Decoding) -> Content:
     try:
         data = source.read(path)
     except Unreadable as error:
@@ -275,7 +275,7 @@ def _inspect(source: Source, path: str, how: How) -> Content:
     if data[:6] in (b"GIF87a", b"GIF89a"):
         raise _Rejected("gif")
     try:
-        return decode(data, how)
+        return decode(data, decoding)
     except UnidentifiedImageError:
         if not reader.kind(path):
             raise _Rejected("other") from None
@@ -285,24 +285,24 @@ def _inspect(source: Source, path: str, how: How) -> Content:
         raise _Rejected("unreadable", one_line(error)) from None
 
 
-def decode(data: bytes, how: How = reader.REPORT) -> Content:
+def decode(data: bytes, decoding: Decoding = reader.PAPER) -> Content:
     """Raises as reader.read does."""
-    found = reader.read(io.BytesIO(data), how)
+    found = reader.read(io.BytesIO(data), decoding)
     height, width = found.pixels.shape[:2]
     digest = hashlib.sha256(f"{width}x{height}:".encode() + found.pixels.tobytes()).hexdigest()
     values = np.nan_to_num(found.pixels) if found.pixels.ndim == 2 else None
     span = None if values is None else (float(values.min()), float(values.max()))
-    small, size = near.thumbnail(found.rgb(how)), (width, height)
+    small, size = near.thumbnail(found.rgb(decoding)), (width, height)
     return Content(found.format, found.mode, size, digest, small, found.pages, span)
 
 
-def how_to_read(pictures: list[Picture], how: How) -> How:
+def how_to_read(pictures: list[Picture], decoding: Decoding) -> Decoding:
     """With the range of those pictures to train on that have one."""
     spans = [p.content.range for p in pictures if p.part != "test" and p.content.range]
     if not spans:
-        return how
+        return decoding
     span = {"low": min(low for low, _ in spans), "high": max(high for _, high in spans)}
-    return how.model_copy(update=span)
+    return decoding.model_copy(update=span)
 
 
 def _output_name(inner: str, kind: str, taken: set[str]) -> str:
@@ -346,7 +346,9 @@ def groups(pictures: list[Picture]) -> Groups:
             found.setdefault(picture.part, set()).add(picture.group)
     trained = found.get("train", set()) | found.get("validation", set())
     shared = sorted(trained & found.get("test", set()))
-    return Groups(parts={part: len(its) for part, its in found.items()}, shared=Listed.of(shared))
+    return Groups(
+        parts={part: len(its) for part, its in found.items()}, shared=Listed.from_names(shared)
+    )
 
 
 def _by_pixels(pictures: list[Picture]) -> list[list[Picture]]:
@@ -372,7 +374,7 @@ def _leaks(group: list[Picture]) -> list[tuple[Picture, Picture]]:
 
 
 def leaked(pictures: list[Picture]) -> list[tuple[str, str]]:
-    """<class>/<name> of every test image that stands in train or validation too, with its twin's
+    """<class>/<name> of every test image that stands in train or validation too, with its
     <part>/<class>/<name>."""
     return _named([pair for group in _by_pixels(pictures) for pair in _leaks(group)])
 
@@ -429,6 +431,6 @@ def describe(pictures: list[Picture]) -> Described:
         modes=dict(Counter(p.content.mode for p in pictures)),
         pages=sum(p.content.pages > 1 for p in pictures),
         short_side=sides,
-        wrong_extension=Listed.of(wrong),
+        wrong_extension=Listed.from_names(wrong),
         duplicates=duplicates(pictures),
     )

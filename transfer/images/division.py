@@ -16,7 +16,7 @@ from transfer.images.archive import Source, opened
 from transfer.images.audit import Audit, Member, Picture
 from transfer.images.folds import Division
 from transfer.images.names import CLASSES, Classes, named
-from transfer.images.reader import HOW, How
+from transfer.images.reader import DECODING, Decoding
 from transfer.images.table import PARTS
 from transfer.params import Dataset, Folders, Split, Table
 
@@ -28,31 +28,33 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
     with opened(dataset.source) as source:
         members, beside = found_in(source, dataset.folders)
         progress = tqdm(members, desc=name, unit=" images", delay=2, disable=None)
-        how = How(exif=rules.exif == "apply", white=rules.transparency == "white")
-        found, left_out = audit.scan(source, progress, rules.unreadable, how)
+        decoding = Decoding(exif=rules.exif == "apply", white=rules.transparency == "white")
+        found, left_out = audit.scan(source, progress, rules.unreadable, decoding)
         kept = audit.drop_duplicates(found) if rules.duplicates != "keep" else found
         if rules.duplicates == "drop_near":
             gone = near.dropped(kept)
             kept = [picture for picture in kept if picture not in gone]
         parts = dict.fromkeys(member.part for member in members)
-        redrawn = rules.redraw and "validation" not in parts
+        redrawn = rules.resplit and "validation" not in parts
         if redrawn and dataset.pooled:
             chosen = sorted((replace(p, part="train") for p in kept), key=audit.place)
         else:
             chosen = select(kept, list(parts), dataset.folders.classes, count, name, rules.seed)
         if not redrawn and "validation" not in parts:
             chosen = hold_out(chosen, rules.validation, name, rules.seed)
-        how = audit.how_to_read(chosen, how)
+        decoding = audit.how_to_read(chosen, decoding)
         division = divided_anew(chosen, dataset, rules) if redrawn else None
         classes = Classes(names=sorted(dataset.folders.classes))
-        write(source, chosen, classes, how, Path("data/split", name), division)
+        write(source, chosen, classes, decoding, Path("data/split", name), division)
     report = Audit(
         dataset=name,
         source=dataset.source,
         rules=rules.model_dump() | {"count": count},
-        how=how,
+        decoding=decoding,
         redrawn=None if division is None else division.model_copy(update={"units": {}}),
-        left_out={why: audit.Listed.of(paths) for why, paths in (beside | left_out).items()},
+        left_out={
+            why: audit.Listed.from_names(paths) for why, paths in (beside | left_out).items()
+        },
         no_class=audit.no_class(beside["elsewhere"]),
         archive=audit.describe(found),
         dropped=audit.tally(found, set(found) - set(kept)),
@@ -101,7 +103,7 @@ def write(
     source: Source,
     pictures: list[Picture],
     classes: Classes,
-    how: How,
+    decoding: Decoding,
     folder: Path,
     division: Division | None,
 ) -> None:
@@ -111,7 +113,7 @@ def write(
     places = {label: str(place) for place, label in enumerate(classes.names)}
     with replacing(folder) as fresh:
         classes.write(fresh / CLASSES)
-        how.write(fresh / HOW)
+        decoding.write(fresh / DECODING)
         if division:
             division.write(fresh / folds.FILE)
         for picture in pictures:
@@ -164,11 +166,11 @@ def elsewhere(report: Audit) -> list[str]:
 
 def deep(report: Audit) -> list[str]:
     """Lines on images that are more than one image of 8 bits."""
-    how, lines = report.how, []
-    if how.low is not None and how.high is not None:
+    decoding, lines = report.decoding, []
+    if decoding.low is not None and decoding.high is not None:
         lines.append(
-            f"images of more than 8 bits: {how.low:g} becomes black and {how.high:g} white, the "
-            "range of those in training"
+            f"images of more than 8 bits: {decoding.low:g} becomes black and "
+            f"{decoding.high:g} white, the range of those in training"
         )
     if pages := report.split.pages:
         lines.append(f"{pages} files hold several images, of which the first is taken")

@@ -12,7 +12,7 @@ from transfer.images.names import parted
 
 FILE = "division.json"
 """The file that holds it, beside the parts of a data set."""
-MEND = "add images of it, or set split.redraw: false"
+MEND = "add images of it, or set split.resplit: false"
 
 
 class Division(Stored):
@@ -45,7 +45,7 @@ class Division(Stored):
         for part, places in parts.items():
             for at in np.flatnonzero(~np.isin(labels, labels[places])) if len(places) else ():
                 raise UserError(
-                    f"split.redraw: seed {seed} leaves no image of class "
+                    f"split.resplit: seed {seed} leaves no image of class "
                     f"{parted(names[at])[0]!r} for {part}; {MEND}"
                 )
         return parts
@@ -61,6 +61,6 @@ def _fold(
     try:
         folds = list(splitter.split(pool, labels[pool], units[pool]))
     except ValueError as error:
-        raise UserError(f"split.redraw: {error}; {MEND}") from None
+        raise UserError(f"split.resplit: {error}; {MEND}") from None
     kept, taken = folds[fold]
     return pool[kept], pool[taken]

@@ -82,7 +82,7 @@ def fetch(
                 print(f"{failed}; trying again in {pause:g} s", file=sys.stderr, flush=True)
                 time.sleep(pause)
                 pause *= 2
-        made, record = Fetched.of(source, archive), _record(target)
+        made, record = Fetched.describe(source, archive), _record(target)
         if (known := _first(source, target)) not in (None, made):
             raise UserError(
                 f"{source.kaggle} version {source.version}: its bytes are not those that {record} "
@@ -98,7 +98,7 @@ def fetch(
 def fetched(source: Download, target: Path) -> bool:
     """Whether `target` is what `fetch` first made of `source`, to the byte."""
     known = _first(source, target)
-    return known is not None and target.is_file() and known == Fetched.of(source, target)
+    return known is not None and target.is_file() and known == Fetched.describe(source, target)
 
 
 class Fetched(files.Stored):
@@ -109,7 +109,7 @@ class Fetched(files.Stored):
     sha256: str
 
     @classmethod
-    def of(cls, source: Download, archive: Path) -> Self:
+    def describe(cls, source: Download, archive: Path) -> Self:
         return cls(**source.model_dump(), sha256=files.sha256(archive))
 
 

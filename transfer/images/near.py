@@ -36,7 +36,7 @@ def pairs(pictures: list[Picture]) -> list[tuple[Picture, Picture]]:
     equal = {p.content.digest for p in trained}
     test = [p for p in pictures if p.part == "test" and p.content.digest not in equal]
     nearest = zip(test, *_nearest(test, trained), strict=True)
-    return [(picture, trained[twin]) for picture, most, twin in nearest if most >= ALIKE]
+    return [(picture, trained[duplicate]) for picture, most, duplicate in nearest if most >= ALIKE]
 
 
 def dropped(pictures: list[Picture]) -> set[Picture]:

@@ -60,7 +60,7 @@ class Packed:
     the pixels."""
 
     pixels: "torch.Tensor"
-    how: reader.How
+    decoding: reader.Decoding
     classes: list[str]
     resize: int
     size: int
@@ -155,16 +155,16 @@ def _middle(image: Image.Image, resize: int, size: int) -> Image.Image:
     return seen.resize(sides, Image.Resampling.BILINEAR, (x0, y0, x1, y1))
 
 
-def _read(path: Path, how: reader.How) -> Image.Image:
+def _read(path: Path, decoding: reader.Decoding) -> Image.Image:
     try:
-        return reader.read(path, how).rgb(how)
+        return reader.read(path, decoding).rgb(decoding)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be decoded ({error}); run its split again") from None
 
 
 def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) -> dict[str, int]:
     """Decode what `split`/{train,validation,test} has of the classes in `split`/classes.json into
-    `out`/pixels.bin and `out`/index.json, as `split`/how.json says, if it is there.
+    `out`/pixels.bin and `out`/index.json, as `split`/decoding.json says, if it is there.
 
     Training images keep their pixels, or a short side of `short_side` if that is smaller and
     not 0. Validation images, if there are any, and test images are prepared. If `split` has a
@@ -173,12 +173,12 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
     training image, and for an image that does not decode.
     """
     classes = Classes.read(split / CLASSES).names
-    beside, anew = split / reader.HOW, split / folds.FILE
-    how = reader.How.read(beside) if beside.is_file() else reader.REPORT
+    beside, anew = split / reader.DECODING, split / folds.FILE
+    decoding = reader.Decoding.read(beside) if beside.is_file() else reader.PAPER
     division = folds.Division.read(anew) if anew.is_file() else None
 
     def pixels(part: str, path: Path) -> list[np.ndarray]:
-        image = _read(path, how)
+        image = _read(path, decoding)
         found = []
         if part == "train":
             small = short_side and min(image.size) > short_side
@@ -189,7 +189,7 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
 
     out.mkdir(parents=True)
     index: dict[str, Any] = {"classes": classes, "resize": resize, "size": size}
-    index |= {"how": how.model_dump(), "division": division and division.model_dump()}
+    index |= {"decoding": decoding.model_dump(), "division": division and division.model_dump()}
     digest = hashlib.sha256()
     with open(out / "pixels.bin", "wb") as file:
         for part in PARTS:
@@ -252,9 +252,13 @@ def load(folder: str | Path, seed: int | None = None) -> Packed:
             if len(places):
                 parts[part] = _taken(index["train"], places, part, index["size"])
     pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
-    how, classes, sha256 = reader.How(**index["how"]), index["classes"], index["sha256"]
+    decoding, classes, sha256 = (
+        reader.Decoding(**index["decoding"]),
+        index["classes"],
+        index["sha256"],
+    )
     resize, size = index["resize"], index["size"]
-    return Packed(_tensor(pixels), how, classes, resize, size, sha256, **parts)
+    return Packed(_tensor(pixels), decoding, classes, resize, size, sha256, **parts)
 
 
 def _part(columns: dict[str, list[Any]]) -> Part:

@@ -48,7 +48,7 @@ def unread(name: str) -> str:
     return f"HEIC; {INSTALL}" if kind(name) == "HEIF" and not HEIF else ""
 
 
-class How(Stored):
+class Decoding(Stored):
     """How images become 8-bit RGB, the same in training and in `predict`.
 
     exif: whether the EXIF orientation is applied. white: whether transparency is laid on white, not
@@ -62,9 +62,9 @@ class How(Stored):
     high: float | None = None
 
 
-HOW = "how.json"
+DECODING = "decoding.json"
 """The file that holds it, beside the parts of a data set."""
-REPORT = How()
+PAPER = Decoding()
 """As torchvision's ImageFolder reads, for images of 8 bits."""
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of more than 8 bits, all of one channel."""
@@ -84,12 +84,12 @@ class Read:
     mode: str
     pages: int
 
-    def rgb(self, how: How) -> Image.Image:
+    def rgb(self, decoding: Decoding) -> Image.Image:
         """In 8-bit RGB."""
         if self.pixels.ndim == 3:
             return Image.fromarray(self.pixels)
         values = np.nan_to_num(self.pixels.astype(np.float64))
-        low, high = how.low, how.high
+        low, high = decoding.low, decoding.high
         if low is None or high is None:
             own = values.min(), values.max()
             low, high = (0.0, 65535.0) if self.mode.startswith("I;16") else own
@@ -98,7 +98,7 @@ class Read:
         return Image.fromarray(grey).convert("RGB")
 
 
-def read(file: str | Path | IO[bytes], how: How = REPORT) -> Read:
+def read(file: str | Path | IO[bytes], decoding: Decoding = PAPER) -> Read:
     """Decode a whole image.
 
     Raises PIL.UnidentifiedImageError for what is none of READ, Image.DecompressionBombError for
@@ -112,10 +112,10 @@ def read(file: str | Path | IO[bytes], how: How = REPORT) -> Read:
         camera = image.format == "MPO"
         pages = 1 if camera else getattr(image, "n_frames", 1)
         mode, kind = image.mode, "JPEG" if camera else str(image.format)
-        found: Image.Image = ImageOps.exif_transpose(image) if how.exif else image
+        found: Image.Image = ImageOps.exif_transpose(image) if decoding.exif else image
         if mode in DEEP:
             pixels = np.array(found)
-        elif how.white and found.has_transparency_data:
+        elif decoding.white and found.has_transparency_data:
             alpha = found.convert("RGBA")
             paper = Image.new("RGBA", alpha.size, "white")
             pixels = np.array(Image.alpha_composite(paper, alpha).convert("RGB"))

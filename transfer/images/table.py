@@ -151,7 +151,7 @@ def read(source: Source, table: Table) -> Listing:
 
 def as_parts(there: set[str]) -> dict[str, str]:
     """What the parts of a source are for: dev beside eval is for training, val beside train is for
-    testing, as in the report, and one part alone is to be divided."""
+    testing, as in the paper, and one part alone is to be divided."""
     if len(there) == 1:
         return dict.fromkeys(there, "all")
     found = {part: part for part in there}

@@ -9,7 +9,7 @@ from torch import nn
 
 from transfer import files
 from transfer.evidence import calibration, stats
-from transfer.evidence.calibration import Said
+from transfer.evidence.calibration import Answers
 from transfer.evidence.found import Recall
 from transfer.images.audit import Audit
 from transfer.model import explain
@@ -25,7 +25,7 @@ TO_FILL = "*to be filled in*"
 
 
 @dataclass(frozen=True)
-class Looks:
+class OcclusionMaps:
     """What some answers rest on. right, wrong: for each image in the picture's two rows the class,
     and what it was taken for; either may be empty."""
 
@@ -44,21 +44,23 @@ def is_of(page: Path, output: Path) -> bool:
     return f"python -m transfer predict {shell(output.name)} FOLDER" in lines  # as the template has
 
 
-def looks(path: Path, card: Card, model: nn.Module, images: torch.Tensor, said: Said) -> Looks:
+def looks(
+    path: Path, card: Card, model: nn.Module, images: torch.Tensor, predicted: Answers
+) -> OcclusionMaps:
     """Of some images that are recognised and some that are not, at random; the picture is written
-    to the path. images: prepared, uint8 [n, size, size, 3], those of which `said` is."""
-    answer = said.probabilities.argmax(1)
+    to the path. images: prepared, uint8 [n, size, size, 3], those of which `predicted` is."""
+    answer = predicted.probabilities.argmax(1)
     rows, words = [], []
-    for places in (answer == said.label, answer != said.label):
+    for places in (answer == predicted.label, answer != predicted.label):
         some = np.random.default_rng(0).permutation(np.flatnonzero(places))[:SHOWN]
         matter = [explain.matters(model, images[i], int(answer[i])) for i in some]
         pairs = [
             explain.beside(images[i].numpy(), one) for i, one in zip(some, matter, strict=True)
         ]
         rows += [pairs] if pairs else []
-        words.append([(card.labels[said.label[i]], card.labels[answer[i]]) for i in some])
+        words.append([(card.labels[predicted.label[i]], card.labels[answer[i]]) for i in some])
     explain.write(path, rows)
-    return Looks(*words)
+    return OcclusionMaps(*words)
 
 
 def write(
@@ -66,14 +68,14 @@ def write(
     card: Card,
     dataset: Dataset,
     run: Record,
-    said: Said,
+    predicted: Answers,
     answers: list[Answer],
-    looks: Looks,
+    looks: OcclusionMaps,
 ) -> Path:
     """Write the page and return its path; what a user has filled in on an older one is kept. said,
     answers: of the test images, with the card's temperature."""
     path, picture = beside(output)
-    right, audit = said.probabilities.argmax(1) == said.label, Audit.of(run.dataset)
+    right, audit = predicted.probabilities.argmax(1) == predicted.label, Audit.load(run.dataset)
     page = render(
         Path(__file__).with_name("about.md.j2"),
         file=output.name,
@@ -81,10 +83,10 @@ def write(
         source=dataset.source,
         card=card,
         counts=run.counts,
-        recall=[_share(name, right[said.label == i]) for i, name in enumerate(card.labels)],
-        sure=_share("wrong", ~right[[not one.unsure for one in answers]]),
-        strangers=_share("strangers", np.array([bool(one.stranger) for one in answers])),
-        error=calibration.error(said),
+        recall=[_share(name, right[predicted.label == i]) for i, name in enumerate(card.labels)],
+        confidence_threshold=_share("wrong", ~right[[not one.unsure for one in answers]]),
+        strangers=_share("strangers", np.array([bool(one.none_of_these) for one in answers])),
+        error=calibration.error(predicted),
         leaked=len(audit.leaked),
         looks=looks,
         picture=picture.name,
@@ -99,8 +101,8 @@ def filled_in(page: str, older: str) -> str:
     """The page, with the lines that a user has filled in on the older one."""
     lines = page.splitlines(keepends=True)
     for place, line in enumerate(lines):
-        start, to_fill, _ = line.partition(TO_FILL)
-        own = (one for one in older.splitlines(keepends=True) if one.startswith(start))
+        init, to_fill, _ = line.partition(TO_FILL)
+        own = (one for one in older.splitlines(keepends=True) if one.startswith(init))
         lines[place] = next(own, line) if to_fill else line
     return "".join(lines)
 

@@ -13,18 +13,27 @@ from torch import nn
 
 from transfer import cli, files, params
 from transfer.evidence import calibration, scores, stats
-from transfer.evidence.calibration import Said
+from transfer.evidence.calibration import Answers
 from transfer.evidence.found import Evidence
 from transfer.evidence.scores import Measure
 from transfer.images import packed
-from transfer.model import about, doubt, exported, hub, outputs, predict, registry, saved
+from transfer.model import (
+    about,
+    exported,
+    hub,
+    out_of_distribution,
+    outputs,
+    predict,
+    registry,
+    saved,
+)
 from transfer.runs import PREDICTIONS, Run, known
 from transfer.training import lora, models, predictions
 from transfer.training.feed import CHUNK
-from transfer.training.outcomes import weights
 from transfer.training.progress import watched
 from transfer.training.record import Record
 from transfer.training.run import Job, device_name, fit, versions
+from transfer.training.run_cache import weights
 
 CLOSE = {"default": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
 """Confidences that differ by less count as equal, by train.precision: two steps of the float16 that
@@ -99,7 +108,7 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
     evidence = Evidence.read("metrics/evidence.json")
     try:
         first = next(choice for choice in evidence.choices if choice.dataset == dataset)
-        return known(grid, dataset, first.run(first.start, grid.seed[0]).name)
+        return known(grid, dataset, first.run(first.init, grid.seed[0]).name)
     except (cli.UserError, StopIteration):
         raise cli.UserError(
             "metrics/evidence.json: of another grid than params.yaml's; run `dvc repro evidence`"
@@ -108,8 +117,8 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
 
 def load(run: Run, study: params.Params) -> Job:
     """Raises UserError if the run's images are not those that it was trained on."""
-    job = Job.of(run, study)
-    if Record.of(run).data != job.data.sha256 or job.data.size != study.pack.size:
+    job = Job.prepare(run, study)
+    if Record.load(run).data != job.data.sha256 or job.data.size != study.pack.size:
         raise cli.UserError(
             f"{run.name}: trained on other images than data/packed/{run.dataset} and params.yaml "
             "have; `dvc repro` first"
@@ -126,7 +135,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
         raise cli.UserError(
             f"{run.name}: trained with another train.epochs than params.yaml's; `dvc repro` first"
         )
-    measure = scores.measure(study.evidence.select_by, Record.of(run).counts["train"])
+    measure = scores.measure(study.evidence.select_by, Record.load(run).counts["train"])
     chosen = scores.chosen_epoch(before, measure)
     model = trained(job, chosen + 1)
     models.check_finite(model.state_dict(), run.name)
@@ -149,12 +158,12 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     )
     if card.temperature == 1:
         print("its confidence is as trained: too few validation images, or wrong answers on them")
-    said = Said(before["test"].name, job.data.test.label, found.astype(float))
+    predicted = Answers(before["test"].name, job.data.test.label, found.astype(float))
     answers = predict.answers(card, model, seen, images)
-    dataset, said = study.datasets[run.dataset], said.at(card.temperature)
+    dataset, predicted = study.datasets[run.dataset], predicted.at(card.temperature)
     _, picture = about.beside(output)
-    looks = about.looks(picture, card, model, images, said)
-    page = about.write(output, card, dataset, Record.of(run), said, answers, looks)
+    looks = about.looks(picture, card, model, images, predicted)
+    page = about.write(output, card, dataset, Record.load(run), predicted, answers, looks)
     print(f"{page}: what it can do and where it comes from, with some lines for you to fill in")
     return page
 
@@ -180,7 +189,7 @@ def test_images(data: packed.Packed) -> torch.Tensor:
 
 def originals(data: packed.Packed) -> list[np.ndarray]:
     """Some training images in their own sizes, uint8 [height, width, 3]."""
-    places = doubt.some(len(data.train))[:EXPORTED]
+    places = out_of_distribution.some(len(data.train))[:EXPORTED]
     return [data.image(data.train, int(i)).numpy() for i in places]
 
 
@@ -190,7 +199,7 @@ def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.nd
     apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > close
     if not (differ := int((classes | apart).sum())):
         return
-    then = Record.of(job.run)
+    then = Record.load(job.run)
     print(
         f"warning: {differ} of {len(found)} test images are predicted otherwise than by the run, "
         f"{int(classes.sum())} of them as another class; that was trained on {then.device} with "
@@ -221,7 +230,7 @@ def describe(
     return saved.Card(
         backbone=run.backbone,
         labels=data.classes,
-        how=data.how,
+        decoding=data.decoding,
         resize=study.pack.resize,
         size=study.pack.size,
         activation=job.protocol.activation,
@@ -246,28 +255,37 @@ def describe(
 
 def trusted(
     job: Job, study: params.Params, model: nn.Module, measure: Measure, risk: float
-) -> tuple[doubt.Known, dict[str, Any]]:
+) -> tuple[out_of_distribution.Known, dict[str, Any]]:
     """What training images look like to the network, and the fields of the card that say when to
     take an answer: by the validation images of the run's setting with all seeds that were trained,
     and, where it goes by this network's features, by those of its own seed."""
     run, data = job.run, job.data
     seeds = [run.model_copy(update={"seed": seed}) for seed in study.grid.seed]
     runs = [predictions.load(one.folder / PREDICTIONS) for one in seeds if one.folder.is_dir()]
-    held = Said.of(runs, "validation", measure)
+    held = Answers.from_runs(runs, "validation", measure)
     temperature = calibration.fit(held)
-    own = (data.prepared_image(data.train, int(i)) for i in doubt.some(len(data.train)))
+    own = (
+        data.prepared_image(data.train, int(i)) for i in out_of_distribution.some(len(data.train))
+    )
     batches = iter(lambda: list(islice(own, CHUNK)), [])
     features = [saved.seen(model, torch.from_numpy(np.stack(few)))[1] for few in batches]
-    known, far = doubt.Known.of(np.concatenate(features)), None
+    known, ood_distance = out_of_distribution.Known.fit(np.concatenate(features)), None
     if count := len(data.validation):
-        far = doubt.far(known.distances(saved.seen(model, data.prepared_images(0, count))[1]))
-    sure = calibration.sure(held.at(temperature), risk)
-    return known, {"temperature": temperature, "risk": risk, "sure": sure, "far": far}
+        ood_distance = out_of_distribution.ood_distance(
+            known.distances(saved.seen(model, data.prepared_images(0, count))[1])
+        )
+    confidence_threshold = calibration.confidence_threshold(held.at(temperature), risk)
+    return known, {
+        "temperature": temperature,
+        "risk": risk,
+        "confidence_threshold": confidence_threshold,
+        "ood_distance": ood_distance,
+    }
 
 
 def public_source(run: Run, study: params.Params) -> str:
     """Where anyone can find the starting checkpoint; '' for a local file."""
-    found = study.weights.get(run.backbone) if run.start == "pretrained" else None
+    found = study.weights.get(run.backbone) if run.init == "pretrained" else None
     library = "timm" if models.is_timms(run.backbone) else "torchvision"
     return f"{library}'s {found.source}" if found and found.published else ""
 

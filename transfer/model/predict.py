@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from transfer import cli
 from transfer.images import audit, packed, reader
-from transfer.model import doubt, explain, saved
+from transfer.model import explain, out_of_distribution, saved
 from transfer.training import engine
 from transfer.training.feed import CHUNK
 
@@ -48,11 +48,11 @@ def main() -> None:
 @dataclass(frozen=True)
 class Answer:
     """probabilities: float32 [classes]. unsure, stranger: whether not to take the answer, None if
-    the model cannot tell; see transfer.model.doubt."""
+    the model cannot tell; see transfer.model.out_of_distribution."""
 
     probabilities: np.ndarray
     unsure: bool | None
-    stranger: bool | None
+    none_of_these: bool | None
 
 
 NO_NUMBER = "the network's answer is not a number"
@@ -92,7 +92,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def opened(path: str, weights: str | None) -> tuple[saved.Card, nn.Module, doubt.Known | None]:
+def opened(
+    path: str, weights: str | None
+) -> tuple[saved.Card, nn.Module, out_of_distribution.Known | None]:
     """The card, the network, on the CPU, and what its training images look like to it. Raises
     UserError as saved.load does, and for a network that cannot answer for a grey image."""
     card, model = saved.load(path, weights)
@@ -148,7 +150,7 @@ def _inside(top: Path) -> Iterator[File]:
 def classified(
     card: saved.Card,
     model: nn.Module,
-    known: doubt.Known | None,
+    known: out_of_distribution.Known | None,
     files: list[File],
     explained: Path | None = None,
 ) -> Found:
@@ -183,16 +185,23 @@ def picture_name(place: int, path: Path, label: str) -> str:
 
 
 def answers(
-    card: saved.Card, model: nn.Module, known: doubt.Known | None, images: torch.Tensor
+    card: saved.Card,
+    model: nn.Module,
+    known: out_of_distribution.Known | None,
+    images: torch.Tensor,
 ) -> list[Answer]:
     """Of prepared images, uint8 [n, size, size, 3]."""
     given, features = saved.seen(model, images, card.temperature)
     # So written that an answer or a distance of NaN is not to be taken.
-    unsure: Any = [None] * len(given) if card.sure is None else ~(given.max(1) >= card.sure)
-    stranger: Any = [None] * len(given)
-    if known and card.far is not None:
-        stranger = ~(known.distances(features) <= card.far)
-    return [Answer(*one) for one in zip(given, unsure, stranger, strict=True)]
+    unsure: Any = (
+        [None] * len(given)
+        if card.confidence_threshold is None
+        else ~(given.max(1) >= card.confidence_threshold)
+    )
+    none_of_these: Any = [None] * len(given)
+    if known and card.ood_distance is not None:
+        none_of_these = ~(known.distances(features) <= card.ood_distance)
+    return [Answer(*one) for one in zip(given, unsure, none_of_these, strict=True)]
 
 
 def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
@@ -200,7 +209,7 @@ def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading another may never end
             return "not a regular file"
-        image = reader.read(path, card.how).rgb(card.how)
+        image = reader.read(path, card.decoding).rgb(card.decoding)
         return packed.prepare(image, card.resize, card.size)
     except FileNotFoundError:
         return "no such file"
@@ -218,9 +227,9 @@ def line(path: Path, labels: list[str], answer: Answer, as_json: bool) -> str:
     if as_json:
         values = dict(zip(labels, map(float, probabilities), strict=True))
         found = {"path": str(path), "class": labels[best], "confidence": values[labels[best]]}
-        doubts = {"unsure": answer.unsure, "stranger": answer.stranger}
+        doubts = {"unsure": answer.unsure, "none_of_these": answer.none_of_these}
         known = {name: bool(doubt) for name, doubt in doubts.items() if doubt is not None}
         return json.dumps(found | known | {"probabilities": values}, allow_nan=False)
-    note = "\tnone of these" if answer.stranger else "\tunsure" if answer.unsure else ""
+    note = "\tnone of these" if answer.none_of_these else "\tunsure" if answer.unsure else ""
     name, label = cli.printable(str(path)), cli.printable(labels[best])
     return f"{name}\t{label}\t{probabilities[best]:.4f}{note}"

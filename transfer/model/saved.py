@@ -21,32 +21,32 @@ from torch import nn
 from transfer import files
 from transfer.cli import UserError, one_line
 from transfer.images import reader
-from transfer.images.reader import How
-from transfer.model import doubt
+from transfer.images.reader import Decoding
+from transfer.model import out_of_distribution
 from transfer.params import Backbone, Component, Named, Side
 from transfer.training import augment, components, models
 from transfer.training.feed import CHUNK
 
-FORMAT = "2"
+FORMAT = "3"
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 KNOWN = "known.mean", "known.precision"
-"""The tensors beside the network's own: those of doubt.Known."""
+"""The tensors beside the network's own: those of out_of_distribution.Known."""
 
 
 class Card(BaseModel):
     """What a file says of its network.
 
-    labels: the classes in the order of the outputs. how: how images are read. resize, size: pixels,
-    see packed.prepare. mean, std: see augment.normalize. run, seed, epoch (from 0): where the
-    weights come from. accuracy, low, high: this network's on the run's n test images, and its 95 %
-    interval (Wilson 1927). temperature: what its outputs are divided by before the softmax, see
-    transfer.evidence.calibration. sure: the confidence from which on an answer is taken, for an
-    error of `risk`. far: the distance beyond which an image is like none it was trained on, see
-    transfer.model.doubt; both None if unknown. start, start_sha256: the checkpoint that training
-    started from; start_source: where that is found, if everyone finds it there; start_needed:
-    whether the file lacks what that holds. data_sha256: of the packed pixels. versions, device,
-    commit: trained with, on and by these.
+    labels: the classes in the order of the outputs. decoding: how images are read. resize, size:
+    pixels, see packed.prepare. mean, std: see augment.normalize. run, seed, epoch (from 0): where
+    the weights come from. accuracy, low, high: this network's on the run's n test images, and its
+    95 % interval (Wilson 1927). temperature: what its outputs are divided by before the softmax,
+    see transfer.evidence.calibration. confidence_threshold: the confidence from which on an answer
+    is taken, for an error of `risk`. ood_distance: the distance beyond which an image is like none
+    it was trained on, see transfer.model.out_of_distribution; both None if unknown. start,
+    start_sha256: the checkpoint that training started from; start_source: where that is found, if
+    everyone finds it there; start_needed: whether the file lacks what that holds. data_sha256: of
+    the packed pixels. versions, device, commit: trained with, on and by these.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
@@ -54,7 +54,7 @@ class Card(BaseModel):
     which_transfer: str = FORMAT
     backbone: Backbone
     labels: Annotated[list[str], Field(min_length=2)]
-    how: How = reader.REPORT
+    decoding: Decoding = reader.PAPER
     resize: Side
     size: Side
     mean: tuple[float, ...] = Field(augment.MEAN, strict=False)
@@ -70,8 +70,8 @@ class Card(BaseModel):
     n: Count
     temperature: float = Field(1.0, ge=0.05, le=20)  # as calibration.fit has it
     risk: Share = 0.0
-    sure: Share | None = None
-    far: Annotated[float, Field(ge=0)] | None = None
+    confidence_threshold: Share | None = None
+    ood_distance: Annotated[float, Field(ge=0)] | None = None
     start: str
     start_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     start_source: str
@@ -89,10 +89,10 @@ class Card(BaseModel):
             raise ValueError("labels: two of them are equal")
         if (self.mean, self.std) != (augment.MEAN, augment.STD):
             raise ValueError("it normalises images in another way than this code")
-        bounds = self.how.low, self.how.high
+        bounds = self.decoding.low, self.decoding.high
         low, high = (nan if bound is None else bound for bound in bounds)
         if bounds != (None, None) and not 0 <= high - low < inf:
-            raise ValueError(f"how: images cannot be scaled from {bounds[0]} to {bounds[1]}")
+            raise ValueError(f"decoding: images cannot be scaled from {bounds[0]} to {bounds[1]}")
         return self
 
     def metadata(self) -> dict[str, str]:
@@ -101,7 +101,7 @@ class Card(BaseModel):
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, How):
+    if isinstance(value, Decoding):
         value = value.model_dump()
     if isinstance(value, Component):
         value = value.plain
@@ -175,13 +175,13 @@ def _read(path: Path) -> tuple[Card, models.State]:
     raise UserError(f"{path}: not a model made by `python -m transfer keep`: {why}")
 
 
-def known(path: str | Path) -> doubt.Known | None:
+def known(path: str | Path) -> out_of_distribution.Known | None:
     """What the images that the network in the file, which `load` can read, was trained on look like
     to it; None if the file does not hold that."""
     with safe_open(path, "pt") as file:
         if not set(KNOWN) <= set(file.keys()):
             return None
-        return doubt.Known(*(file.get_tensor(name).numpy() for name in KNOWN))
+        return out_of_distribution.Known(*(file.get_tensor(name).numpy() for name in KNOWN))
 
 
 def _network(card: Card, state: models.State) -> nn.Module:
@@ -220,11 +220,11 @@ def probabilities(model: nn.Module, images: torch.Tensor, temperature: float = 1
 def seen(
     model: nn.Module, images: torch.Tensor, temperature: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those probabilities, and what doubt.layer is given, float32 [n, d]."""
-    device, layer = next(model.parameters()).device, doubt.layer(model)
+    """Those probabilities, and what out_of_distribution.layer is given, float32 [n, d]."""
+    device, layer = next(model.parameters()).device, out_of_distribution.layer(model)
     features: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(
-        lambda _, inputs: features.append(doubt.pooled(layer, inputs[0]).cpu())
+        lambda _, inputs: features.append(out_of_distribution.pooled(layer, inputs[0]).cpu())
     )
     with torch.inference_mode():
         outputs = [model(augment.normalize(some.to(device))) for some in images.split(CHUNK)]

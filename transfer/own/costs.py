@@ -66,7 +66,7 @@ def disk(
     pixels = [w * h * s * s * 3 for (w, h), s in zip(sides, shrunk, strict=True)] or [0.0]
     prepared = 3 * size**2
     packed = sum(train * fmean(pixels) + rest * prepared for train, rest in images.values())
-    if study.split.redraw:  # any image may be in any part
+    if study.split.resplit:  # any image may be in any part
         packed = sum((train + rest) * (fmean(pixels) + prepared) for train, rest in images.values())
     lines = [
         f"disk: about {2 * packed / 1e9:.1f} GB for pixels, half of it in DVC's cache, and "

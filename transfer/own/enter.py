@@ -72,7 +72,7 @@ def proposed(
     study, lines = params.load(text=text), []
     models.check_backbones(study.grid.backbone)
     classes = len(study.datasets[name].folders.classes)
-    speeds = {one: estimate.Speed.of(one, study, classes) for one in study.grid.backbone}
+    speeds = {one: estimate.Speed.measure(one, study, classes) for one in study.grid.backbone}
     if limit < math.inf:
         plan = grid.fitting(study, name, *images, speeds, limit)
         lines = grid.described(plan, name, limit)
@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
     help = "the most hours that the runs may take on this machine (default %(default)g)"
     parser.add_argument("--hours", type=positive, default=1.0, help=help)
     help = "try what fits these images and the time (default), or all that params.yaml lists"
-    parser.add_argument("--grid", choices=["fitting", "report"], default="fitting", help=help)
+    parser.add_argument("--grid", choices=["fitting", "paper"], default="fitting", help=help)
     help = "of two levels of folders, the one that is the classes"
     parser.add_argument("--classes", choices=["outer", "inner"], help=help)
     for what in ("file", "label", "split", "group"):

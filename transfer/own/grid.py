@@ -54,8 +54,8 @@ def fitting(
 
 def cuts(study: Params, speeds: dict[str, Speed]) -> Iterator[tuple[str, Params]]:
     """What may be left out, one after another, and the study without it and all before it."""
-    if len(study.grid.start) > 1 and "pretrained" in study.grid.start:
-        study = changed(study, grid={"start": ["pretrained"]})
+    if len(study.grid.init) > 1 and "pretrained" in study.grid.init:
+        study = changed(study, grid={"init": ["pretrained"]})
         yield "baselines from random weights", study
     if len(study.grid.backbone) > 1:
         fast = min(study.grid.backbone, key=lambda backbone: speeds[backbone].step)
@@ -98,14 +98,14 @@ def described(plan: Plan, name: str, limit: float) -> list[str]:
     networks, rates = map(short, grid.backbone), (f"{rate:g}" for rate in grid.lr)
     lines = [
         f"to try: {', '.join(networks)}; {', '.join(grid.freezing)}; rates {', '.join(rates)}; "
-        f"from {', '.join(grid.start)} weights; {len(grid.seed)} seeds, {train.epochs} epochs, "
+        f"from {', '.join(grid.init)} weights; {len(grid.seed)} seeds, {train.epochs} epochs, "
         f"batches of {train.batch_size}: {len(runs(grid, name))} runs"
     ]
     if plan.left:
         words = ", ".join(f"{what} ({span(seconds)})" for what, seconds in plan.left.items())
         lines.append(
             f"left out, to take no more than {span(limit)} (and what it would take with each): "
-            f"{words}; --hours or --grid report takes more"
+            f"{words}; --hours or --grid paper takes more"
         )
     if plan.seconds > limit:
         lines.append(f"note: this takes more than the {span(limit)} asked for")

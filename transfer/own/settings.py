@@ -77,7 +77,7 @@ def put(
     grid = [key for key in study.grid.dataset if key in others and not only]
     settings["grid"]["dataset"] = [*grid, name]
     settings["pack"]["short_side"] = short_side
-    settings["split"] |= {"redraw": True, "validation": SHARE}
+    settings["split"] |= {"resplit": True, "validation": SHARE}
     settings["split"] |= {"exif": "apply", "transparency": "white"}
     settings["evidence"]["select_by"] = "auto"
     if len(study.grid.seed) < seeds:

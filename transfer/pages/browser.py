@@ -35,7 +35,7 @@ from transfer.training.record import curve
 ROOM = 8_000_000
 """Bytes of all thumbnails together, so that the page stays below 10 MB. Data sets share it by their
 test images."""
-PHOTOGRAPHS = {"disagreements": "disagreeing", "suspects": "suspected", "twins": "leaked"}
+PHOTOGRAPHS = {"disagreements": "disagreeing", "label_errors": "suspected", "duplicates": "leaked"}
 """The pictures of report.md in whose place the gallery shows all such images, by what it calls
 them."""
 COLOURS = {figures.INK: "ink", figures.QUIET: "quiet", figures.BAND: "band", "#d1d9e0": "line"}
@@ -46,15 +46,15 @@ class Curve(Fields):
     """A setting's accuracy on the test images after each epoch, mean over the seeds."""
 
     setting: str
-    start: str
+    init: str
     accuracy: list[float]
 
     @classmethod
-    def of(cls, choice: Choice, seeds: list[int]) -> Self:
-        curves = [curve(choice.run(choice.start, seed)) for seed in seeds]
+    def mean_of(cls, choice: Choice, seeds: list[int]) -> Self:
+        curves = [curve(choice.run(choice.init, seed)) for seed in seeds]
         means = [fmean(one.test_accuracy for one in epoch) for epoch in zip(*curves, strict=True)]
         rounded = [round(mean, 4) for mean in means]
-        return cls(setting=choice.label, start=choice.start, accuracy=rounded)
+        return cls(setting=choice.label, init=choice.init, accuracy=rounded)
 
 
 class Line(Fields):
@@ -77,7 +77,7 @@ class Part(Fields):
     gallery: Gallery
 
     @classmethod
-    def of(
+    def collect(
         cls,
         name: str,
         study: Params,
@@ -97,10 +97,10 @@ class Part(Fields):
             title=study.datasets[name].title,
             measured=WORDS[evidence.measures[name]],
             lines=[
-                Line(choice=choice, computation=cost, curve=Curve.of(choice, seeds))
+                Line(choice=choice, computation=cost, curve=Curve.mean_of(choice, seeds))
                 for choice, cost in zip(choices, taken, strict=True)
             ],
-            gallery=gallery.of(name, study, evidence, audit, data, room),
+            gallery=gallery.collect(name, study, evidence, audit, data, room),
         )
 
 

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from transfer.evidence.found import Suspect
+from transfer.evidence.found import LabelError
 from transfer.images.names import parted
 from transfer.images.packed import PARTS, Packed, Part
 from transfer.pages.figures import INK, VERMILION, Example
@@ -24,35 +24,38 @@ def disagreements(
         label = data.test.label[i]
         lines = [(f"truth: {data.classes[label]}", INK)]
         for who, (run, epoch) in predicted.items():
-            said, confidence = run.predicted[epoch][i], float(run.confidence[epoch][i])
-            sign, colour = ("✓", INK) if said == label else ("✗", VERMILION)
-            words = f"{sign} {who}: {data.classes[said]} {100 * confidence:.0f} %"
+            answer, confidence = run.predicted[epoch][i], float(run.confidence[epoch][i])
+            sign, colour = ("✓", INK) if answer == label else ("✗", VERMILION)
+            words = f"{sign} {who}: {data.classes[answer]} {100 * confidence:.0f} %"
             lines.append((words, colour))
         image = data.image(data.test, i).numpy()
         found.append(Example(parted(name)[1], image, lines))
     return found, len(names)
 
 
-def twins(data: Packed, leaked: list[tuple[str, str]], limit: int = 6) -> list[Example]:
-    """Some test images, each after its twin in training: <class>/<name>, <part>/<class>/<name>."""
+def duplicates(data: Packed, leaked: list[tuple[str, str]], limit: int = 6) -> list[Example]:
+    """Some test images, each after its copy in training: <class>/<name>, <part>/<class>/<name>."""
     found = []
-    for test, twin in sorted(leaked, key=lambda pair: by_hash(pair[0]))[:limit]:
-        part, name = twin.split("/", 1)
+    for test, duplicate in sorted(leaked, key=lambda pair: by_hash(pair[0]))[:limit]:
+        part, name = duplicate.split("/", 1)
         image = data.image(data.test, data.test.names.index(test)).numpy()
         held = getattr(data, part)
         own = data.prepared_image(held, held.names.index(name))
-        found += [Example(twin, own), Example(f"test/{test}", image)]
+        found += [Example(duplicate, own), Example(f"test/{test}", image)]
     return found
 
 
-def doubted(data: Packed, suspects: list[Suspect], limit: int = 8) -> list[Example]:
+def doubted(data: Packed, label_errors: list[LabelError], limit: int = 8) -> list[Example]:
     """The first of them, with their label and what the runs say."""
     found, where = [], places(data)
-    for suspect in suspects[:limit]:
-        label, file = parted(suspect.image)
-        said = (f"✗ all: {suspect.said} {100 * suspect.confidence:.0f} %", VERMILION)
-        image = data.prepared_image(*where[suspect.image])
-        found.append(Example(file, image, [(f"label: {label}", INK), said]))
+    for label_error in label_errors[:limit]:
+        label, file = parted(label_error.image)
+        predicted = (
+            f"✗ all: {label_error.predicted} {100 * label_error.confidence:.0f} %",
+            VERMILION,
+        )
+        image = data.prepared_image(*where[label_error.image])
+        found.append(Example(file, image, [(f"label: {label}", INK), predicted]))
     return found
 
 

@@ -113,7 +113,7 @@ def _rows(count: int) -> int:
 # Transfer beside its baseline.
 
 # Start → where in its row (up is negative), colour, words.
-STARTS = {
+INITS = {
     "pretrained": (-0.15, BLUE, "transfer"),
     "scratch": (0.15, ORANGE, "baseline, from random weights"),
 }
@@ -127,11 +127,11 @@ def gains(
     """Test accuracy of transfer and baseline in every setting, a panel for each data set.
 
     n_train: data set → training images. printed: data set → (backbone, lr, freezing) → the
-    report's (accuracy, baseline), where it has them. Panels and settings come in the order of the
+    paper's (accuracy, baseline), where it has them. Panels and settings come in the order of the
     rows.
     """
     datasets = _unique(row.dataset for row in rows)
-    settings = {row.setting: row.label for row in rows}
+    settings = {row.hyperparameters: row.label for row in rows}
     columns = min(2, len(datasets))
     lines = -(-len(datasets) // columns)
     title = "Test accuracy of every setting, with 95 % intervals"
@@ -145,8 +145,8 @@ def gains(
         report = printed.get(dataset, {})
         own = [row for row in rows if row.dataset == dataset]
         for row in own:
-            theirs = report.get(row.setting[:3]) if row.recipe == DEFAULT else None
-            _gain(panel, list(settings).index(row.setting), row, theirs)
+            theirs = report.get(row.hyperparameters[:3]) if row.recipe == DEFAULT else None
+            _gain(panel, list(settings).index(row.hyperparameters), row, theirs)
         amount = f"{n_train[dataset]} training and {own[0].n_test} test images"
         panel.set_title("\n".join([*_wrap(titles[dataset], room, NORMAL), amount]))
     _gain_axes(panels, labels)
@@ -157,13 +157,13 @@ def gains(
 
 
 def _gain(panel: Axes, place: int, row: Row, report: tuple[float, float] | None) -> None:
-    """A row: each start's mean and interval, what joins them, and the report's values."""
+    """A row: each start's mean and interval, what joins them, and the paper's values."""
     means: list[float] = []
     ys: list[float] = []
-    spread = len(row.arms) == len(STARTS)
-    for column, (start, (offset, colour, _)) in enumerate(STARTS.items()):
-        if start in row.arms:
-            found, y = row.arms[start].chosen, place + offset * spread
+    spread = len(row.results) == len(INITS)
+    for column, (init, (offset, colour, _)) in enumerate(INITS.items()):
+        if init in row.results:
+            found, y = row.results[init].chosen, place + offset * spread
             means, ys = [*means, found.mean], [*ys, y]
             panel.plot([found.low, found.high], [y, y], color=colour, lw=1.5, alpha=0.5)
             panel.plot(found.mean, y, "o", color=colour, ms=4.5, zorder=3)
@@ -187,11 +187,11 @@ def _gain_axes(panels: np.ndarray, labels: list[str]) -> None:
 def _gain_handles(rows: list[Row], report: bool) -> list[Line2D]:
     handles = [
         Line2D([], [], color=colour, marker="o", ms=4.5, lw=1.5, label=words)
-        for start, (_, colour, words) in STARTS.items()
-        if any(start in row.arms for row in rows)
+        for init, (_, colour, words) in INITS.items()
+        if any(init in row.results for row in rows)
     ]
     if report:
-        handles.append(Line2D([], [], color=QUIET, lw=0, label="as the report has it", **DIAMOND))
+        handles.append(Line2D([], [], color=QUIET, lw=0, label="as the paper has it", **DIAMOND))
     return handles
 
 
@@ -206,8 +206,8 @@ def cost(found: dict[str, list[tuple[Choice, float]]]) -> Figure:
     marker = dict(zip(_unique(choice.backbone for choice in choices), cycle(MARKERS), strict=False))
     handles = [
         Line2D([], [], color=colour, lw=1.5, label=words)
-        for start, (_, colour, words) in STARTS.items()
-        if any(choice.start == start for choice in choices)
+        for init, (_, colour, words) in INITS.items()
+        if any(choice.init == init for choice in choices)
     ]
     handles += [Line2D([], [], color=QUIET, marker=m, lw=0, label=short(name))
                 for name, m in marker.items()]  # fmt: skip
@@ -221,7 +221,7 @@ def cost(found: dict[str, list[tuple[Choice, float]]]) -> Figure:
     for panel, (words, own) in zip(panels, found.items(), strict=True):
         most = max(taken for _, taken in own)
         for choice, taken in own:
-            (offset, colour, _), y = STARTS[choice.start], choice.chosen
+            (offset, colour, _), y = INITS[choice.init], choice.chosen
             x = taken + offset * most / 15  # the two starts take the same
             panel.plot([x, x], [y.low, y.high], color=colour, lw=1.5, alpha=0.5)
             panel.plot(x, y.mean, marker[choice.backbone], color=colour, ms=5, mec="white", mew=0.5)
@@ -263,12 +263,12 @@ def confusion(chosen: dict[str, Choice]) -> Figure:
     for panel, (title, choice) in zip(panels, chosen.items(), strict=True):
         words, labels = f"{title}: {choice.label}", [recall.label for recall in choice.recall]
         shares = np.diag([recall.mean for recall in choice.recall])
-        said = sum(one.n for one in choice.mistakes)
-        for one in choice.mistakes if said else ():
-            if one.said in labels:
+        predicted = sum(one.n for one in choice.mistakes)
+        for one in choice.mistakes if predicted else ():
+            if one.predicted in labels:
                 row = labels.index(one.label)
                 wrong = sum(other.n for other in choice.mistakes if other.label == one.label)
-                shares[row, labels.index(one.said)] = (1 - shares[row, row]) * one.n / wrong
+                shares[row, labels.index(one.predicted)] = (1 - shares[row, row]) * one.n / wrong
         panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         panel.set_title("\n".join(_fit(line, room) for line in _wrap(words, room, NORMAL)[:4]))
         names = [_fit(label, 1.0) for label in labels]
@@ -325,16 +325,21 @@ def learning(rows: list[Row], titles: dict[str, str]) -> Figure:
     figure = _headed(3.2, title, _gain_handles(rows, False))
     panels = figure.subplots(1, len(titles), sharey=True, squeeze=False).ravel()
     for panel, (name, words) in zip(panels, titles.items(), strict=True):
-        for start, (offset, colour, _) in STARTS.items():
-            own = [row for row in rows if row.dataset == name and start in row.arms]
+        for init, (offset, colour, _) in INITS.items():
+            own = [row for row in rows if row.dataset == name and init in row.results]
             best = [
-                min((r.arms[start] for r in own if r.images == size), key=lambda arm: arm.rank)
+                min(
+                    (r.results[init] for r in own if r.images == size),
+                    key=lambda result: result.rank,
+                )
                 for size in (sizes if own else ())
             ]
             x = np.arange(len(best)) + offset / 4
-            for at, arm in zip(x, best, strict=True):
-                panel.plot([at, at], [arm.chosen.low, arm.chosen.high], color=colour, alpha=0.5)
-            panel.plot(x, [arm.chosen.mean for arm in best], "o-", color=colour, ms=4.5)
+            for at, result in zip(x, best, strict=True):
+                panel.plot(
+                    [at, at], [result.chosen.low, result.chosen.high], color=colour, alpha=0.5
+                )
+            panel.plot(x, [result.chosen.mean for result in best], "o-", color=colour, ms=4.5)
         panel.set_xticks(range(len(sizes)), list(map(str, sizes)))
         panel.set_title("\n".join(_wrap(words, WIDTH / len(titles) - 0.3, NORMAL)))
         panel.grid(axis="y")
@@ -433,8 +438,8 @@ def gallery(groups: dict[str, list[Example]], columns: int) -> Figure | None:
     for heading, top, group in zip(headings, tops, groups.values(), strict=True):
         _write(figure, EDGE, y + EDGE, heading, INK, LARGE)
         y += top
-        for start in range(0, len(group), columns):
-            for column, example in enumerate(group[start : start + columns]):
+        for init in range(0, len(group), columns):
+            for column, example in enumerate(group[init : init + columns]):
                 _show(figure, EDGE + column * pitch, y, pitch - EDGE, example)
             y += height
     return figure

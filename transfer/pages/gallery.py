@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from transfer.evidence import calibration
-from transfer.evidence.calibration import Said
+from transfer.evidence.calibration import Answers
 from transfer.evidence.found import Choice, Evidence
 from transfer.evidence.scores import chosen_epoch
 from transfer.files import Fields
@@ -34,22 +34,23 @@ Mark = tuple[Kind | None, str]
 
 
 class Shown(Fields):
-    """An image. name: <class>/<file>. thumbnail: a data URI. label: the place of its class. said,
-    sure: of each setting the class's place and its confidence in percent; empty for an image that
-    the first seed trained on. note: what else there is to say of it."""
+    """An image. name: <class>/<file>. thumbnail: a data URI. label: the place of its class.
+    predicted,
+    confidence: of each setting the class's place and its confidence in percent; empty for an image
+    that the first seed trained on. note: what else there is to say of it."""
 
     name: str
     thumbnail: str
     label: int
     kinds: list[Kind]
-    said: list[int]
-    sure: list[int]
+    predicted: list[int]
+    confidence: list[int]
     note: str
 
 
 class Gallery(Fields):
     """Images of the first seed. settings: the recommended first. left: the number of test images
-    for which there was no room. sure: the confidence below which an answer counts as unsure, None
+    for which there was no room. confidence_threshold: below it an answer counts as unsure, None
     if unknown."""
 
     dataset: str
@@ -57,50 +58,58 @@ class Gallery(Fields):
     classes: list[str]
     settings: list[str]
     left: int
-    sure: float | None
+    confidence_threshold: float | None
     images: list[Shown]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the settings say of the images of a part: said, sure, int [settings, n], the first's
+class Opinions:
+    """What the settings say of the images of a part: predicted, confidence, int [settings, n], the
+    first's
     with its temperature. places: the images' indices, by name. good: which settings are not
     significantly worse than the first."""
 
     part: Predictions
     places: dict[str, int]
-    said: np.ndarray
-    sure: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
     unsure: np.ndarray
     good: np.ndarray
 
     @classmethod
-    def of(cls, part: str, runs: list[dict[str, Predictions]], epochs: list[int], good: np.ndarray,
-           temperature: float, least: float | None) -> Self:  # fmt: skip
-        found = [(run[part], epoch) for run, epoch in zip(runs, epochs, strict=True)]
-        first, epoch = found[0]
+    def from_runs(
+        cls,
+        part: str,
+        runs: list[dict[str, Predictions]],
+        epochs: list[int],
+        good: np.ndarray,
+        temperature: float,
+        least: float | None,
+    ) -> Self:
+        parts = [(run[part], epoch) for run, epoch in zip(runs, epochs, strict=True)]
+        first, epoch = parts[0]
         given = np.nan_to_num(first.probabilities[epoch]).astype(float)
         confidence = calibration.scaled(given, temperature).max(1)
-        others = [np.nan_to_num(one.confidence[e]).astype(float) for one, e in found[1:]]
-        sure = np.stack([confidence, *others])
+        others = [np.nan_to_num(one.confidence[e]).astype(float) for one, e in parts[1:]]
+        confidences = np.stack([confidence, *others])
         return cls(
             part=first,
             places={str(name): i for i, name in enumerate(first.name)},
-            said=np.stack([one.predicted[e] for one, e in found]),
-            sure=(100 * sure).round().astype(int),
+            predicted=np.stack([one.predicted[e] for one, e in parts]),
+            confidence=(100 * confidences).round().astype(int),
             unsure=confidence < (least or 0.0),
             good=good,
         )
 
     def kinds(self, i: int) -> Iterator[Kind]:
-        yield "right" if self.said[0, i] == self.part.label[i] else "wrong"
+        yield "right" if self.predicted[0, i] == self.part.label[i] else "wrong"
         if self.unsure[i]:
             yield "unsure"
-        if len(np.unique(self.said[self.good, i])) > 1:
+        if len(np.unique(self.predicted[self.good, i])) > 1:
             yield "disagreeing"
 
 
-def of(
+def collect(
     name: str, study: Params, evidence: Evidence, audit: Audit, data: Packed, room: int
 ) -> Gallery:
     """Of a data set; `data`: with the first seed's parts. room: bytes that the
@@ -108,18 +117,20 @@ def of(
     first, and of equals the names' hashes say which stay."""
     choices = [choice for choice in evidence.choices if choice.dataset == name][:SETTINGS]
     answers, least = _answers(choices, study, evidence)
-    suspects: dict[str, Mark] = {
-        one.image: ("suspected", f"all {one.runs} good runs say {one.said}")
-        for one in evidence.suspects
+    label_errors: dict[str, Mark] = {
+        one.image: ("suspected", f"all {one.runs} good runs say {one.predicted}")
+        for one in evidence.label_errors
         if one.dataset == name
     }
-    copies: dict[str, Mark] = {test: ("alike", f"looks like {twin}") for test, twin in audit.near}
-    copies |= {test: ("leaked", f"the same as {twin}") for test, twin in audit.leaked}
+    copies: dict[str, Mark] = {
+        test: ("alike", f"looks like {duplicate}") for test, duplicate in audit.near
+    }
+    copies |= {test: ("leaked", f"the same as {duplicate}") for test, duplicate in audit.leaked}
     tested = answers[0].places.keys()
     found = []
-    for image in sorted(tested | suspects.keys(), key=examples.by_hash):
+    for image in sorted(tested | label_errors.keys(), key=examples.by_hash):
         copied = copies.get(image) if image in tested else (None, "not a test image")
-        marks = [mark for mark in (copied, suspects.get(image)) if mark]
+        marks = [mark for mark in (copied, label_errors.get(image)) if mark]
         found.append(_shown(image, data.classes, answers, marks))
     found.sort(key=lambda one: min(map(get_args(Kind).index, one.kinds)))  # stable
     images = list(_within(found, data, room))
@@ -129,45 +140,49 @@ def of(
         classes=data.classes,
         settings=[choice.words for choice in choices],
         left=len(tested - {one.name for one in images}),
-        sure=least,
+        confidence_threshold=least,
         images=images,
     )
 
 
-def _shown(image: str, classes: list[str], answers: list[Answers], marks: list[Mark]) -> Shown:
+def _shown(image: str, classes: list[str], answers: list[Opinions], marks: list[Mark]) -> Shown:
     """Without its thumbnail."""
     kinds: list[Kind] = []
-    said, sure = [], []
+    predicted, confidence = [], []
     if found := next((one for one in answers if image in one.places), None):
         i = found.places[image]
         kinds += found.kinds(i)
-        said, sure = found.said[:, i].tolist(), found.sure[:, i].tolist()
+        predicted, confidence = found.predicted[:, i].tolist(), found.confidence[:, i].tolist()
     return Shown(
         name=image,
         thumbnail="",
         label=classes.index(parted(image)[0]),
         kinds=kinds + [kind for kind, _ in marks if kind],
-        said=said,
-        sure=sure,
+        predicted=predicted,
+        confidence=confidence,
         note="; ".join(note for _, note in marks),
     )
 
 
 def _answers(
     choices: list[Choice], study: Params, evidence: Evidence
-) -> tuple[list[Answers], float | None]:
+) -> tuple[list[Opinions], float | None]:
     """Of the test images and, if there are any, of the validation images; and the confidence below
     which the first setting counts as unsure."""
     first, seeds = choices[0], study.grid.seed
     measure = evidence.measures[first.dataset]
     temperature = evidence.calibration[first.dataset].temperature
-    of_seeds = [_predicted(first.run(first.start, seed)) for seed in seeds]
-    least = calibration.sure(Said.of(of_seeds, "validation", measure).at(temperature), RISK)
-    runs = [_predicted(choice.run(choice.start, seeds[0])) for choice in choices]
+    of_seeds = [_predicted(first.run(first.init, seed)) for seed in seeds]
+    least = calibration.confidence_threshold(
+        Answers.from_runs(of_seeds, "validation", measure).at(temperature), RISK
+    )
+    runs = [_predicted(choice.run(choice.init, seeds[0])) for choice in choices]
     epochs = [chosen_epoch(run, measure) for run in runs]
     good = np.array([choice.difference.sign >= 0 for choice in choices])
     parts = [part for part in ("test", "validation") if part in runs[0]]
-    return [Answers.of(part, runs, epochs, good, temperature, least) for part in parts], least
+    return [
+        Opinions.from_runs(part, runs, epochs, good, temperature, least) for part in parts
+    ], least
 
 
 def _predicted(run: Run) -> dict[str, Predictions]:

@@ -62,8 +62,8 @@ def overview(
     size, tables = grid.images[0], published()
     printed = {name: printed_settings(tables.get(datasets[name].table, {})) for name in titles}
     rows = [row for row in evidence.rows if row.images == size]
-    first = {row.dataset: row.run(grid.start[0], grid.seed[0]) for row in reversed(rows)}
-    n_train = {name: Record.of(run).n["train"] for name, run in first.items()}
+    first = {row.dataset: row.run(grid.init[0], grid.seed[0]) for row in reversed(rows)}
+    n_train = {name: Record.load(run).n["train"] for name, run in first.items()}
     first_of = {choice.dataset: choice for choice in reversed(evidence.choices)}
     pictures = {
         "gains": figures.gains(rows, n_train, titles, printed),
@@ -93,19 +93,21 @@ def looked_at(
     doubtful labels."""
     grid, title, measure = study.grid, study.datasets[name].title, evidence.measures[name]
     data = packed.load(f"data/packed/{name}", grid.seed[0])
-    twins = {}
+    duplicates = {}
     for what, pairs in {"also occur": audit.leaked, "look like one": audit.near}.items():
-        if shown := examples.twins(data, pairs):
-            among = f"{len(shown) // 2} of {len(pairs)}, at random, each to the right of its twin"
-            twins[f"Test images that {what} in training, {title}: {among}"] = shown
-    found = {f"twins-{name}": figures.gallery(twins, 6)}
-    if doubted := [one for one in evidence.suspects if one.dataset == name]:
+        if shown := examples.duplicates(data, pairs):
+            among = (
+                f"{len(shown) // 2} of {len(pairs)}, at random, each to the right of its duplicate"
+            )
+            duplicates[f"Test images that {what} in training, {title}: {among}"] = shown
+    found = {f"duplicates-{name}": figures.gallery(duplicates, 6)}
+    if doubted := [one for one in evidence.label_errors if one.dataset == name]:
         shown = examples.doubted(data, doubted)
         words = f"Labels that look wrong, {title}: the {len(shown)} most confident of "
         words += f"{len(doubted)}, by {doubted[0].runs} good runs"
-        found[f"suspects-{name}"] = figures.gallery({words: shown}, 4)
+        found[f"label_errors-{name}"] = figures.gallery({words: shown}, 4)
     run = best_run(grid, [row for row in evidence.rows if row.dataset == name])
-    if {"pretrained", "scratch"} <= set(grid.start):
+    if {"pretrained", "scratch"} <= set(grid.init):
         both = {"transfer": run, "baseline": run.run("scratch", run.seed)}
         runs = {who: last(one, measure) for who, one in both.items()}
         shown, differ = examples.disagreements(data, runs)

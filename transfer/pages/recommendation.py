@@ -49,7 +49,7 @@ class Advice:
     calibration: Calibration | None = None
 
     @classmethod
-    def of(
+    def from_choices(
         cls,
         choices: list[Choice],
         measure: Measure,
@@ -60,7 +60,7 @@ class Advice:
     ) -> Self:
         """known: costs, as transfer.training.cost has them."""
         first, grid = choices[0], study.grid
-        run = first.run(first.start, grid.seed[0])
+        run = first.run(first.init, grid.seed[0])
         cost = known[cost_of(run)]
         return cls(
             dataset=study.datasets[first.dataset],
@@ -154,13 +154,13 @@ def write(advices: list[Advice], mixed: list[Alike]) -> str:
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
     """The floating-point operations of the run; `costs`: as transfer.training.cost has them."""
-    cost, n = costs[cost_of(run)], Record.of(run).n
+    cost, n = costs[cost_of(run)], Record.load(run).n
     return n["train"] * cost["train"] + (n["validation"] + n["test"]) * cost["predict"]
 
 
 def relative(choices: list[Choice], seed: int, costs: dict[str, dict[str, int]]) -> list[float]:
     """The computation of each setting's run of that seed, in multiples of the first one's."""
-    found = [operations(choice.run(choice.start, seed), costs) for choice in choices]
+    found = [operations(choice.run(choice.init, seed), costs) for choice in choices]
     return [one / found[0] for one in found]
 
 

@@ -94,12 +94,12 @@ function panel({ dataset, lines }) {
   }
   svg.append(make("path", { class: "always", d: `M${left} ${y(always)}H${right}` }));
   for (let i = lines.length - 1; i >= 0; i--) {  // the recommended on top
-    const { setting, start, accuracy } = lines[i].curve;
+    const { setting, init, accuracy } = lines[i].curve;
     const points = accuracy.map((value, epoch) => `${x(epoch)},${y(value)}`).join(" ");
     const last = accuracy[epochs - 1].toFixed(3);
-    svg.append(make("polyline", { points, class: `${start}${i ? "" : " first"}`,
+    svg.append(make("polyline", { points, class: `${init}${i ? "" : " first"}`,
       "data-dataset": dataset, "data-line": i },
-      make("title", {}, `${setting}, ${start}: ${last} after the last epoch`)));
+      make("title", {}, `${setting}, ${init}: ${last} after the last epoch`)));
   }
   return make("figure", { "data-dataset": dataset }, make("figcaption", {}, dataset), svg);
 }
@@ -109,10 +109,10 @@ byId("panels").append(...parts.map(panel));
 // Test images.
 let shown = [], gallery = null, limit = PAGE;
 
-const answer = (one, i) => one.said.length
-  ? `${gallery.classes[one.said[i]]} ${one.sure[i]} %` : "trained on with this seed";
-const wrong = (one, i) => one.said.length > 0 && one.said[i] !== one.label;
-const mark = (one, i) => (one.said.length ? (wrong(one, i) ? "✗ " : "✓ ") : "") + answer(one, i);
+const answer = (one, i) => one.predicted.length
+  ? `${gallery.classes[one.predicted[i]]} ${one.confidence[i]} %` : "trained on with this seed";
+const wrong = (one, i) => one.predicted.length > 0 && one.predicted[i] !== one.label;
+const mark = (one, i) => (one.predicted.length ? (wrong(one, i) ? "✗ " : "✓ ") : "") + answer(one, i);
 
 function options(select, named) {
   const before = select.value;
@@ -145,8 +145,8 @@ function picture(one) {
 
 function show() {
   const { left } = gallery;
-  const unsure = gallery.sure === null ? " None is called unsure, since there are too few validation images to say how sure is enough."
-    : ` Unsure: below ${(100 * gallery.sure).toFixed(0)} %, for 2 % of errors on validation images.`;
+  const unsure = gallery.confidence_threshold === null ? " None is called unsure, since there are too few validation images to say how sure is enough."
+    : ` Unsure: below ${(100 * gallery.confidence_threshold).toFixed(0)} %, for 2 % of errors on validation images.`;
   byId("count").textContent = `${shown.length} images.`
     + (left ? ` ${left} more test images, which are right or chosen at random, are left out.` : "")
     + unsure;
@@ -163,7 +163,7 @@ function show() {
 function open(i) {
   const one = shown[i], dialog = byId("one");
   dialog.dataset.place = i;
-  const lines = one.said.map((_, s) => make("tr", {}, make("td", {}, gallery.settings[s]),
+  const lines = one.predicted.map((_, s) => make("tr", {}, make("td", {}, gallery.settings[s]),
     make("td", wrong(one, s) ? { class: "no" } : {}, mark(one, s))));
   const close = make("button", {}, "Close");
   close.addEventListener("click", () => dialog.close());
@@ -178,7 +178,7 @@ byId("one").addEventListener("keydown", (event) => {
   if (step && next >= 0 && next < shown.length) open(next);
 });
 
-function follow() {  // #gallery/DATASET/KIND, as the report's links say
+function follow() {  // #gallery/DATASET/KIND, as report.md's links say
   const [section, dataset, kind] = decodeURIComponent(location.hash.slice(1)).split("/");
   if (section !== "gallery" || !kind) return;
   byId("whose").value = dataset;

@@ -9,7 +9,7 @@ from typing import Any
 from transfer.evidence import trained
 from transfer.evidence.claims import NO_RUNS, Claim
 from transfer.evidence.compare import best
-from transfer.evidence.found import Arm, Choice, Claims, Evidence, Gain, Row, Transfer
+from transfer.evidence.found import Choice, Claims, Evidence, Gain, Result, Row, Transfer
 from transfer.evidence.measures import MEASURES, Similarity
 from transfer.evidence.scores import WORDS as MEASURED
 from transfer.evidence.scores import Measure
@@ -37,7 +37,7 @@ def write(
     metrics/figures. `drawn`: whether the images are no photographs."""
     rows = evidence.rows
     main = [row for row in rows if row.images == rows[0].images]
-    arms = [arm for row in rows for arm in row.arms.values()]
+    results = [result for row in rows for result in row.results.values()]
     leaks = [row for row in main if row.unleaked]
     return render(
         Path(__file__).with_name("report.md.j2"),
@@ -59,12 +59,12 @@ def write(
             for name, data in datasets.items()
             if (found := answer(data, evidence, _of(main, name)))
         ],
-        starts=list(rows[0].arms),
+        inits=list(rows[0].results),
         words=WORDS,
         sizes={row.images for row in rows} != {"all"},
         inflation={
-            "mean": fmean(arm.inflation for arm in arms),
-            "most": max(arm.inflation for arm in arms),
+            "mean": fmean(result.inflation for result in results),
+            "most": max(result.inflation for result in results),
         },
         quadrants=any(data.quadrant != "none" for data in datasets.values()),
         claims=judged(evidence.claims),
@@ -90,7 +90,7 @@ class Answer:
     data: Dataset
     measure: Measure
     row: Row
-    arm: Arm
+    result: Result
     choice: Choice
     among: int
     near: list[Row]
@@ -103,29 +103,29 @@ class Answer:
 
 def answer(data: Dataset, evidence: Evidence, rows: list[Row]) -> Answer | None:
     """None without transfer runs. `rows`: the data set's of the first size."""
-    runs = [row for row in rows if "pretrained" in row.arms]
+    runs = [row for row in rows if "pretrained" in row.results]
     if not runs:
         return None
     first = best(runs, "pretrained")
-    arm = first.arms["pretrained"]
+    result = first.results["pretrained"]
     near = [
         row
         for row in runs
-        if row is not first and row.arms["pretrained"].chosen.mean >= arm.chosen.low
+        if row is not first and row.results["pretrained"].chosen.mean >= result.chosen.low
     ]
-    place = first.dataset, first.images
+    setting = first.dataset, first.images
     return Answer(
         data=data,
         measure=evidence.measures[first.dataset],
         row=first,
-        arm=arm,
+        result=result,
         choice=next(
-            c for c in evidence.choices if (c.place, c.start) == (first.place, "pretrained")
+            c for c in evidence.choices if (c.setting, c.init) == (first.setting, "pretrained")
         ),
         among=len(runs),
         near=near,
         transfer=next(
-            (t for t in evidence.transfer if t.overall and (t.dataset, t.images) == place), None
+            (t for t in evidence.transfer if t.overall and (t.dataset, t.images) == setting), None
         ),
     )
 
@@ -150,8 +150,8 @@ def _size(images: int | str) -> str:
 
 
 def judged(claims: Claims) -> dict[str, list]:
-    """Pairs of a claim on the report's numbers and on our runs; and those that we have no runs
-    for, on the report's numbers alone."""
+    """Pairs of a claim on the paper's numbers and on our runs; and those that we have no runs
+    for, on the paper's numbers alone."""
     pairs: list[tuple[Claim, Claim]] = list(zip(claims.published, claims.ours, strict=True))
     unknown = [theirs for theirs, ours in pairs if ours.numbers == NO_RUNS]
     return {"judged": [pair for pair in pairs if pair[1].numbers != NO_RUNS], "unknown": unknown}
@@ -211,8 +211,8 @@ def _varies(key: str, similar: list[Similarity]) -> bool:
     return max(values) - min(values) > ALIKE * max(map(abs, values))
 
 
-def _half(place: int, of: int) -> str:
-    return "" if of < 2 else "more similar" if place < of / 2 else "less similar"
+def _half(setting: int, of: int) -> str:
+    return "" if of < 2 else "more similar" if setting < of / 2 else "less similar"
 
 
 def gone(leaks: list[Row]) -> dict[str, list[str]]:

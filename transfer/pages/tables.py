@@ -1,4 +1,4 @@
-"""The report's tables, from run files. The words are in tables.md.j2."""
+"""The paper's tables, from run files. The words are in tables.md.j2."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from transfer import templates
-from transfer.evidence.published import STARTS, Published, published
+from transfer.evidence.published import INITS, Published, published
 from transfer.params import Dataset, Grid
-from transfer.runs import Run, Setting, at_first_size, short
+from transfer.runs import Hyperparameters, Run, at_first_size, short
 from transfer.training.record import Record
 
-Results = dict[Setting, dict[str, float]]
+Results = dict[Hyperparameters, dict[str, float]]
 
 FREEZING = {"frozen": "Y", "finetuned": "N"}
 
@@ -20,42 +20,42 @@ def collect(grid: Grid, dataset: str, read: Callable[[Run], Record]) -> Results:
     """Best test accuracy of a data set's runs, by setting and start: those of the grid's first size
     and seed."""
     return {
-        place.setting: {
-            start: read(place.run(start, grid.seed[0])).best.accuracy for start in grid.start
+        setting.hyperparameters: {
+            init: read(setting.run(init, grid.seed[0])).best.accuracy for init in grid.init
         }
-        for place in at_first_size(grid, dataset)
+        for setting in at_first_size(grid, dataset)
     }
 
 
 def majority(grid: Grid, dataset: str, read: Callable[[Run], Record]) -> tuple[str, float]:
     """The most frequent class of a data set's test images, and its share of them."""
-    record = read(at_first_size(grid, dataset)[0].run(grid.start[0], grid.seed[0]))
+    record = read(at_first_size(grid, dataset)[0].run(grid.init[0], grid.seed[0]))
     label, count = max(record.counts["test"].items(), key=lambda pair: pair[1])
     return label, count / record.n["test"]
 
 
 def table(results: Results, printed: Published | None) -> Markup:
-    """Markdown in the report's columns and order; with its numbers and ours minus its beside."""
-    starts = list(next(iter(results.values())))
+    """Markdown in the paper's columns and order; with its numbers and ours minus its beside."""
+    inits = list(next(iter(results.values())))
     recipes = len({recipe for *_, recipe in results}) > 1
     header = [
         "Freezing",
         "Backbone",
         "LR",
         *["Recipe"] * recipes,
-        *(STARTS[start] for start in starts),
+        *(INITS[init] for init in inits),
     ]
     if printed:
-        for start in starts:
-            header += [f"Report's {STARTS[start].lower()}", f"{STARTS[start]} less report's"]
+        for init in inits:
+            header += [f"Paper's {INITS[init].lower()}", f"{INITS[init]} less paper's"]
     body = []
     for (backbone, lr, freezing, recipe), accuracy in results.items():
         line = [FREEZING.get(freezing, freezing), short(backbone), lr, *[recipe] * recipes]
-        line += [f"{accuracy[start]:.4f}" for start in starts]
+        line += [f"{accuracy[init]:.4f}" for init in inits]
         if printed:
             pair = printed.get(backbone, {}).get(lr, {}).get(freezing)
-            for start in starts:
-                line += _beside(accuracy[start], pair, list(STARTS).index(start))
+            for init in inits:
+                line += _beside(accuracy[init], pair, list(INITS).index(init))
         body.append(line)
     align = ["left", "left", *["right"] * (len(header) - 2)]
     return templates.table(header, body, align)

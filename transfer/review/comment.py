@@ -17,7 +17,7 @@ def main() -> None:
     base, head = commit(args.base), commit(args.head)
     os.chdir(git("rev-parse", "--show-toplevel").strip())
     pipelines = git("ls-files", "dvc.yaml", "*/dvc.yaml").split()
-    locks = [lock.of(pipeline) for pipeline in pipelines]
+    locks = [lock.compare(pipeline) for pipeline in pipelines]
     # The sample is a DVC repository of its own.
     folders = {next(at for at in Path(p).parents if (at / ".dvc").is_dir()) for p in pipelines}
     metrics = differing(folders, "metrics", "diff", "--all", base)

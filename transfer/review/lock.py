@@ -21,7 +21,7 @@ known without that."""
 ABSENT = {"deleted", "not in cache"}  # so DVC calls data that are not here
 
 
-def of(pipeline: str) -> page.Lock:
+def compare(pipeline: str) -> page.Lock:
     """How the dvc.lock beside a dvc.yaml stands. Data that are not here are taken to be as it says.
     Raises UserError for a dvc.yaml that DVC cannot read, or a params.yaml with a mistake."""
     folder = Path(pipeline).parent
@@ -30,7 +30,9 @@ def of(pipeline: str) -> page.Lock:
         return page.Lock(pipeline, None)
     said = json.loads(succeeded(dvc("status", "--json", "dvc.yaml", folder=folder)))
     entries = yaml.load((folder / "dvc.lock").read_text(), yaml.CSafeLoader).get("stages", {})
-    stages = [Stage.of(name, entries.get(name), said.get(name, [])) for name in sorted(names)]
+    stages = [
+        Stage.from_entry(name, entries.get(name), said.get(name, [])) for name in sorted(names)
+    ]
     now, differing = contents(folder), {stage.name for stage in stages if stage.differs(stages)}
     stale = [s.name for s in stages if s.means_other(now) or not s.first and s.name in differing]
     idle = [s.name for s in stages if s.name in differing and s.name not in stale]
@@ -51,7 +53,7 @@ class Stage:
     other_outs: set[str]
 
     @classmethod
-    def of(cls, name: str, entry: dict[str, Any] | None, reasons: list[Any]) -> "Stage":
+    def from_entry(cls, name: str, entry: dict[str, Any] | None, reasons: list[Any]) -> "Stage":
         """entry: dvc.lock's. reasons: what `dvc status --json` says."""
         deps, outs = (
             {one["path"]: one.get("md5", "") for one in (entry or {}).get(kind, ())}

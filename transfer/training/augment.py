@@ -1,4 +1,4 @@
-"""The report's training transform on packed images: RandomResizedCrop, flip, normalise.
+"""The paper's training transform on packed images: RandomResizedCrop, flip, normalise.
 
 Same distribution and, for a given crop, the same pixels (to one grey level) as torchvision's
 transforms on PIL images: https://pytorch.org/vision/stable/transforms.html
@@ -16,7 +16,7 @@ from transfer.images.packed import Packed
 from transfer.params import Component
 
 CROP, FLIP = "RandomResizedCrop", "RandomHorizontalFlip"
-REPORT = (Component(CROP), Component(FLIP))
+PAPER = (Component(CROP), Component(FLIP))
 """The transforms that the crops below stand for."""
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as in torchvision's presets
 STD = (0.229, 0.224, 0.225)
@@ -39,7 +39,7 @@ def random_crops(
     height: np.ndarray,
     width: np.ndarray,
     rng: np.random.Generator,
-    augmentation: Sequence[Component] = REPORT,
+    augmentation: Sequence[Component] = PAPER,
     share: float = 224 / 256,
 ) -> Crops:
     """Crops and flips of images of these sizes, in pixels. Without RandomResizedCrop the crop is

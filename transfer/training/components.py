@@ -1,5 +1,5 @@
 """What a recipe names: activation, pooling, loss, optimizer, schedule and augmentation, by their
-names in torch and torchvision (report, section 4)."""
+names in torch and torchvision (paper, section 4)."""
 
 import inspect
 import warnings

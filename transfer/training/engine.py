@@ -1,4 +1,4 @@
-"""Training by the report's protocol (section 3.3), or by a recipe that changes it."""
+"""Training by the paper's protocol (section 3.3), or by a recipe that changes it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +25,7 @@ Features = tuple[torch.Tensor, torch.Tensor]
 and [v + m, d] of the validation and test images."""
 
 
-class Outcome(NamedTuple):
+class EpochResult(NamedTuple):
     """An epoch and what the network then made of the prepared images: float32 [n, classes] for
     the `validation` part, which may have none, and the `test` part."""
 
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """As transfer.params.Train has it, with the report's parts where none are given."""
+    """As transfer.params.Train has it, with the paper's parts where none are given."""
 
     lr: float
     epochs: int
@@ -47,7 +47,7 @@ class Protocol:
     class_weights: str = "none"
     activation: Component = Component(components.OWN)
     pooling: Component = Component(components.OWN)
-    augmentation: tuple[Component, ...] = augment.REPORT
+    augmentation: tuple[Component, ...] = augment.PAPER
     warmup_epochs: int = 0
     layer_decay: float = 1.0
     clip_norm: float = 0.0
@@ -146,7 +146,7 @@ def finetune(
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     freezing: str = "finetuned",
-) -> Iterator[Outcome]:
+) -> Iterator[EpochResult]:
     """Train the model in place, an epoch at a time; from where the checkpoint left it.
 
     An epoch's order and crops come from its number and the seed alone, so the model's state, its
@@ -158,13 +158,13 @@ def finetune(
     average, mix = protocol.average(model), protocol.mix(data)
     feed, forward, rates = protocol.feed(data, device), protocol.forward(model), protocol.rates()
     found = checkpoint.load(device) if checkpoint else None
-    outcomes = (
-        [Outcome(Epoch(**row), outputs) for row, outputs in found["outcomes"]] if found else []
+    results = (
+        [EpochResult(Epoch(**row), outputs) for row, outputs in found["results"]] if found else []
     )
     if found:
         average.load(found["weights"])
-    yield from list(outcomes)
-    left = range(len(outcomes), protocol.epochs)
+    yield from list(results)
+    left = range(len(results), protocol.epochs)
     for trained, epochs in groupby(left, lambda e: phase(freezing, protocol.probe_epochs, e)):
         step = _step(model, trained, protocol, data, device)
         if found and found["trained"] == trained:
@@ -180,17 +180,17 @@ def finetune(
             model.eval()
             with torch.inference_mode():
                 outputs = torch.cat([forward(images) for images in feed.prepared()])
-            outcomes.append(_outcome(epoch, rates[epoch], step, outputs, data))
+            results.append(_result(epoch, rates[epoch], step, outputs, data))
             if checkpoint:
                 checkpoint.save(
                     {
-                        "outcomes": [(asdict(row), outputs) for row, outputs in outcomes],
+                        "results": [(asdict(row), outputs) for row, outputs in results],
                         "weights": average.state(),
                         "trained": trained,
                         "optimizer": step.optimizer.state_dict(),
                     }
                 )
-            yield outcomes[-1]
+            yield results[-1]
 
 
 def phase(freezing: str, probe_epochs: int, epoch: int) -> str:
@@ -215,7 +215,7 @@ def _step(
 
 def probe(
     head: nn.Module, epochs: Iterable[Features], data: Packed, protocol: Protocol
-) -> Iterator[Outcome]:
+) -> Iterator[EpochResult]:
     """Train a head alone on each epoch's backbone features.
 
     A frozen backbone's output, its batch-norm statistics included, does not depend on the head, so
@@ -237,10 +237,10 @@ def probe(
         average.enter(epoch)
         with torch.inference_mode():
             outputs = head(prepared_features)
-        yield _outcome(epoch, rates[epoch], step, outputs, data)
+        yield _result(epoch, rates[epoch], step, outputs, data)
 
 
-def _outcome(epoch: int, lr: float, step: Step, outputs: torch.Tensor, data: Packed) -> Outcome:
+def _result(epoch: int, lr: float, step: Step, outputs: torch.Tensor, data: Packed) -> EpochResult:
     """`outputs`: of the validation and test images, [v + m, classes]."""
     validation, test = outputs.split([len(data.validation), len(data.test)])
     row = Epoch(
@@ -250,7 +250,7 @@ def _outcome(epoch: int, lr: float, step: Step, outputs: torch.Tensor, data: Pac
         *_means(validation, data.validation.label, step.loss),
         *_means(test, data.test.label, step.loss),
     )
-    return Outcome(row, {"validation": validation, "test": test})
+    return EpochResult(row, {"validation": validation, "test": test})
 
 
 def _means(

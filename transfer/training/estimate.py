@@ -28,7 +28,7 @@ class Speed:
     forward: float
 
     @classmethod
-    def of(cls, backbone: str, study: Params, classes: int) -> Self:
+    def measure(cls, backbone: str, study: Params, classes: int) -> Self:
         """Measured on random pixels of so many classes."""
         protocol, model, images = _ready(backbone, study, classes, study.train.batch_size)
         forward = protocol.forward(model)
@@ -96,8 +96,8 @@ def seconds(study: Params, images: dict[str, tuple[int, int]], speeds: dict[str,
             speed, epochs = speeds[run.backbone], study.trained_by(run.recipe).epochs
             if run.freezing != "frozen":
                 total += epochs * (train * speed.step + predicted * speed.forward)
-            elif (run.group, run.start) not in passes:
-                passes.add((run.group, run.start))
+            elif (run.group, run.init) not in passes:
+                passes.add((run.group, run.init))
                 total += epochs * (train + predicted) * speed.forward
     return total
 
@@ -110,6 +110,6 @@ def features(study: Params, images: dict[str, tuple[int, int]]) -> int:
     for backbone, recipe in product(grid.backbone, grid.recipe):
         width = models.head(models.shape(backbone)).in_features
         per_image = 4 * width * study.trained_by(recipe).epochs
-        passes = len(grid.images) * len(grid.start) * len(grid.seed)
+        passes = len(grid.images) * len(grid.init) * len(grid.seed)
         total += passes * per_image * sum(map(sum, images.values()))
     return total

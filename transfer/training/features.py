@@ -1,7 +1,7 @@
 """One pass of a frozen backbone over the epochs, for every head that is trained on it.
 
 A frozen backbone never sees its head: its outputs depend on the images, the crops, the batches
-(through batch norm, whose statistics keep moving in the report's frozen runs) and the starting
+(through batch norm, whose statistics keep moving in the paper's frozen runs) and the starting
 weights. So one pass serves every learning rate, and is kept in files.
 """
 

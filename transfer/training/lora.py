@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 class LowRank(nn.Module):
     """Adds b · a to a weight, float32 [n, m]: a is [rank, m] and b, which starts at 0,
-    [n, rank]. The paper's factor alpha / rank is 1."""
+    [n, rank]. Hu's factor alpha / rank is 1."""
 
     def __init__(self, weight: torch.Tensor, rank: int) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ RESNETS = [
 
 
 def build(backbone: str, classes: int, checkpoint: str | Path, seed: int) -> nn.Module:
-    """The network with a new `classes`-way head (report, section 2.3).
+    """The network with a new `classes`-way head (paper, section 2.3).
 
     Everything the checkpoint does not hold is drawn from `seed`: the head always, and all weights
     if it is a baseline's. Raises UserError as `load_checkpoint` does.

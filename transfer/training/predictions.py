@@ -32,7 +32,7 @@ class Predictions:
         """str [n], the names of the images' classes."""
         return np.array([parted(str(one))[0] for one in self.name])
 
-    def said(self, epoch: int) -> np.ndarray:
+    def predicted_labels(self, epoch: int) -> np.ndarray:
         """str [n], the names of the classes predicted, as far as these images have them."""
         names = dict(zip(self.label.tolist(), self.labels, strict=True))
         return np.array([names.get(int(c), "another class") for c in self.predicted[epoch]])
@@ -58,7 +58,9 @@ class Predictions:
         return np.take_along_axis(self.probabilities, classes[..., None].astype(int), 2)[..., 0]
 
 
-def of(names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
+def from_probabilities(
+    names: list[str], labels: np.ndarray, probabilities: np.ndarray
+) -> Predictions:
     """From class probabilities, float [epochs, n, classes]; of tied classes the first is taken."""
     return Predictions(
         np.asarray(names),

@@ -11,8 +11,8 @@ from transfer.params import Pretrain
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint, write
 from transfer.training.engine import Protocol, finetune
-from transfer.training.outcomes import fingerprint
 from transfer.training.progress import watched
+from transfer.training.run_cache import fingerprint
 
 
 def pretrain(backbone: str, settings: Pretrain, numbers: str) -> None:
@@ -28,9 +28,9 @@ def pretrain(backbone: str, settings: Pretrain, numbers: str) -> None:
     key = fingerprint("stages.pretrain", [folder / "index.json", scratch], **depends)
     checkpoint = Checkpoint(f"data/checkpoints/pretrain-{backbone}.pt", key, every=10)
     model = protocol.build(backbone, len(data.classes), scratch)
-    outcomes = finetune(model, data, protocol, torch.device("cpu"), checkpoint)
+    results = finetune(model, data, protocol, torch.device("cpu"), checkpoint)
     images = len(data.train) + len(data.test)
-    last = watched(f"pretrain {backbone}", protocol.epochs, images, outcomes)[-1].epoch
+    last = watched(f"pretrain {backbone}", protocol.epochs, images, results)[-1].epoch
     write(f"data/weights/{backbone}-pretrained.pth", model.state_dict())
     checkpoint.remove()
     print(

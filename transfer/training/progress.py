@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 from transfer.cli import span
-from transfer.training.engine import Outcome
+from transfer.training.engine import EpochResult
 
 EVERY = 30.0  # seconds between lines
 # Without the name, which DVC has just shown, so that it fits into 80 columns.
@@ -15,16 +15,16 @@ BAR = "epoch {n_fmt}/{total_fmt} |{bar}| {remaining} to go{postfix}"
 
 
 def watched(
-    name: str, epochs: int, images: int, outcomes: Iterable[Outcome], every: float = EVERY
-) -> list[Outcome]:
-    """The outcomes as a list, shown on stderr as they come. `images`: of one epoch, those it only
+    name: str, epochs: int, images: int, results: Iterable[EpochResult], every: float = EVERY
+) -> list[EpochResult]:
+    """The results as a list, shown on stderr as they come. `images`: of one epoch, those it only
     predicts included. `every`: least seconds between lines where stderr is no terminal."""
     seen, began = [], time.monotonic()
     said = last = began
     with tqdm(total=epochs, bar_format=BAR, leave=False, disable=None) as bar:
-        for outcome in outcomes:
-            seen.append(outcome)
-            row, now = outcome.epoch, time.monotonic()
+        for result in results:
+            seen.append(result)
+            row, now = result.epoch, time.monotonic()
             rate, last = images / max(now - last, 1e-9), now
             state = f"loss {row.train_loss:.3f}, test {row.test_accuracy:.3f}, {rate:.0f} images/s"
             bar.set_postfix_str(state)

@@ -13,7 +13,7 @@ from transfer.runs import CURVE, RECORD, Run
 class Epoch:
     """One row of a training curve.
 
-    epoch: counted from 0. lr: its learning rate. Losses: means of the protocol's loss (the report's
+    epoch: counted from 0. lr: its learning rate. Losses: means of the protocol's loss (the paper's
     is cross entropy, in nats). Accuracies: fractions. None: there are no validation images.
     """
 
@@ -57,7 +57,7 @@ class Record(Run, Stored):
     versions: dict[str, str]
 
     @classmethod
-    def of(cls, run: Run) -> Self:
+    def load(cls, run: Run) -> Self:
         """Read the run's run.json. Raises UserError if the run was not trained."""
         return cls.read(run.written(RECORD))
 

@@ -18,9 +18,9 @@ from transfer import arithmetic, cli, files
 from transfer.images import packed
 from transfer.params import Params
 from transfer.runs import CURVE, PREDICTIONS, RECORD, Run
-from transfer.training import models, outcomes, predictions
+from transfer.training import models, predictions, run_cache
 from transfer.training.checkpoint import Checkpoint
-from transfer.training.engine import Outcome, Protocol, finetune, pick_device, probe
+from transfer.training.engine import EpochResult, Protocol, finetune, pick_device, probe
 from transfer.training.features import Pass
 from transfer.training.progress import watched
 from transfer.training.record import Best, Epoch, Record, Time, chosen, computed_on
@@ -48,11 +48,11 @@ class Job:
     def build(self) -> nn.Module:
         """The network that training starts from."""
         return self.protocol.build(
-            self.run.backbone, len(self.data.classes), outcomes.weights(self.run)
+            self.run.backbone, len(self.data.classes), run_cache.weights(self.run)
         )
 
     @classmethod
-    def of(cls, run: Run, study: Params) -> Self:
+    def prepare(cls, run: Run, study: Params) -> Self:
         """Raises UserError for settings that would fail only after a whole epoch."""
         settings = study.trained_by(run.recipe)
         data = packed.load(f"data/packed/{run.dataset}", run.seed)
@@ -97,12 +97,12 @@ class Clock:
             epochs=None if record else epochs,
         ).write(self.run.time)
 
-    def timed(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Pass the outcomes on, with the time written before the first and at each."""
+    def timed(self, results: Iterable[EpochResult]) -> Iterator[EpochResult]:
+        """Pass the results on, with the time written before the first and at each."""
         self.write(0)
-        for count, outcome in enumerate(outcomes, 1):
+        for count, result in enumerate(results, 1):
             self.write(count)
-            yield outcome
+            yield result
 
 
 def train(run: Run, study: Params, key: str, every: float) -> None:
@@ -110,7 +110,7 @@ def train(run: Run, study: Params, key: str, every: float) -> None:
 
     every: least seconds between checkpoints. Raises UserError for settings that cannot be trained.
     """
-    job = Job.of(run, study)
+    job = Job.prepare(run, study)
     clock, device = Clock(job, key), device_name(job.device)
     say_where(computed_on(device, job.arithmetic, torch.get_num_threads()))
     checkpoint = Checkpoint(f"data/checkpoints/{run.name}.pt", f"{key} {device}", every)
@@ -118,12 +118,12 @@ def train(run: Run, study: Params, key: str, every: float) -> None:
     epochs = clock.timed(shown(run, epochs))
     found = watched(run.name, job.protocol.epochs, job.images, epochs)
     predicted = predict(job.data, found)
-    curve = [outcome.epoch for outcome in found]
-    outcome = record(job, curve)
-    kept = outcomes.kept(run, key)
+    curve = [result.epoch for result in found]
+    result = record(job, curve)
+    kept = run_cache.kept(run, key)
     with files.replacing(kept) as folder:
         folder.mkdir()
-        outcome.write(folder / RECORD)
+        result.write(folder / RECORD)
         write_curve(folder / CURVE, curve)
         predictions.save(folder / PREDICTIONS, predicted)
     clock.write(len(curve), kept / RECORD)
@@ -141,8 +141,8 @@ def train_group(runs: list[Run], study: Params, every: float) -> None:
     """Train those whose results are not kept yet. Raises what keeps the first from being trained;
     what keeps another is told in one line, and left to its own stage to raise."""
     for run in runs:
-        key = outcomes.key(run, study)
-        if outcomes.kept(run, key).is_dir():
+        key = run_cache.key(run, study)
+        if run_cache.kept(run, key).is_dir():
             continue
         try:
             train(run, study, key, every)
@@ -154,7 +154,7 @@ def train_group(runs: list[Run], study: Params, every: float) -> None:
 
 def fit(
     job: Job, model: nn.Module, checkpoint: Checkpoint | None = None, keep_features: bool = False
-) -> Iterator[Outcome]:
+) -> Iterator[EpochResult]:
     """The run's epochs. A frozen run removes the model's head and trains it on the backbone's
     features, which are read from files, or stored there, if `keep_features`; but not where images
     are blended with their labels.
@@ -167,36 +167,36 @@ def fit(
     head, backbone = models.head(model).to(device), Pass(model, data, protocol, device)
     if not keep_features:
         return probe(head, backbone.compute(), data, protocol)
-    key = outcomes.fingerprint(
+    key = run_cache.fingerprint(
         "stages.train",
-        outcomes.inputs(run),
+        run_cache.inputs(run),
         backbone=[run.backbone, run.images, asdict(protocol.backbone_only())],
         device=[device_name(device), job.arithmetic],
     )
-    folder = Path("data/features", f"{run.group}-{run.start}")
+    folder = Path("data/features", f"{run.group}-{run.init}")
     return probe(head, backbone.kept(folder, key), data, protocol)
 
 
-def shown(run: Run, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """Pass the outcomes on, each also written to LIVE, by epochs counted from 1."""
+def shown(run: Run, results: Iterable[EpochResult]) -> Iterator[EpochResult]:
+    """Pass the results on, each also written to LIVE, by epochs counted from 1."""
     lines = ["run,epoch,train_accuracy,test_accuracy"]
-    for outcome in outcomes:
-        row = outcome.epoch
+    for result in results:
+        row = result.epoch
         accuracies = f"{row.train_accuracy:.6f},{row.test_accuracy:.6f}"
         lines.append(f"{run.name},{row.epoch + 1},{accuracies}")
         # In place: parallel runs share the file, and would remove each other's temporary file.
         LIVE.parent.mkdir(parents=True, exist_ok=True)
         LIVE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        yield outcome
+        yield result
 
 
-def predict(data: packed.Packed, outcomes: list[Outcome]) -> dict[str, predictions.Predictions]:
+def predict(data: packed.Packed, results: list[EpochResult]) -> dict[str, predictions.Predictions]:
     """Predictions for the validation part, if there is one, and the test part."""
     found = {}
     for part in ("validation", "test"):
         if len(images := getattr(data, part)):
-            outputs = torch.stack([outcome.outputs[part] for outcome in outcomes])
-            found[part] = predictions.of(
+            outputs = torch.stack([result.outputs[part] for result in results])
+            found[part] = predictions.from_probabilities(
                 images.names, images.label, outputs.softmax(2).cpu().numpy()
             )
     return found

@@ -25,7 +25,7 @@ class Known:
     precision: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray) -> Self:
+    def fit(cls, features: np.ndarray) -> Self:
         """Of float32 [n, d]; n may be smaller than d (Ledoit and Wolf 2004)."""
         from sklearn.covariance import LedoitWolf  # a second, which predicting does without
 
@@ -40,7 +40,7 @@ class Known:
             return np.sqrt(np.einsum("nd,de,ne->n", apart, self.precision, apart, optimize=True))
 
 
-def far(found: np.ndarray) -> float | None:
+def ood_distance(found: np.ndarray) -> float | None:
     """The distance beyond which an image counts as a stranger: no more than ALARMS of images like
     these, float [v], are expected to (split conformal prediction, Papadopoulos 2002); None for too
     few."""

@@ -11,7 +11,7 @@ from transfer.evidence.scores import Measure
 from transfer.evidence.stats import Seeds
 from transfer.images.audit import Audit
 from transfer.params import Grid
-from transfer.runs import Place, Run
+from transfer.runs import Run, Setting
 from transfer.training.predictions import Predictions
 from transfer.training.record import Record
 
@@ -23,8 +23,8 @@ DIVERGED = 100.0
 class Scored:
     """A run on its n test images.
 
-    name: str [n], <class>/<file>. labels: str [n], the class that it has, and `said` that predicted
-    at the epoch to report. right: bool [epochs, n]. scores: [epochs, n], see
+    name: str [n], <class>/<file>. labels: str [n], the class that it has, and `predicted` that
+    predicted at the epoch to report. right: bool [epochs, n]. scores: [epochs, n], see
     transfer.evidence.scores. always: [n], those of always answering the most frequent class.
     chosen: the epoch to report, see scores.chosen_epoch. held: [v], the scores of the validation
     images at that epoch, and `loss` their cross entropies in nats, DIVERGED for a run without
@@ -33,7 +33,7 @@ class Scored:
 
     name: np.ndarray
     labels: np.ndarray
-    said: np.ndarray
+    predicted: np.ndarray
     right: np.ndarray
     scores: np.ndarray
     always: np.ndarray
@@ -43,22 +43,22 @@ class Scored:
 
     @property
     def best(self) -> float:
-        """The best epoch's test accuracy, as the report gives it."""
+        """The best epoch's test accuracy, as the paper gives it."""
         return float(self.right.mean(1).max())
 
     @classmethod
-    def of(cls, parts: dict[str, Predictions], measure: Measure) -> "Scored":
+    def from_predictions(cls, parts: dict[str, Predictions], measure: Measure) -> "Scored":
         test, held = parts["test"], parts.get("validation")
         chosen = scores.chosen_epoch(parts, measure)
         return cls(
             test.name,
             test.labels,
-            test.said(chosen),
+            test.predicted_labels(chosen),
             test.right,
-            scores.of(measure, test),
-            scores.of(measure, scores.always(test))[0],
+            scores.score(measure, test),
+            scores.score(measure, scores.always(test))[0],
             chosen,
-            None if held is None else scores.of(measure, held)[chosen],
+            None if held is None else scores.score(measure, held)[chosen],
             None if held is None else np.nan_to_num(held.loss[chosen], nan=DIVERGED),
         )
 
@@ -72,11 +72,11 @@ class About(NamedTuple):
     ratio: float = 0.0
 
     @classmethod
-    def of(cls, run: Run, select_by: str) -> Self:
+    def from_run(cls, run: Run, select_by: str) -> Self:
         """Of the run's data set. Raises UserError if the run was not trained."""
-        audit = Audit.of(run.dataset)
+        audit = Audit.load(run.dataset)
         return cls(
-            measure=scores.measure(select_by, Record.of(run).counts["train"]),
+            measure=scores.measure(select_by, Record.load(run).counts["train"]),
             leaked=[test for test, _ in audit.leaked],
             ratio=audit.redrawn.ratio if audit.redrawn else 0.0,
         )
@@ -86,22 +86,22 @@ Read = Callable[[Run], Scored]
 
 
 @dataclass(frozen=True)
-class Arms:
+class Results:
     """All runs of the grid. `about`: by data set."""
 
     grid: Grid
     about: dict[str, About]
     read: Read
 
-    def runs(self, place: Place, start: str) -> list[Scored]:
-        return [self.read(place.run(start, seed)) for seed in self.grid.seed]
+    def runs(self, setting: Setting, init: str) -> list[Scored]:
+        return [self.read(setting.run(init, seed)) for seed in self.grid.seed]
 
-    def seeds(self, place: Place, start: str) -> Seeds:
+    def seeds(self, setting: Setting, init: str) -> Seeds:
         """Each at its own chosen epoch."""
-        runs = self.runs(place, start)
-        return Seeds([run.scores[run.chosen] for run in runs], self.about[place.dataset].ratio)
+        runs = self.runs(setting, init)
+        return Seeds([run.scores[run.chosen] for run in runs], self.about[setting.dataset].ratio)
 
-    def always(self, place: Place, start: str) -> Seeds:
+    def always(self, setting: Setting, init: str) -> Seeds:
         """Of always answering the most frequent class."""
-        runs = self.runs(place, start)
-        return Seeds([run.always for run in runs], self.about[place.dataset].ratio)
+        runs = self.runs(setting, init)
+        return Seeds([run.always for run in runs], self.about[setting.dataset].ratio)

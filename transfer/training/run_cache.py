@@ -20,7 +20,7 @@ from transfer import code, files
 from transfer.params import Params
 from transfer.runs import Run, runs
 
-OUTCOMES = Path("data/outcomes")
+RUN_CACHE = Path("data/run_cache")
 digest = cache(code.digest)
 """Read once a process, which runs the code that it has read."""
 
@@ -48,12 +48,12 @@ def inputs(run: Run) -> list[Path]:
 
 
 def weights(run: Run) -> Path:
-    return Path(f"data/weights/{run.backbone}-{run.start}.pth")
+    return Path(f"data/weights/{run.backbone}-{run.init}.pth")
 
 
 def kept(run: Run, key: str) -> Path:
     """The folder of its results until they are taken."""
-    return OUTCOMES / f"{run.name}.{key[:16]}"
+    return RUN_CACHE / f"{run.name}.{key[:16]}"
 
 
 def take(run: Run, key: str) -> bool:
@@ -63,7 +63,7 @@ def take(run: Run, key: str) -> bool:
     files.remove(run.folder)
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     os.replace(kept(run, key), run.folder)
-    for older in OUTCOMES.glob(f"{run.name}.*"):
+    for older in RUN_CACHE.glob(f"{run.name}.*"):
         files.remove(older)
     return True
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import nn
 
-from transfer.model import doubt
+from transfer.model import out_of_distribution
 from transfer.training import models
 
 RNG = np.random.default_rng(0)
@@ -15,7 +15,9 @@ RNG = np.random.default_rng(0)
 def test_distances_are_mahalanobis_s_with_few_images_too():
     own, others = RNG.normal(size=(30, 50)) * np.arange(1, 51), RNG.normal(size=(6, 50)) * 9
     fitted = LedoitWolf().fit(own)
-    found = doubt.Known.of(own.astype(np.float32)).distances(others.astype(np.float32))
+    found = out_of_distribution.Known.fit(own.astype(np.float32)).distances(
+        others.astype(np.float32)
+    )
     np.testing.assert_allclose(found**2, fitted.mahalanobis(others), rtol=1e-4)
 
 
@@ -23,16 +25,19 @@ def test_at_most_a_twentieth_of_its_own_kind_count_as_strangers():
     shares = []
     for _ in range(300):
         held, others = RNG.gamma(2, size=80), RNG.gamma(2, size=400)
-        shares.append((others > doubt.far(held)).mean())
+        shares.append((others > out_of_distribution.ood_distance(held)).mean())
     assert 0.03 < np.mean(shares) < 0.052
-    assert doubt.far(np.arange(18.0)) is None and doubt.far(np.arange(19.0)) == 18
+    assert (
+        out_of_distribution.ood_distance(np.arange(18.0)) is None
+        and out_of_distribution.ood_distance(np.arange(19.0)) == 18
+    )
 
 
 def test_so_many_images_are_compared_with_and_always_the_same():
-    kept = doubt.some(doubt.MOST + 5)
-    assert len(set(kept)) == doubt.MOST and (np.diff(kept) > 0).all()
-    assert np.array_equal(kept, doubt.some(doubt.MOST + 5))
-    assert np.array_equal(doubt.some(9), np.arange(9))
+    kept = out_of_distribution.some(out_of_distribution.MOST + 5)
+    assert len(set(kept)) == out_of_distribution.MOST and (np.diff(kept) > 0).all()
+    assert np.array_equal(kept, out_of_distribution.some(out_of_distribution.MOST + 5))
+    assert np.array_equal(out_of_distribution.some(9), np.arange(9))
 
 
 @pytest.mark.parametrize(
@@ -47,14 +52,14 @@ def test_so_many_images_are_compared_with_and_always_the_same():
 )
 def test_features_are_the_means_of_what_the_last_stage_is_given(backbone, name, channels):
     model = models.architecture(backbone)(num_classes=2).eval()
-    layer = doubt.layer(model)
+    layer = out_of_distribution.layer(model)
     assert layer is model.get_submodule(name)
     seen = []
     layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     side = getattr(model, "size", 64)
     with torch.inference_mode():
         model(torch.rand(2, 3, side, side))
-    found = doubt.pooled(layer, seen[0])
+    found = out_of_distribution.pooled(layer, seen[0])
     assert found.shape == (2, channels)
     last = seen[0].shape[-1] == channels
     axes = tuple(range(1, seen[0].ndim - 1)) if last else (2, 3)
@@ -67,6 +72,6 @@ def test_a_network_of_unknown_stages_goes_by_what_its_head_is_given(monkeypatch)
 
     monkeypatch.setattr(models, "stages", unknown)
     model = models.architecture("resnet18")(num_classes=2)
-    layer = doubt.layer(model)
+    layer = out_of_distribution.layer(model)
     assert layer is model.fc and isinstance(layer, nn.Linear)
-    assert torch.equal(doubt.pooled(layer, torch.ones(2, 5)), torch.ones(2, 5))
+    assert torch.equal(out_of_distribution.pooled(layer, torch.ones(2, 5)), torch.ones(2, 5))

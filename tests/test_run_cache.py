@@ -17,7 +17,7 @@ from tests.study import by_hand, in_process, results
 from transfer import params
 from transfer.images import packed
 from transfer.runs import RUNS, Run, runs
-from transfer.training import models, outcomes
+from transfer.training import models, run_cache
 from transfer.training import run as training
 
 yaml = YAML()
@@ -42,7 +42,7 @@ def alone(tmp_path_factory) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ALONE", "1")
             stage(folder, run)
-            assert not list((folder / outcomes.OUTCOMES).glob("*"))
+            assert not list((folder / run_cache.RUN_CACHE).glob("*"))
     return folder
 
 
@@ -66,7 +66,7 @@ def stage(study: Path, run: Run, expected: int = 0) -> str:
 def test_the_first_stage_trains_all_and_the_others_take_theirs_without_pytorch(study, alone):
     first, *others = group(study)
     assert stage(study, first).count("test accuracy") == 8
-    assert len(list((study / outcomes.OUTCOMES).glob("*"))) == 7
+    assert len(list((study / run_cache.RUN_CACHE).glob("*"))) == 7
     code = "import sys\nfrom stages import train\n" + "".join(
         f"sys.argv[1:] = {list(map(str, dict(run).values()))}\ntrain.main()\n" for run in others
     )
@@ -76,7 +76,7 @@ def test_the_first_stage_trains_all_and_the_others_take_theirs_without_pytorch(s
     done = subprocess.run(command, cwd=study, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert results(study / RUNS) == results(alone / RUNS)
-    assert not list((study / outcomes.OUTCOMES).glob("*"))
+    assert not list((study / run_cache.RUN_CACHE).glob("*"))
 
 
 def test_what_is_kept_of_other_settings_is_not_taken(study):
@@ -86,12 +86,12 @@ def test_what_is_kept_of_other_settings_is_not_taken(study):
     settings["train"]["epochs"] = 1
     yaml.dump(settings, study / "params.yaml")
     assert second.name in stage(study, second)
-    assert not list((study / outcomes.OUTCOMES).glob(f"{second.name}.*"))
+    assert not list((study / run_cache.RUN_CACHE).glob(f"{second.name}.*"))
 
 
 def test_a_run_that_cannot_be_trained_stops_its_own_stage_alone(study):
     (study / "data/weights/miniresnet10-pretrained.pth").write_bytes(b"no weights")
-    kinds = {start: run for run in group(study) for start in [run.start]}
+    kinds = {init: run for run in group(study) for init in [run.init]}
     assert stage(study, kinds["scratch"]).count("test accuracy") == 4
     assert "pretrained.pth: " in stage(study, kinds["pretrained"], 1)
 
@@ -105,7 +105,7 @@ def test_what_dvc_has_made_is_not_trained_again(study, monkeypatch):
         path.write_text(path.name)
 
     def entry(run: Run, code: Path) -> dict:
-        made = [(path, outcomes.hashlib.md5(path.read_bytes()).hexdigest()) for path in texts]
+        made = [(path, run_cache.hashlib.md5(path.read_bytes()).hexdigest()) for path in texts]
         made[0] = code, made[0][1]
         made.append(("data/packed/ab", "1.dir"))
         return {"deps": [{"path": str(path), "md5": md5} for path, md5 in made]}
@@ -117,13 +117,13 @@ def test_what_dvc_has_made_is_not_trained_again(study, monkeypatch):
         f"train@{third.name}": entry(third, texts[1]),
     }
     yaml.dump({"schema": "2.0", "stages": lock}, study / "dvc.lock")
-    assert outcomes.companions(first, loaded) == [third, *others]
+    assert run_cache.companions(first, loaded) == [third, *others]
     # In a fresh clone nothing is here, and what DVC has in its cache it does not run.
     lock[f"train@{first.name}"] = entry(first, texts[0])
     yaml.dump({"schema": "2.0", "stages": lock}, study / "dvc.lock")
-    assert outcomes.companions(first, loaded) == [second, third, *others]
+    assert run_cache.companions(first, loaded) == [second, third, *others]
     second.folder.mkdir(parents=True)
-    assert outcomes.companions(first, loaded) == [third, *others]
+    assert run_cache.companions(first, loaded) == [third, *others]
 
 
 def test_what_a_companion_fails_of_is_left_to_its_own_stage(study, monkeypatch, capsys):
@@ -138,7 +138,7 @@ def test_what_a_companion_fails_of_is_left_to_its_own_stage(study, monkeypatch, 
 
     monkeypatch.setattr(training.Job, "build", build_or_not)
     training.train_group([first, second, third], loaded, every=60)
-    assert [outcomes.take(run, outcomes.key(run, loaded)) for run in (first, second, third)] == [
+    assert [run_cache.take(run, run_cache.key(run, loaded)) for run in (first, second, third)] == [
         True,
         False,
         True,
