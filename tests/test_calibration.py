@@ -54,7 +54,7 @@ def test_the_error_is_that_of_its_definition():
 
 def test_images_that_several_seeds_share_count_once():
     few = predicted(FEWEST - 1, 3.0)
-    twice = Answers(*(np.concatenate([part, part]) for part in few))
+    twice = Answers(*(np.concatenate([part, part]) for part in vars(few).values()))
     assert twice.images == FEWEST - 1 and calibration.fit(twice) == 1.0
     once, again = calibration.error(few), calibration.error(twice)
     assert again.value == pytest.approx(once.value, abs=0.03)

@@ -7,8 +7,16 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from transfer.evidence import claims, stats
-from transfer.evidence.claims import CANNOT_TELL, DOES_NOT, HOLDS, SETTINGS, Difference, Key, Study
-from transfer.evidence.published import published
+from transfer.evidence.claims import (
+    CANNOT_TELL,
+    DOES_NOT,
+    HOLDS,
+    SETTINGS,
+    Difference,
+    Key,
+    Study,
+    published,
+)
 
 INITS = ("pretrained", "scratch")
 IMPLIED = {1: 153, 2: 1000, 3: 200, 4: 1000}

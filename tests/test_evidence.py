@@ -9,20 +9,30 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 from sklearn import metrics
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from transfer import files, params
 from transfer.cli import UserError
-from transfer.evidence import choices, compare, label_errors, scores, stats
-from transfer.evidence.found import Choice, Estimate, Evidence
-from transfer.evidence.results import About, Scored
+from transfer.evidence import choices, compare, scores, stats
+from transfer.evidence.records import Choice, Estimate, Evidence
+from transfer.evidence.results import DataInfo, Scored
 from transfer.evidence.stats import Difference, Seeds
 from transfer.runs import Run
 from transfer.training import predictions
 
 
-def test_wilson_is_scipys():
-    theirs = reference.binomtest(145, 153).proportion_ci(method="wilson")
-    assert stats.wilson(145 / 153, 153) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+@pytest.mark.parametrize("among", [1, 28])
+@pytest.mark.parametrize("n", [1, 7, 153, 2000])
+def test_intervals_of_proportions_are_statsmodels(n, among):
+    level = 0.05 / among
+    for count, other in product({0, 1, n // 3, n - 1, n}, {0, n // 2, n}):
+        wilson = proportion_confint(count, n, alpha=level, method="wilson")
+        assert stats.wilson(count / n, n, among) == pytest.approx(wilson, abs=1e-12)
+        newcombe = confint_proportions_2indep(
+            count, n, other, n + 1, alpha=level, method="newcomb", compare="diff"
+        )
+        ours = stats.newcombe(count / n, n, other / (n + 1), n + 1, among)
+        assert (ours.low, ours.high) == pytest.approx(newcombe, abs=1e-12)
 
 
 def test_mcnemar_is_the_binomial_test_on_discordant_images():
@@ -224,7 +234,7 @@ SETTINGS = params.load()
 NAMES = np.array([f"{'ab'[i % 2]}/{i}.jpg" for i in range(200)])
 
 
-ABOUT = {name: About("accuracy", []) for name in SETTINGS.grid.dataset}
+DATA = {name: DataInfo("accuracy", []) for name in SETTINGS.grid.dataset}
 
 
 def run_of(name, right, chosen=0, validation: float | None = None) -> Scored:
@@ -233,15 +243,21 @@ def run_of(name, right, chosen=0, validation: float | None = None) -> Scored:
     labels = np.array([str(one).split("/")[0] for one in name])
     names, counts = np.unique(labels, return_counts=True)
     predicted = np.where(right[chosen], labels, "other")
-    held = None if validation is None else np.arange(100) < round(100 * validation)
+    validated = None if validation is None else np.arange(100) < round(100 * validation)
     loss = None if validation is None else np.full(100, 1 - validation)
-    return Scored(
-        name, labels, predicted, right, right, labels == names[counts.argmax()], chosen, held, loss
-    )
+    always = labels == names[counts.argmax()]
+    return Scored(name, labels, predicted, right, right, always, chosen, validated, loss)
 
 
 def made_up(
-    transfer=0.95, baseline=0.6, leaked=(), validation=None, margin=0.01, records=(), **axes
+    transfer=0.95,
+    baseline=0.6,
+    leaked=(),
+    validation=None,
+    margin=0.01,
+    records=(),
+    stand_ins=None,
+    **axes,
 ):
     """Evidence of runs with those accuracies, on 200 images."""
 
@@ -251,8 +267,8 @@ def made_up(
         return run_of(NAMES, right, 2, validation(run) if validation else None)
 
     grid = SETTINGS.grid.model_copy(update=axes)
-    about = ABOUT | {"glioma": About("accuracy", list(leaked))}
-    return compare.compute(grid, SETTINGS.datasets, about, margin, read, unseen, records)
+    data = DATA | {"glioma": DataInfo("accuracy", list(leaked))}
+    return compare.compute(grid, SETTINGS.datasets, data, margin, read, unseen, records, stand_ins)
 
 
 def unseen(run: Run) -> dict[str, predictions.Predictions]:
@@ -291,17 +307,17 @@ def test_labels_that_all_good_runs_doubt_are_named():
         )
         for lr, low, high in ((0.001, 0.0, 0.0), (0.0001, -0.1, 0.1), (0.01, -0.3, -0.1))
     ]
-    found = label_errors.find(settings, [0, 1], load, "accuracy")
+    found = choices.label_errors(settings, [0, 1], load, "accuracy")
     assert [(one.image, one.predicted, one.runs) for one in found] == [
         ("a/0.jpg", "b", 4),
         ("b/3.jpg", "a", 4),
     ]
     assert found[0].confidence == pytest.approx(0.98, abs=1e-3)
     assert (
-        label_errors.find(settings[:1], [0], load, "accuracy") == []
+        choices.label_errors(settings[:1], [0], load, "accuracy") == []
     )  # one run alone is no witness
     chance = settings[0].model_copy(update={"above": Difference(0.1, -0.1, 0.3, 0.3)})
-    assert label_errors.find([chance, *settings[1:]], [0, 1], load, "accuracy") == []
+    assert choices.label_errors([chance, *settings[1:]], [0, 1], load, "accuracy") == []
 
 
 def verdicts(found: Evidence, text: str) -> list[str]:
@@ -331,12 +347,12 @@ def test_the_epoch_is_the_best_on_validation_and_the_latest_of_equals():
         return predictions.from_probabilities([f"a/{i}" for i in range(10)], labels, probabilities)
 
     test = parts(0.1, 0.9, 0.2, 0.3)
-    held = parts(0.5, 0.7, 0.7, 0.6)
+    validation = parts(0.5, 0.7, 0.7, 0.6)
     assert scores.chosen_epoch({"test": test}, "accuracy") == 3
-    assert scores.chosen_epoch({"validation": held, "test": test}, "accuracy") == 2
-    found = Scored.from_predictions({"validation": held, "test": test}, "accuracy")
+    assert scores.chosen_epoch({"validation": validation, "test": test}, "accuracy") == 2
+    found = Scored.from_predictions({"validation": validation, "test": test}, "accuracy")
     assert (found.best, found.right[found.chosen].mean()) == (0.9, 0.2)
-    assert (len(found.held), found.held.mean()) == (10, 0.7)
+    assert (len(found.validation), found.validation.mean()) == (10, 0.7)
 
 
 def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
@@ -362,14 +378,14 @@ def test_rates_and_the_best_setting_are_chosen_on_validation_alone():
 def test_how_often_a_setting_wins():
     """Of two that are equal on validation the one with the lower loss wins; one that is hardly
     worse wins sometimes, and one far off never."""
-    one = run_of(NAMES, np.ones((1, 200), bool), 0, 0.5)
+    run = run_of(NAMES, np.ones((1, 200), bool), 0, 0.5)
 
-    def held(images, loss=0.0) -> list[Scored]:
-        return [replace(one, held=images, loss=np.full(60, loss))] * 2
+    def runs(images, loss=0.0) -> list[Scored]:
+        return [replace(run, validation=images, loss=np.full(60, loss))] * 2
 
     best, close, bad = np.arange(60) < 55, np.arange(60) >= 6, np.arange(60) < 20
-    assert choices.often([held(best, 0.2), held(best, 0.1)]) == [0.0, 1.0]
-    first, second, third = choices.often([held(best), held(close), held(bad)])
+    assert choices.win_shares([runs(best, 0.2), runs(best, 0.1)]) == [0.0, 1.0]
+    first, second, third = choices.win_shares([runs(best), runs(close), runs(bad)])
     assert first > second > 0.2 and third == 0 and first + second == pytest.approx(1)
 
 
@@ -385,7 +401,7 @@ def test_a_run_that_diverged_wins_nothing(measure):
 
     good, lost = run(sure), run(np.full_like(sure, np.nan))
     assert np.isfinite(lost.scores).all() and np.isfinite(lost.loss).all()
-    assert choices.often([[lost], [good]]) == [0.0, 1.0]
+    assert choices.win_shares([[lost], [good]]) == [0.0, 1.0]
 
 
 def test_ties_are_broken_by_the_validation_loss():
@@ -394,7 +410,7 @@ def test_ties_are_broken_by_the_validation_loss():
         low = (run.lr, run.freezing) == (0.0001, "finetuned")
         return replace(one, loss=np.full(100, 0.1 if low else 0.2))
 
-    found = compare.compute(SETTINGS.grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen)
+    found = compare.compute(SETTINGS.grid, SETTINGS.datasets, DATA, 0.01, read, unseen)
     assert found.choices[0].label == "R18 0.0001 finetuned"
 
 
@@ -412,7 +428,7 @@ def test_a_learning_curve_compares_the_two_largest_sizes():
         return run_of(NAMES, (np.arange(200) < n)[None])
 
     grid = SETTINGS.grid.model_copy(update={"images": ["all", 20, 50]})
-    found = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen).learning
+    found = compare.compute(grid, SETTINGS.datasets, DATA, 0.01, read, unseen).learning
     assert {(one.smaller, one.larger, round(one.difference.value, 6)) for one in found} == {
         (50, "all", 0.2)
     }
@@ -426,7 +442,7 @@ def test_seeds_are_averaged_and_paired():
         return run_of(NAMES, np.arange(200)[None] < round(200 * accuracy))
 
     grid = SETTINGS.grid.model_copy(update={"seed": [0, 1, 2]})
-    row = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen).rows[0]
+    row = compare.compute(grid, SETTINGS.datasets, DATA, 0.01, read, unseen).rows[0]
     found = row.results["pretrained"]
     assert (found.best, found.inflation) == (0.5, 0)
     assert (found.chosen.mean, found.chosen.sd) == pytest.approx((0.6, 0.1))
@@ -456,7 +472,7 @@ def test_without_leaks_each_class_counts_the_same():
     right = np.array([[name.startswith("a/") or i % 4 == 1 for i, name in enumerate(NAMES)]])
     leaked = [name for name in NAMES if name.startswith("a/")][10:]
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
-    about = {"glioma": About("accuracy", leaked)}
+    about = {"glioma": DataInfo("accuracy", leaked)}
     read = lambda run: run_of(NAMES, right)  # noqa: E731
     found = compare.compute(grid, SETTINGS.datasets, about, 0.01, read, unseen).rows[0].unleaked
     assert found.recall["pretrained"] == (0.75, 0.75)

@@ -19,7 +19,7 @@ from tests.test_hub import card
 from tests.test_pages import RECORD, advise, similar
 from transfer import templates
 from transfer.evidence import calibration
-from transfer.evidence.found import Evidence, Recall
+from transfer.evidence.records import Evidence, Recall
 from transfer.model import about
 from transfer.pages import recommendation, report, tables
 

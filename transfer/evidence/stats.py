@@ -8,14 +8,12 @@ compared by the corrected resampled t-test (Nadeau and Bengio 2003).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot, sqrt
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import bdtr, ndtr, ndtri, stdtrit
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 LEVEL = 0.05
 
@@ -39,7 +37,8 @@ class Difference:
         return int(self.low > 0) - int(self.high < 0)
 
 
-class Seeds(NamedTuple):
+@dataclass(frozen=True)
+class Seeds:
     """A setting's runs. scores: of each seed, float [n]. ratio: 0 where all seeds have the same
     test images; where each has its own, the number of test images for one training image."""
 
@@ -64,52 +63,54 @@ class Seeds(NamedTuple):
 def minus(first: Seeds, second: Seeds) -> Seeds:
     """Image by image."""
     pairs = zip(first.scores, second.scores, strict=True)
-    return Seeds([one.astype(float) - other for one, other in pairs], first.ratio)
+    return Seeds([minuend.astype(float) - other for minuend, other in pairs], first.ratio)
 
 
 def average(settings: list[Seeds]) -> Seeds:
     """The mean score of each image, over settings."""
-    by_seed = zip(*(one.scores for one in settings), strict=True)
+    by_seed = zip(*(setting.scores for setting in settings), strict=True)
     return Seeds([np.mean(scores, axis=0) for scores in by_seed], settings[0].ratio)
 
 
 def wilson(accuracy: float, n: float, among: int = 1) -> tuple[float, float]:
-    """95 % interval of an accuracy on n images (Wilson 1927); of one picked among several, that in
-    which each of them lies with 95 % (Bonferroni)."""
-    low, high = proportion_confint(accuracy * n, n, alpha=LEVEL / among, method="wilson")
-    return float(low), float(high)
+    """95 % interval of an accuracy on n images (Wilson 1927); if it was picked among several, the
+    interval that holds for each of them (Bonferroni)."""
+    z = -float(ndtri(LEVEL / among / 2))
+    centre = accuracy + z**2 / (2 * n)
+    reach = z * sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
 
 
 def interval(runs: Seeds, n: int) -> tuple[float, float]:
     """95 % interval of a measure: Wilson's for as many images as have its standard error, at most
     n, with that of the seeds added on either side."""
-    value, spread = runs.value, _images(runs)
+    value, spread = runs.value, _image_error(runs)
     effective = min(n, value * (1 - value) / spread**2) if spread else n
     low, high = wilson(value, effective)
-    wide = (
-        _seeds(runs) * stdtrit(len(runs.scores) - 1, 1 - LEVEL / 2) if runs.sd is not None else 0.0
-    )
-    if runs.ratio:  # the seeds' images vary too, and so do their means
+    wide = 0.0
+    if runs.sd is not None:
+        wide = _seed_error(runs) * stdtrit(len(runs.scores) - 1, 1 - LEVEL / 2)
+    if runs.ratio:  # the seeds' means also vary with their images
         return max(0.0, min(low, value - wide)), min(1.0, max(high, value + wide))
     return max(0.0, value - hypot(value - low, wide)), min(1.0, value + hypot(high - value, wide))
 
 
 def compare(first: Seeds, second: Seeds, among: int = 1) -> Difference:
-    """The first's measure minus the second's, paired by seed and image. `among`: of so many
-    differences this one was picked; then each of them lies in such an interval with 95 %.
+    """The first's measure minus the second's, paired by seed and image. `among`: the number of
+    differences that this one was picked from, see wilson.
 
     With one seed it is about these two runs alone, on other images: Newcombe's interval for pairs
-    where scores are right or wrong, wide enough to hold 0 where McNemar's exact test does not
-    reject.
+    if scores are right or wrong, widened to hold 0 where McNemar's exact test does not reject.
     """
     difference, level = minus(first, second), LEVEL / among
     value = difference.value
     test = sign_test(difference)
     if len(difference.scores) == 1 and _is_right(first) and _is_right(second):
-        found = _newcombe_paired(first.scores[0], second.scores[0], level)
-        return _holding(Difference(value, *found, test), level)
-    images = _images(difference)
-    seeds, df = (_seeds(difference), len(difference.scores) - 1) if difference.sd else (0.0, 1)
+        low, high = _newcombe_paired(first.scores[0], second.scores[0], among)
+        return _widened(Difference(value, low, high, test), level)
+    images = _image_error(difference)
+    seeds, df = (_seed_error(difference), len(difference.scores) - 1) if difference.sd else (0.0, 1)
 
     def half(alpha: float) -> float:
         parts = ndtri(1 - alpha / 2) * images, stdtrit(df, 1 - alpha / 2) * seeds
@@ -117,7 +118,7 @@ def compare(first: Seeds, second: Seeds, among: int = 1) -> Difference:
 
     wide = half(level)
     p = max(_level(half, abs(value)), test if _is_right(first) and not first.ratio else 0.0)
-    return _holding(Difference(value, value - wide, value + wide, p), level)
+    return _widened(Difference(value, value - wide, value + wide, p), level)
 
 
 def _level(half: Callable[[float], float], value: float) -> float:
@@ -128,14 +129,15 @@ def _level(half: Callable[[float], float], value: float) -> float:
     return float(brentq(lambda a: half(a) - value, least, most)) if half(most) < value else 1.0
 
 
-def _holding(found: Difference, level: float) -> Difference:
-    """With 0 in the interval, if the p-value asks for it."""
-    if found.p <= level:
-        return found
-    return Difference(found.value, min(found.low, 0.0), max(found.high, 0.0), found.p)
+def _widened(difference: Difference, level: float) -> Difference:
+    """With 0 in the interval where the p-value exceeds the level."""
+    if difference.p <= level:
+        return difference
+    low, high = min(difference.low, 0.0), max(difference.high, 0.0)
+    return replace(difference, low=low, high=high)
 
 
-def _images(runs: Seeds) -> float:
+def _image_error(runs: Seeds) -> float:
     """Standard error by the images; where each seed has its own, of one seed's."""
     if runs.ratio:
         return float(np.mean([score.std() / sqrt(len(score)) for score in runs.scores]))
@@ -143,9 +145,9 @@ def _images(runs: Seeds) -> float:
     return float(mean.std() / sqrt(len(mean)))
 
 
-def _seeds(runs: Seeds) -> float:
-    """Standard error by the seeds. Divisions of the same images share most of those trained on,
-    which `ratio` corrects for."""
+def _seed_error(runs: Seeds) -> float:
+    """Standard error by the seeds. Divisions of the same images share most training images, which
+    `ratio` corrects for."""
     return (runs.sd or 0.0) * sqrt(1 / len(runs.scores) + runs.ratio)
 
 
@@ -154,8 +156,8 @@ def _is_right(runs: Seeds) -> bool:
 
 
 def sign_test(difference: Seeds) -> float:
-    """Exact p of as many images above 0, by their mean over the seeds, as below; McNemar's, of one
-    seed. With several seeds that have own images, 1."""
+    """Exact p of the sign test on each image's mean over the seeds; with one seed it is McNemar's.
+    1 with several seeds that each have their own images."""
     if difference.ratio and len(difference.scores) > 1:
         return 1.0
     mean = np.mean(difference.scores, axis=0)
@@ -163,16 +165,15 @@ def sign_test(difference: Seeds) -> float:
 
 
 def _mcnemar(first_only: int, second_only: int) -> float:
-    """The exact test (McNemar 1947), two-sided: of so many coin flips."""
+    """The exact two-sided test (McNemar 1947)."""
     fewer, both = min(first_only, second_only), first_only + second_only
     return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))
 
 
-def _newcombe_paired(first: np.ndarray, second: np.ndarray, level: float) -> tuple[float, float]:
+def _newcombe_paired(first: np.ndarray, second: np.ndarray, among: int) -> tuple[float, float]:
     """Newcombe 1998 (Stat Med 17:2635), method 10: bool [n] each."""
-    n, p, q = len(first), first.mean(), second.mean()
-    wilsons = [proportion_confint(k * n, n, alpha=level, method="wilson") for k in (p, q)]
-    (low_p, high_p), (low_q, high_q) = wilsons
+    n, p, q = len(first), float(first.mean()), float(second.mean())
+    (low_p, high_p), (low_q, high_q) = wilson(p, n, among), wilson(q, n, among)
     both, only_p, only_q = (first & second).sum(), (first & ~second).sum(), (~first & second).sum()
     neither = n - both - only_p - only_q
     product = float(both + only_p) * (only_q + neither) * (both + only_q) * (only_p + neither)
@@ -181,49 +182,41 @@ def _newcombe_paired(first: np.ndarray, second: np.ndarray, level: float) -> tup
         cross = max(cross - n / 2, 0.0)
     phi = cross / sqrt(product) if product else 0.0
 
-    def distance(one: float, other: float) -> float:
-        return sqrt(max(0.0, one**2 - 2 * phi * one * other + other**2))
+    def distance(a: float, b: float) -> float:
+        return sqrt(max(0.0, a**2 - 2 * phi * a * b + b**2))
 
-    low = p - q - distance(p - low_p, high_q - q)
-    return float(low), float(p - q + distance(high_p - p, q - low_q))
+    return p - q - distance(p - low_p, high_q - q), p - q + distance(high_p - p, q - low_q)
 
 
 def newcombe(
     first: float, n_first: int, second: float, n_second: int, among: int = 1
 ) -> Difference:
     """Accuracy of the first minus the second's, on n images each, with the interval of Newcombe
-    (1998, Stat Med 17:873, method 10). It takes the images as drawn apart: on shared ones a paired
-    interval, which needs to know the images, is narrower. `among`: see compare."""
-    counts = first * n_first, n_first, second * n_second, n_second
-    options = {"method": "newcomb", "compare": "diff"}
-    low, high = confint_proportions_2indep(*counts, alpha=LEVEL / among, **options)
-    return normal(first - second, float(low), float(high), among)
+    (1998, Stat Med 17:873, method 10). It takes the images as drawn independently: on shared images
+    a paired interval, which needs each image's answer, is narrower. `among`: see wilson."""
+    low, high = wilson(first, n_first, among)
+    low_second, high_second = wilson(second, n_second, among)
+    value = first - second
+    low, high = hypot(first - low, high_second - second), hypot(high - first, second - low_second)
+    return normal(value, value - low, value + high, among)
 
 
 def normal(value: float, low: float, high: float, among: int = 1) -> Difference:
-    """With the p-value of an interval whose ends lie where a normal distribution has them."""
+    """With the p-value that the interval has if the difference is normally distributed."""
     reach = value - low if value > 0 else high - value
     z = abs(value) / reach * ndtri(1 - LEVEL / among / 2) if reach else 0.0
     return Difference(value, low, high, float(2 * ndtr(-z)))
 
 
-def mean(differences: list[Difference]) -> Difference:
-    """Of differences on images that have nothing to do with each other: Zou and Donner (2008)."""
-    value = float(np.mean([one.value for one in differences]))
-    low = hypot(*(one.value - one.low for one in differences)) / len(differences)
-    high = hypot(*(one.high - one.value for one in differences)) / len(differences)
-    return normal(value, value - low, value + high)
-
-
 def holm(p_values: list[float]) -> list[float]:
-    """p-values adjusted for being several answers to one question (Holm 1979)."""
+    """p-values corrected for their number (Holm 1979)."""
     order = np.argsort(p_values)
     steps = np.sort(p_values) * np.arange(len(p_values), 0, -1)
     adjusted = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted[np.argsort(order)].tolist()
 
 
-def redrawn(n: int, draws: int, seed: int) -> np.ndarray:
-    """float [draws, n]: the weight of each of n things in each redraw with replacement."""
+def bootstrap_weights(n: int, draws: int, seed: int) -> np.ndarray:
+    """float [draws, n]: the weight of each of n items in each draw of n with replacement."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n

@@ -1,4 +1,4 @@
-"""The paper's tables, from run files. The words are in tables.md.j2."""
+"""metrics/tables.md: the paper's tables, from our runs. The words are in tables.md.j2."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from transfer import templates
-from transfer.evidence.published import INITS, Published, published
+from transfer.evidence.claims import COLUMNS, Published, published
 from transfer.params import Dataset, Grid
 from transfer.runs import Hyperparameters, Run, at_first_size, short
 from transfer.training.record import Record
@@ -17,8 +17,8 @@ FREEZING = {"frozen": "Y", "finetuned": "N"}
 
 
 def collect(grid: Grid, dataset: str, read: Callable[[Run], Record]) -> Results:
-    """Best test accuracy of a data set's runs, by setting and start: those of the grid's first size
-    and seed."""
+    """Best test accuracy of a data set's runs by setting and init, at the grid's first size and
+    seed."""
     return {
         setting.hyperparameters: {
             init: read(setting.run(init, grid.seed[0])).best.accuracy for init in grid.init
@@ -35,19 +35,14 @@ def majority(grid: Grid, dataset: str, read: Callable[[Run], Record]) -> tuple[s
 
 
 def table(results: Results, printed: Published | None) -> Markup:
-    """Markdown in the paper's columns and order; with its numbers and ours minus its beside."""
+    """Markdown in the paper's columns and order, with its numbers and ours minus its."""
     inits = list(next(iter(results.values())))
     recipes = len({recipe for *_, recipe in results}) > 1
-    header = [
-        "Freezing",
-        "Backbone",
-        "LR",
-        *["Recipe"] * recipes,
-        *(INITS[init] for init in inits),
-    ]
+    header = ["Freezing", "Backbone", "LR", *["Recipe"] * recipes]
+    header += [COLUMNS[init] for init in inits]
     if printed:
         for init in inits:
-            header += [f"Paper's {INITS[init].lower()}", f"{INITS[init]} less paper's"]
+            header += [f"Paper's {COLUMNS[init].lower()}", f"{COLUMNS[init]} less paper's"]
     body = []
     for (backbone, lr, freezing, recipe), accuracy in results.items():
         line = [FREEZING.get(freezing, freezing), short(backbone), lr, *[recipe] * recipes]
@@ -55,7 +50,7 @@ def table(results: Results, printed: Published | None) -> Markup:
         if printed:
             pair = printed.get(backbone, {}).get(lr, {}).get(freezing)
             for init in inits:
-                line += _beside(accuracy[init], pair, list(INITS).index(init))
+                line += _beside(accuracy[init], pair, list(COLUMNS).index(init))
         body.append(line)
     align = ["left", "left", *["right"] * (len(header) - 2)]
     return templates.table(header, body, align)
