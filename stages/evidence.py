@@ -15,7 +15,12 @@ def main() -> None:
     study = params.load()
     grid, rules = study.grid, study.evidence
     data = {name: DataInfo.from_run(runs(grid, name)[0], rules.select_by) for name in grid.dataset}
-    read = cache(lambda run: Scored.from_predictions(load(run), data[run.dataset].measure))
+
+    @cache
+    def read(run: Run) -> Scored:
+        info = data[run.dataset]
+        return Scored.from_predictions(load(run), info.measure, info.criterion)
+
     records = [Record.load(run) for run in all_runs(grid)]
     costs = files.read_json("data/settings/costs.json")
     key = f"{grid.recipe[0]}-{grid.freezing[0]}"

@@ -6,10 +6,11 @@ validation images of all seeds, and judged on the test images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, log
+from math import ceil, exp, log, log1p
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import bdtr
 
 from transfer.evidence import stats
 from transfer.evidence.scores import Measure, chosen_epoch
@@ -36,13 +37,14 @@ class Bin(Fields):
 
 class Error(Fields):
     """The expected calibration error (Naeini 2015), the mean distance of confidence and accuracy in
-    bins of equally many images, with its interval over test images. chance: its mean if the
-    confidence were true."""
+    bins of equally many images, with its interval over test images. chance_low, chance_high: its
+    95 % range if the confidence were true."""
 
     value: float
     low: float
     high: float
-    chance: float
+    chance_low: float
+    chance_high: float
     bins: list[Bin]
 
     def __str__(self) -> str:
@@ -106,6 +108,9 @@ class Answers:
         """The number of different images that some seed classifies wrongly."""
         return len(np.unique(self.name[self.probabilities.argmax(1) != self.label]))
 
+    def only(self, places: np.ndarray) -> "Answers":
+        return Answers(self.name[places], self.label[places], self.probabilities[places])
+
     def at(self, temperature: float) -> "Answers":
         return replace(self, probabilities=scaled(self.probabilities, temperature))
 
@@ -131,17 +136,33 @@ def calibrate(runs: Sequence[dict[str, Predictions]], measure: Measure) -> Calib
 
 
 def fit(validation: Answers) -> float:
-    """The temperature with the lowest cross entropy; 1 if there are too few answers to fit it."""
+    """The temperature with the lowest cross entropy; 1 where there are too few answers, or where
+    temperatures fitted on one half of the images do not help on the other."""
     if lack(validation.images, validation.wrong):
         return 1.0
-    rows = np.arange(len(validation.label))
+    half = np.unique(validation.name, return_inverse=True)[1] % 2 == 0
+    gains = [
+        _loss(validation.only(other), 1.0)
+        - _loss(validation.only(other), _lowest(validation.only(~other)))
+        for other in (half, ~half)
+    ]
+    return _lowest(validation) if sum(gains) > 0 else 1.0
 
-    def loss(log_t: float) -> float:
-        given = scaled(validation.probabilities, exp(log_t))[rows, validation.label]
-        return -float(np.log(np.maximum(given, np.finfo(float).tiny)).mean())
 
+def _lowest(validation: Answers) -> float:
     most = log(HOTTEST)
-    return round(exp(minimize_scalar(loss, bounds=(-most, most), method="bounded").x), 3)
+    bounds = (-most, most)
+    found = minimize_scalar(
+        lambda log_t: _loss(validation, exp(log_t)), bounds=bounds, method="bounded"
+    )
+    return round(exp(found.x), 3)
+
+
+def _loss(validation: Answers, temperature: float) -> float:
+    """Cross entropy in nats, summed over the images."""
+    rows = np.arange(len(validation.label))
+    given = scaled(validation.probabilities, temperature)[rows, validation.label]
+    return -float(np.log(np.maximum(given, np.finfo(float).tiny)).sum())
 
 
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -152,18 +173,30 @@ def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return exponentials / exponentials.sum(1, keepdims=True)
 
 
-def confidence_threshold(validation: Answers, risk: float) -> float | None:
-    """The lowest confidence above which at most that share of these answers is wrong (Geifman and
-    El-Yaniv 2017, without their bound); None if there is none, or fewer than FEWEST images."""
+def confidence_threshold(validation: Answers, risk: float, guarantee: bool = False) -> float | None:
+    """The lowest confidence from which on at most that share of these images is wrong (Geifman and
+    El-Yaniv 2017, without their bound); None if there is none, or fewer than FEWEST images.
+
+    With `guarantee`, for one seed's images, the lowest at which the share on all images exceeds the
+    risk with a probability of at most 5 % (Learn then Test, Angelopoulos 2021, by fixed sequence):
+    it takes log(0.05) / log(1 - risk) images without an error at least, 149 for 2 %.
+    """
     confidence = validation.probabilities.max(1)
     order = confidence.argsort(kind="stable")[::-1]
     wrong = (validation.probabilities.argmax(1) != validation.label)[order].cumsum()
-    # Equal confidences are all taken, or none of them.
+    taken = np.arange(1, len(order) + 1)
+    # Of equal confidences all are taken, or none.
     last = np.append(np.diff(confidence[order]) < 0, True)
-    fits = np.flatnonzero((wrong <= risk * np.arange(1, len(order) + 1)) & last)
-    if validation.images < FEWEST or not len(fits):
+    fits = (wrong <= risk * taken) & last
+    if guarantee:
+        least = ceil(log(stats.LEVEL) / log1p(-risk)) if risk else len(order) + 1
+        tested = last & (taken >= least)
+        refused = tested & (bdtr(wrong, taken, risk) > stats.LEVEL)
+        fits = tested & (refused.cumsum() == 0)
+    places = np.flatnonzero(fits)
+    if validation.images < FEWEST or not len(places):
         return None
-    return float(confidence[order][fits[-1]])
+    return float(confidence[order][places[-1]])
 
 
 def error(answers: Answers) -> Error:
@@ -173,14 +206,17 @@ def error(answers: Answers) -> Error:
     # By ranks, so that bins are equally large even where confidences are equal.
     bins = confidence.argsort(kind="stable").argsort(kind="stable") * BINS // len(confidence)
     value = _gap(confidence - right, bins).sum()
-    drawn = np.random.default_rng(0).random((DRAWS, len(confidence))) < confidence
-    chance = _gap(confidence - drawn, bins).sum(-1).mean()
+    # An image is as hard for all seeds, so they share a draw.
+    image = np.unique(answers.name, return_inverse=True)[1]
+    drawn = np.random.default_rng(0).random((DRAWS, image.max() + 1))[:, image] < confidence
+    chance = np.quantile(_gap(confidence - drawn, bins).sum(-1), [0.025, 0.975])
     low, high = np.quantile(_bootstrap(confidence - right, bins, answers.name), [0.025, 0.975])
     return Error(
         value=round(float(value), 4),
         low=round(float(min(low, value)), 4),
         high=round(float(max(high, value)), 4),
-        chance=round(float(chance), 4),
+        chance_low=round(float(chance[0]), 4),
+        chance_high=round(float(chance[1]), 4),
         bins=[
             Bin(
                 confidence=round(float(confidence[bins == i].mean()), 4),

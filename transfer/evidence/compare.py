@@ -56,6 +56,7 @@ def compute(
 
     return Evidence(
         measures={name: data[name].measure for name in grid.dataset},
+        criteria={name: data[name].criterion for name in grid.dataset},
         rows=rows,
         frozen_finetuned=_corrected(list(_frozen_finetuned(all_settings, results))),
         transfer=list(_transfer(rows, results)),
@@ -80,8 +81,8 @@ def compute(
 def summary(evidence: Evidence, grid: Grid, records: Iterable[Record]) -> dict[str, Any]:
     """The evidence that `dvc metrics diff` compares.
 
-    By data set: the recommended `setting`, the `measure` that it is chosen by, and that measure on
-    the test images at the chosen epoch (`chosen`). rows: data set → setting → accuracy (and
+    By data set: the recommended `setting`, what it is chosen by (`chosen_by`) and judged by
+    (`measure`), and that measure on the test images at the chosen epoch (`chosen`). rows: data set → setting → accuracy (and
     baseline) of the best test epoch, as in the paper's tables, and the number of `test_images`.
     trained: see results.trained_with; `mixed` is in it if not all runs were trained alike.
     """
@@ -98,6 +99,7 @@ def summary(evidence: Evidence, grid: Grid, records: Iterable[Record]) -> dict[s
         "chosen": {name: choice.chosen.mean for name, choice in first.items()},
         "setting": {name: f"{_name(choice)}-{choice.init}" for name, choice in first.items()},
         "measure": dict(evidence.measures),
+        "chosen_by": dict(evidence.criteria),
         "rows": lines,
         "trained": trained,
     }
@@ -138,7 +140,7 @@ def _result(runs: list[Scored], seeds: Seeds, info: DataInfo) -> Result:
     first = runs[0]
     low, high = stats.interval(seeds, scores.effective_images(info.measure, first.labels))
     validation = [float(run.validation.mean()) for run in runs if run.validation is not None]
-    losses = [float(run.loss.mean()) for run in runs if run.loss is not None]
+    penalties = [float(run.penalty.mean()) for run in runs if run.penalty is not None]
     inflation = [run.best - float(run.right[run.chosen].mean()) for run in runs]
     sd = None if seeds.sd is None else round(seeds.sd, 6)
     return Result(
@@ -147,7 +149,7 @@ def _result(runs: list[Scored], seeds: Seeds, info: DataInfo) -> Result:
         inflation=round(float(np.mean(inflation)), 6),
         n_validation=0 if first.validation is None else len(first.validation),
         validation=round(float(np.mean(validation)), 6) if validation else None,
-        loss=round(float(np.mean(losses)), 6) if losses else None,
+        penalty=round(float(np.mean(penalties)), 6) if penalties else None,
     )
 
 
@@ -190,8 +192,12 @@ def _transfer(rows: list[Row], results: Results) -> Iterator[Transfer]:
     for row in rows:
         by_data.setdefault((row.dataset, row.images), []).append(row)
         by_setting.setdefault(row.setting.model_copy(update={"lr": 0.0}), []).append(row)
-    for group in by_data.values():
-        yield _chosen_transfer(group, results, overall=True)
+    overall = [_chosen_transfer(group, results, overall=True) for group in by_data.values()]
+    corrected = stats.holm([transfer.difference.p for transfer in overall])
+    for transfer, p in zip(overall, corrected, strict=True):
+        certain = p <= stats.LEVEL and len(results.grid.seed) > 1
+        verdict = VERDICTS[transfer.difference.sign if certain else 0]
+        yield transfer.model_copy(update={"verdict": verdict})
     for group in by_setting.values():
         yield _chosen_transfer(group, results, overall=False)
 
@@ -199,14 +205,7 @@ def _transfer(rows: list[Row], results: Results) -> Iterator[Transfer]:
 def _chosen_transfer(rows: list[Row], results: Results, overall: bool) -> Transfer:
     first, second = (best(rows, init).setting for init in (TRANSFER, BASELINE))
     difference = stats.compare(results.seeds(first, TRANSFER), results.seeds(second, BASELINE))
-    several_seeds = len(results.grid.seed) > 1
-    return Transfer(
-        **dict(first),
-        baseline=second,
-        overall=overall,
-        difference=difference,
-        verdict=VERDICTS[difference.sign] if several_seeds else claims.CANNOT_TELL,
-    )
+    return Transfer(**dict(first), baseline=second, overall=overall, difference=difference)
 
 
 def _gains(grid: Grid, results: Results) -> Iterator[Gain]:

@@ -6,7 +6,7 @@ Accuracies, other measures and their differences are fractions, on test images; 
 
 from transfer.evidence.calibration import Calibration
 from transfer.evidence.claims import Claim, Size
-from transfer.evidence.scores import Measure
+from transfer.evidence.scores import Criterion, Measure
 from transfer.evidence.stats import Difference
 from transfer.files import Fields, Stored
 from transfer.runs import Setting
@@ -31,8 +31,8 @@ class Result(Fields):
     chosen: the data set's measure at the epoch chosen without test images. best: the accuracy at
     the best test epoch of the first seed, as the paper gives it. inflation: by how much the best
     epoch's accuracy exceeds the chosen one's, mean over the seeds. validation: the measure on
-    `n_validation` images at the chosen epoch; loss: their cross entropy in nats; both are means
-    over the seeds, None without such images.
+    `n_validation` images at the chosen epoch; penalty: what settings are chosen by, the least
+    first; both are means over the seeds, None without such images.
     """
 
     best: float
@@ -40,13 +40,12 @@ class Result(Fields):
     inflation: float
     n_validation: int
     validation: float | None
-    loss: float | None
+    penalty: float | None
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Sorts settings, the best first: by the measure, and equals by loss."""
-        score = self.chosen.mean if self.validation is None else self.validation
-        return -score, self.loss or 0.0
+    def rank(self) -> float:
+        """Sorts settings, the best first: on the test images where there are no others."""
+        return -self.chosen.mean if self.penalty is None else self.penalty
 
 
 class Paired(Fields):
@@ -85,18 +84,19 @@ class Freezing(Setting):
 
 class Transfer(Setting):
     """Transfer against `baseline`, each chosen by its validation images: its learning rate or, if
-    `overall`, its whole setting. verdict: helps, hurts (negative transfer) or cannot tell, by the
-    interval; always cannot tell with one seed."""
+    `overall`, its whole setting. verdict, of the whole setting alone: helps, hurts (negative
+    transfer) or cannot tell, by the p-value after Holm's correction for the number of data sets;
+    always cannot tell with one seed."""
 
     baseline: Setting
     overall: bool
     difference: Difference
-    verdict: str
+    verdict: str | None = None
 
 
 class Recall(Fields):
     """The share of a class's `n` different test images that is right: its mean over the seeds, and
-    Wilson's interval for n images."""
+    its interval."""
 
     label: str
     n: int
@@ -109,7 +109,7 @@ class Recall(Fields):
 
 
 class Mistake(Fields):
-    """How many images of a class were taken for another, summed over the seeds."""
+    """How many images of a class are taken for another by most seeds that were tested on them."""
 
     label: str
     predicted: str
@@ -123,8 +123,9 @@ class Choice(Setting):
     """A setting and init of a data set's first size; see Result for the fields not named here.
 
     difference: its measure minus that of the recommended setting. as_good: whether it is
-    non-inferior within the margin. wins: the share of bootstrap draws of seeds and validation
-    images in which it is the best. majority: the most frequent class of the test images; share: how
+    non-inferior within the margin. again: the probability that other seeds and validation images
+    would choose it, see choices.chosen_again; 0 where noise does not explain how far it is behind.
+    majority: the most frequent class of the test images; share: how
     frequent that is, so the accuracy of always answering it. above: the setting's measure minus
     that of always answering so. recall: of each class. mistakes: the most frequent first.
     """
@@ -136,7 +137,8 @@ class Choice(Setting):
     validation: float | None
     difference: Difference
     as_good: bool
-    wins: float | None
+    penalty: float | None
+    again: float | None
     majority: str
     share: float
     above: Difference
@@ -183,7 +185,7 @@ class Learning(Fields):
 
 class LabelError(Fields):
     """A validation or test image whose label looks wrong. image: <class>/<name>. predicted: the
-    class predicted by all `runs` good runs; confidence: their mean confidence."""
+    class that `runs` runs are confident of; confidence: the mean probability that they give it."""
 
     dataset: str
     image: str
@@ -213,11 +215,12 @@ class Alike(Fields):
 
 
 class Evidence(Stored):
-    """measures: data set → what its settings are chosen by. choices: of each data set the
+    """measures, criteria: data set → what its settings are judged and chosen by. choices: of each data set the
     recommended setting first. calibration: data set → that setting's. implied_sizes: what the
     paper's printed accuracies say of its test sets. mixed: see results.mixed."""
 
     measures: dict[str, Measure]
+    criteria: dict[str, Criterion]
     rows: list[Row]
     frozen_finetuned: list[Freezing]
     transfer: list[Transfer]

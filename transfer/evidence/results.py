@@ -9,16 +9,13 @@ import numpy as np
 
 from transfer.evidence import scores
 from transfer.evidence.records import Alike
-from transfer.evidence.scores import Measure
+from transfer.evidence.scores import Criterion, Measure
 from transfer.evidence.stats import Seeds
 from transfer.images.audit import Audit
 from transfer.params import Grid
 from transfer.runs import Run, Setting
 from transfer.training.predictions import Predictions
 from transfer.training.record import Record, computed_on
-
-DIVERGED = 100.0
-"""Nats: more than any loss that float16 probabilities allow."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,8 @@ class Scored:
     chosen epoch. right: bool [epochs, n]. scores: [epochs, n], see transfer.evidence.scores.
     always: [n], the scores of always answering the most frequent class. chosen: the epoch to
     report, see scores.chosen_epoch. validation: [v], the scores of the validation images at that
-    epoch; loss: [v], their cross entropies in nats, DIVERGED where a run has none; both None
-    without such images.
+    epoch; penalty: [v], what settings are chosen by, see scores.penalty; validation_name: str [v];
+    all None without such images.
     """
 
     name: np.ndarray
@@ -41,7 +38,8 @@ class Scored:
     always: np.ndarray
     chosen: int
     validation: np.ndarray | None = None
-    loss: np.ndarray | None = None
+    penalty: np.ndarray | None = None
+    validation_name: np.ndarray | None = None
 
     @property
     def best(self) -> float:
@@ -49,7 +47,9 @@ class Scored:
         return float(self.right.mean(1).max())
 
     @classmethod
-    def from_predictions(cls, parts: dict[str, Predictions], measure: Measure) -> "Scored":
+    def from_predictions(
+        cls, parts: dict[str, Predictions], measure: Measure, criterion: Criterion = "brier"
+    ) -> "Scored":
         test, validation = parts["test"], parts.get("validation")
         chosen = scores.chosen_epoch(parts, measure)
         return cls(
@@ -61,27 +61,32 @@ class Scored:
             scores.score(measure, scores.always(test))[0],
             chosen,
             None if validation is None else scores.score(measure, validation)[chosen],
-            None if validation is None else np.nan_to_num(validation.loss[chosen], nan=DIVERGED),
+            None if validation is None else scores.penalty(criterion, validation, chosen),
+            None if validation is None else validation.name,
         )
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """A data set. measure: what its settings are chosen by. leaked: names of the test images that
-    also occur in training. ratio: see stats.Seeds."""
+    """A data set. measure: what its settings are judged by. leaked: names of the test images that
+    also occur in training. resplit: whether each seed has its own test images. criterion: what
+    settings are chosen by."""
 
     measure: Measure
     leaked: list[str]
-    ratio: float = 0.0
+    resplit: bool = False
+    criterion: Criterion = "brier"
 
     @classmethod
     def from_run(cls, run: Run, select_by: str) -> Self:
         """That of the run's data set. Raises UserError if the run was not trained."""
         audit = Audit.load(run.dataset)
+        counts = Record.load(run).counts["train"]
         return cls(
-            measure=scores.measure(select_by, Record.load(run).counts["train"]),
+            measure=scores.measure(select_by, counts),
+            criterion=scores.criterion(select_by, counts),
             leaked=[test for test, _ in audit.leaked],
-            ratio=audit.redrawn.ratio if audit.redrawn else 0.0,
+            resplit=audit.redrawn is not None and audit.redrawn.test > 0,
         )
 
 
@@ -102,12 +107,16 @@ class Results:
     def seeds(self, setting: Setting, init: str) -> Seeds:
         """Their scores, each at its own chosen epoch."""
         runs = self.runs(setting, init)
-        return Seeds([run.scores[run.chosen] for run in runs], self.data[setting.dataset].ratio)
+        return self._seeds(setting, runs, [run.scores[run.chosen] for run in runs])
 
     def always(self, setting: Setting, init: str) -> Seeds:
         """The scores of always answering the most frequent class."""
         runs = self.runs(setting, init)
-        return Seeds([run.always for run in runs], self.data[setting.dataset].ratio)
+        return self._seeds(setting, runs, [run.always for run in runs])
+
+    def _seeds(self, setting: Setting, runs: list[Scored], scores: list[np.ndarray]) -> Seeds:
+        resplit = self.data[setting.dataset].resplit
+        return Seeds(scores, [run.name for run in runs] if resplit else None)
 
 
 def mixed(records: Iterable[Record]) -> list[Alike]:

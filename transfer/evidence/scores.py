@@ -13,12 +13,17 @@ from scipy.stats import rankdata
 from transfer.training.predictions import Predictions
 
 Measure = Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc"]
-WORDS: dict[Measure, str] = {
+Criterion = Measure | Literal["brier", "balanced_brier"]
+WORDS: dict[Criterion, str] = {
+    "brier": "Brier score",
+    "balanced_brier": "balanced Brier score",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "mean F1",
     "auroc": "area under the ROC curve",
 }
+TIE = 1e-6
+"""What the Brier score weighs against another criterion: it only decides between equals."""
 UNEVEN = 2
 """How many times as large as another a class may be while `auto` takes accuracy."""
 
@@ -36,13 +41,40 @@ def score(measure: Measure, predictions: Predictions) -> np.ndarray:
     return np.stack([score(predictions.label, *epoch) for epoch in epochs])
 
 
-def measure(asked: str, counts: dict[str, int]) -> Measure:
-    """The measure that `asked` means. counts: class → training images. `auto` is accuracy where no
-    class has more than twice the images of another, and balanced accuracy otherwise."""
-    if asked in get_args(Measure):
-        return asked  # type: ignore[return-value]
-    uneven = max(counts.values()) > UNEVEN * min(counts.values())
-    return "balanced_accuracy" if uneven else "accuracy"
+def measure(select_by: str, counts: dict[str, int]) -> Measure:
+    """What settings are judged by on the test images: `select_by`, or, for the Brier score, the
+    accuracy, which is balanced where a class has more than twice the training images of another.
+    counts: class → training images."""
+    if select_by in get_args(Measure):
+        return select_by  # type: ignore[return-value]
+    return "balanced_accuracy" if _uneven(counts) else "accuracy"
+
+
+def criterion(select_by: str, counts: dict[str, int]) -> Criterion:
+    """What settings are chosen by on the validation images, likewise; `auto` is the Brier score."""
+    if select_by in get_args(Measure):
+        return select_by  # type: ignore[return-value]
+    return "balanced_brier" if _uneven(counts) else "brier"
+
+
+def _uneven(counts: dict[str, int]) -> bool:
+    return max(counts.values()) > UNEVEN * min(counts.values())
+
+
+def penalty(criterion: Criterion, predictions: Predictions, epoch: int) -> np.ndarray:
+    """float [n]: the setting with the least mean is chosen. The Brier score (1950) is the squared
+    distance of the probabilities from the truth, summed over the classes. Of settings with the
+    same value of another criterion, the one with the lower Brier score is chosen."""
+    probabilities = np.nan_to_num(predictions.probabilities[epoch].astype(float))
+    truth = np.eye(probabilities.shape[1])[predictions.label]
+    brier = ((probabilities - truth) ** 2).sum(1)
+    if criterion == "brier":
+        return brier
+    if criterion == "balanced_brier":
+        classes, counts = np.unique(predictions.label, return_counts=True)
+        weight = len(brier) / len(classes) / counts
+        return brier * weight[np.searchsorted(classes, predictions.label)]
+    return TIE * brier - score(criterion, predictions)[epoch]
 
 
 def effective_images(measure: Measure, labels: np.ndarray) -> int:

@@ -3,13 +3,15 @@
 A run on n images is its n `scores`, whose mean is the measure: see transfer.evidence.scores. Where
 several seeds were tested on the same images, an interval adds the variation of images to that of
 seeds, as if independent, and so rather too much than too little (Owen 2007 on crossed samples; Zou
-and Donner 2008 on adding distances). Where each seed divided the images anew, its seeds' means are
-compared by the corrected resampled t-test (Nadeau and Bengio 2003).
+and Donner 2008 on adding distances). Where each seed divided the images anew, the variance of the
+mean over seeds is that of a two-way random-effects model, by moments: that of the different images,
+and that of the seeds as far as it exceeds what their images explain (Satterthwaite 1946 gives the
+degrees of freedom).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import hypot, sqrt
+from math import hypot, inf, sqrt
 
 import numpy as np
 from scipy.optimize import brentq
@@ -39,11 +41,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Seeds:
-    """A setting's runs. scores: of each seed, float [n]. ratio: 0 where all seeds have the same
-    test images; where each has its own, the number of test images for one training image."""
+    """A setting's runs. scores: of each seed, float [n]. names: of each seed's images, str [n],
+    where each has its own; None where all have the same."""
 
     scores: list[np.ndarray]
-    ratio: float = 0.0
+    names: list[np.ndarray] | None = None
 
     @property
     def means(self) -> np.ndarray:
@@ -63,13 +65,13 @@ class Seeds:
 def minus(first: Seeds, second: Seeds) -> Seeds:
     """Image by image."""
     pairs = zip(first.scores, second.scores, strict=True)
-    return Seeds([minuend.astype(float) - other for minuend, other in pairs], first.ratio)
+    return Seeds([minuend.astype(float) - other for minuend, other in pairs], first.names)
 
 
 def average(settings: list[Seeds]) -> Seeds:
     """The mean score of each image, over settings."""
     by_seed = zip(*(setting.scores for setting in settings), strict=True)
-    return Seeds([np.mean(scores, axis=0) for scores in by_seed], settings[0].ratio)
+    return Seeds([np.mean(scores, axis=0) for scores in by_seed], settings[0].names)
 
 
 def wilson(accuracy: float, n: float, among: int = 1) -> tuple[float, float]:
@@ -83,16 +85,19 @@ def wilson(accuracy: float, n: float, among: int = 1) -> tuple[float, float]:
 
 
 def interval(runs: Seeds, n: int) -> tuple[float, float]:
-    """95 % interval of a measure: Wilson's for as many images as have its standard error, at most
-    n, with that of the seeds added on either side."""
-    value, spread = runs.value, _image_error(runs)
-    effective = min(n, value * (1 - value) / spread**2) if spread else n
+    """95 % interval of a measure: Wilson's for as many images as have its standard error, with that
+    of the seeds added. n: the images of one seed that the interval may claim to have, at most."""
+    value = runs.value
+    if runs.names:
+        n = n * len(np.unique(np.concatenate(runs.names))) // len(runs.scores[0])
+        error = _redrawn(runs).half(LEVEL) / ndtri(1 - LEVEL / 2)
+    else:
+        error = _image_error(runs)
+    effective = min(n, value * (1 - value) / error**2) if error else n
     low, high = wilson(value, effective)
-    wide = 0.0
-    if runs.sd is not None:
-        wide = _seed_error(runs) * stdtrit(len(runs.scores) - 1, 1 - LEVEL / 2)
-    if runs.ratio:  # the seeds' means also vary with their images
-        return max(0.0, min(low, value - wide)), min(1.0, max(high, value + wide))
+    if runs.names or runs.sd is None:
+        return low, high
+    wide = _seed_error(runs) * stdtrit(len(runs.scores) - 1, 1 - LEVEL / 2)
     return max(0.0, value - hypot(value - low, wide)), min(1.0, value + hypot(high - value, wide))
 
 
@@ -109,16 +114,11 @@ def compare(first: Seeds, second: Seeds, among: int = 1) -> Difference:
     if len(difference.scores) == 1 and _is_right(first) and _is_right(second):
         low, high = _newcombe_paired(first.scores[0], second.scores[0], among)
         return _widened(Difference(value, low, high, test), level)
-    images = _image_error(difference)
-    seeds, df = (_seed_error(difference), len(difference.scores) - 1) if difference.sd else (0.0, 1)
-
-    def half(alpha: float) -> float:
-        parts = ndtri(1 - alpha / 2) * images, stdtrit(df, 1 - alpha / 2) * seeds
-        return float(max(parts) if first.ratio else hypot(*parts))
-
+    half = _errors(difference).half
     wide = half(level)
-    p = max(_level(half, abs(value)), test if _is_right(first) and not first.ratio else 0.0)
-    return _widened(Difference(value, value - wide, value + wide, p), level)
+    p = max(_level(half, abs(value)), test if _is_right(first) and not first.names else 0.0)
+    low, high = max(-1.0, value - wide), min(1.0, value + wide)
+    return _widened(Difference(value, low, high, p), level)
 
 
 def _level(half: Callable[[float], float], value: float) -> float:
@@ -137,18 +137,62 @@ def _widened(difference: Difference, level: float) -> Difference:
     return replace(difference, low=low, high=high)
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Standard errors of a mean: by the images, and by the seeds with `df` degrees of freedom; or
+    both in `images`, which then has them."""
+
+    images: float
+    seeds: float
+    df: float
+
+    def half(self, alpha: float) -> float:
+        """Half the width of the interval that leaves out the truth with probability alpha."""
+        t = stdtrit(self.df, 1 - alpha / 2)
+        if not self.seeds:
+            return float(t * self.images)
+        return hypot(ndtri(1 - alpha / 2) * self.images, t * self.seeds)
+
+
+def _errors(difference: Seeds) -> Errors:
+    """Of a difference. Settings that agree on all n images may still differ on others: their error
+    is at least that of one image in n + 2 (Agresti and Min 2005)."""
+    if difference.names:
+        errors, n = _redrawn(difference), len(np.unique(np.concatenate(difference.names)))
+    else:
+        df = len(difference.scores) - 1 if difference.sd else inf
+        errors, n = (
+            Errors(_image_error(difference), _seed_error(difference), df),
+            len(difference.scores[0]),
+        )
+    return replace(errors, images=max(errors.images, 1 / (n + 2)))
+
+
+def _redrawn(runs: Seeds) -> Errors:
+    """Of seeds that were each tested on images of their own, some of them on the same."""
+    count = len(runs.scores)
+    names, place = np.unique(np.concatenate(runs.names or []), return_inverse=True)
+    parts = [(score - score.mean()) / len(score) / count for score in runs.scores]
+    by_image = np.bincount(place, np.concatenate(parts))
+    images = float(by_image @ by_image) * len(names) / max(1, len(names) - 1)
+    if count == 1:
+        return Errors(sqrt(images), 0.0, inf)
+    between = float(runs.means.var(ddof=1))
+    within = float(np.mean([score.var(ddof=1) / len(score) for score in runs.scores]))
+    total = images + max(0.0, between - within) / count
+    df = (count - 1) * (total * count / between) ** 2 if between > within else inf
+    return Errors(sqrt(total), 0.0, max(df, count - 1))
+
+
 def _image_error(runs: Seeds) -> float:
-    """Standard error by the images; where each seed has its own, of one seed's."""
-    if runs.ratio:
-        return float(np.mean([score.std() / sqrt(len(score)) for score in runs.scores]))
+    """Standard error by the images, where all seeds have the same."""
     mean = np.mean(runs.scores, axis=0)
     return float(mean.std() / sqrt(len(mean)))
 
 
 def _seed_error(runs: Seeds) -> float:
-    """Standard error by the seeds. Divisions of the same images share most training images, which
-    `ratio` corrects for."""
-    return (runs.sd or 0.0) * sqrt(1 / len(runs.scores) + runs.ratio)
+    """Standard error by the seeds, where all have the same images."""
+    return (runs.sd or 0.0) / sqrt(len(runs.scores))
 
 
 def _is_right(runs: Seeds) -> bool:
@@ -158,7 +202,7 @@ def _is_right(runs: Seeds) -> bool:
 def sign_test(difference: Seeds) -> float:
     """Exact p of the sign test on each image's mean over the seeds; with one seed it is McNemar's.
     1 with several seeds that each have their own images."""
-    if difference.ratio and len(difference.scores) > 1:
+    if difference.names and len(difference.scores) > 1:
         return 1.0
     mean = np.mean(difference.scores, axis=0)
     return _mcnemar(int((mean > 0).sum()), int((mean < 0).sum()))
