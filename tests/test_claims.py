@@ -15,8 +15,8 @@ from transfer.evidence.claims import (
     Difference,
     Key,
     Study,
-    published,
 )
+from transfer.evidence.published import published
 
 INITS = ("pretrained", "scratch")
 IMPLIED = {1: 153, 2: 1000, 3: 200, 4: 1000}

@@ -1,5 +1,4 @@
-"""The paper's printed accuracies (its Tables 1 to 4, in published.yaml), and its claims (sections
-3.4 to 3.7), each tested by a stated rule on one study.
+"""The paper's claims (its sections 3.4 to 3.7), each tested by a stated rule on one study.
 
 A rule is a list of differences with 95 % intervals, all expected above 0. It `holds` if every
 interval lies above 0 and no run is missing (an intersection of tests, which needs no correction:
@@ -13,11 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import comb, hypot
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from transfer.evidence.published import COLUMNS, Published, pairs
 from transfer.evidence.stats import LEVEL, Difference, holm, newcombe, normal
 from transfer.runs import short
 
@@ -25,10 +22,6 @@ HOLDS, DOES_NOT, CANNOT_TELL = "holds", "does not", "cannot tell"
 NO_RUNS = "no such runs"
 CONTRARY = {HOLDS: DOES_NOT, DOES_NOT: HOLDS, CANNOT_TELL: CANNOT_TELL}
 
-Published = dict[str, dict[float, dict[str, list[float]]]]
-"""A printed table: backbone → lr → freezing → [accuracy, baseline]."""
-COLUMNS = {"pretrained": "Accuracy", "scratch": "Baseline"}
-"""Init → the tables' column."""
 Key = tuple[str, float, str, str]
 BACKBONE, LR, FREEZING, INIT = range(4)  # places in a key
 BACKBONES = ("resnet18", "resnet50")
@@ -82,21 +75,6 @@ class Size:
     implied: int | None
     fits_stated: bool
     chance: float
-
-
-def published() -> dict[int, Published]:
-    """The printed tables by number."""
-    return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text())["tables"]
-
-
-def pairs(printed: Published) -> dict[tuple[str, float, str], tuple[float, float]]:
-    """A printed table's (accuracy, baseline) by (backbone, lr, freezing)."""
-    return {
-        (backbone, lr, freezing): (accuracy, baseline)
-        for backbone, rates in printed.items()
-        for lr, row in rates.items()
-        for freezing, (accuracy, baseline) in row.items()
-    }
 
 
 def stand_ins(parameters: dict[str, int]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from transfer.evidence import choices, claims, scores, stats
 from transfer.evidence.calibration import calibrate
 from transfer.evidence.choices import Load
+from transfer.evidence.published import COLUMNS, published
 from transfer.evidence.records import (
     Choice,
     Claims,
@@ -72,7 +73,7 @@ def compute(
             for name, ranking in ranked.items()
             for error in choices.label_errors(ranking, grid.seed, load, data[name].measure)
         ],
-        implied_sizes=claims.implied_sizes(claims.published()),
+        implied_sizes=claims.implied_sizes(published()),
         claims=_claims(grid, datasets, results, stand_ins or {}),
         mixed=mixed(records),
     )
@@ -90,7 +91,7 @@ def summary(evidence: Evidence, grid: Grid, records: Iterable[Record]) -> dict[s
     lines: dict[str, Any] = {name: {"test_images": first[name].n_test} for name in first}
     for row in evidence.rows:
         if row.images == grid.images[0]:
-            best = {claims.COLUMNS[init].lower(): row.results[init].best for init in grid.init}
+            best = {COLUMNS[init].lower(): row.results[init].best for init in grid.init}
             lines[row.dataset][_name(row)] = best
     trained = trained_with(records)
     if evidence.mixed:
@@ -260,7 +261,7 @@ def _corrected(rows: list[Compared]) -> list[Compared]:
 def _claims(
     grid: Grid, datasets: dict[str, Dataset], results: Results, stand_ins: dict[str, str]
 ) -> Claims:
-    printed = claims.published()
+    printed = published()
     sizes = {size.table: size.implied or size.stated for size in claims.implied_sizes(printed)}
     return Claims(
         published=claims.check(claims.published_study(printed, sizes)),

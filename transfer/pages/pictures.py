@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from transfer.evidence import claims
 from transfer.evidence.compare import best_run
 from transfer.evidence.measures import MEASURES, Similarity
+from transfer.evidence.published import pairs, published
 from transfer.evidence.records import Evidence, Gain, LabelError
 from transfer.evidence.scores import Measure, chosen_epoch
 from transfer.files import replacing
@@ -62,8 +62,8 @@ def charts(
     """Those of the first size, and the learning curves by size if there are several."""
     grid, datasets = study.grid, study.datasets
     titles = {name: datasets[name].title for name in grid.dataset}
-    size, tables = grid.images[0], claims.published()
-    printed = {name: claims.pairs(tables.get(datasets[name].table, {})) for name in titles}
+    size, tables = grid.images[0], published()
+    printed = {name: pairs(tables.get(datasets[name].table, {})) for name in titles}
     rows = [row for row in evidence.rows if row.images == size]
     first = {row.dataset: row.run(grid.init[0], grid.seed[0]) for row in reversed(rows)}
     n_train = {name: Record.load(run).n["train"] for name, run in first.items()}
@@ -98,9 +98,9 @@ def photographs(
     grid, title = study.grid, study.datasets[name].title
     data = packed.load(f"data/packed/{name}", grid.seed[0])
     sheets = {}
-    for what, pairs in {"also occur": audit.leaked, "look like one": audit.near}.items():
-        if shown := duplicates(data, pairs):
-            among = f"{len(shown) // 2} of {len(pairs)} at random, each after its duplicate"
+    for what, copies in {"also occur": audit.leaked, "look like one": audit.near}.items():
+        if shown := duplicates(data, copies):
+            among = f"{len(shown) // 2} of {len(copies)} at random, each after its duplicate"
             sheets[f"Test images that {what} in training, {title}: {among}"] = shown
     pictures = {f"duplicates-{name}": figures.image_sheet(sheets, 6)}
     if errors := [error for error in evidence.label_errors if error.dataset == name]:

@@ -186,7 +186,7 @@ def seconds(run: Run) -> float | None:
 def times(by_run: list[tuple[str, float]]) -> str:
     """The runs and their seconds, as lines for a terminal."""
     if not by_run:
-        return "No times to show: these runs were not trained here."
+        return "There are no times to show: these runs were not trained here."
     heading = (
         "Times on this machine. Frozen runs share a backbone pass, which the first one computes:"
     )

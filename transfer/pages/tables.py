@@ -6,7 +6,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from transfer import templates
-from transfer.evidence.claims import COLUMNS, Published, published
+from transfer.evidence.published import COLUMNS, Published, published
 from transfer.params import Dataset, Grid
 from transfer.runs import Hyperparameters, Run, at_first_size, short
 from transfer.training.record import Record
