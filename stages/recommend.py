@@ -20,8 +20,9 @@ def main() -> None:
         choices = [choice for choice in evidence.choices if choice.dataset == name]
         runs = [choice.run(choice.init, study.grid.seed[0]) for choice in choices]
         similar = [Similarity.load(name, backbone) for backbone in study.grid.backbone]
-        measure, calibration = evidence.measures[name], evidence.calibration[name]
-        advices.append(Advice.from_choices(choices, measure, study, costs, similar, calibration))
+        by = evidence.measures[name], evidence.criteria[name]
+        calibration = evidence.calibration[name]
+        advices.append(Advice.from_choices(choices, *by, study, costs, similar, calibration))
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
     page = recommendation.write(advices, evidence.mixed)
     files.write_text("metrics/recommendation.md", page)

@@ -39,7 +39,9 @@ def grid(datasets="abcd", inits=INITS):
 
 def result(mean: float) -> Result:
     chosen = Estimate(mean=mean, sd=None, low=mean - 0.04, high=mean + 0.03)
-    return Result(best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None, loss=None)
+    return Result(
+        best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None, penalty=None
+    )
 
 
 def choice(classes: int) -> Choice:
@@ -49,7 +51,13 @@ def choice(classes: int) -> Choice:
     return Choice(
         **dict(grid("a")[0].setting),
         **{"init": "pretrained", "n_test": 80, "n_validation": 0, "validation": None},
-        **{"difference": nothing, "as_good": True, "wins": None, "majority": "class 0"},
+        **{
+            "difference": nothing,
+            "as_good": True,
+            "again": None,
+            "penalty": None,
+            "majority": "class 0",
+        },
         **{"share": 0.1, "above": nothing, "chosen": result(0.75).chosen},
         recall=[Recall(label=name, n=8, mean=0.75, low=0.5, high=0.9) for name in names],
         mistakes=[

@@ -175,7 +175,9 @@ def beside(first: str, second: str) -> str:
         recall=[Recall(label=label, n=1, mean=1, low=0, high=1) for label in (first, second)],
         looks=about.OcclusionMaps([(first, first)], [(first, second)]),
         picture=first,
-        error=calibration.Error(value=0.1, low=0.0, high=0.2, chance=0.1, bins=[]),
+        error=calibration.Error(
+            value=0.1, low=0.0, high=0.2, chance_low=0.0, chance_high=0.1, bins=[]
+        ),
         **{"sure": None, "strangers": None, "leaked": 1, "near": 1},
     )
 

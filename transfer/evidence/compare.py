@@ -83,8 +83,9 @@ def summary(evidence: Evidence, grid: Grid, records: Iterable[Record]) -> dict[s
     """The evidence that `dvc metrics diff` compares.
 
     By data set: the recommended `setting`, what it is chosen by (`chosen_by`) and judged by
-    (`measure`), and that measure on the test images at the chosen epoch (`chosen`). rows: data set → setting → accuracy (and
-    baseline) of the best test epoch, as in the paper's tables, and the number of `test_images`.
+    (`measure`), and that measure on the test images at the chosen epoch (`chosen`). rows: data set
+    → setting → accuracy (and baseline) of the best test epoch, as in the paper's tables, and the
+    number of `test_images`.
     trained: see results.trained_with; `mixed` is in it if not all runs were trained alike.
     """
     first = {choice.dataset: choice for choice in reversed(evidence.choices)}  # the recommended

@@ -215,9 +215,9 @@ class Alike(Fields):
 
 
 class Evidence(Stored):
-    """measures, criteria: data set → what its settings are judged and chosen by. choices: of each data set the
-    recommended setting first. calibration: data set → that setting's. implied_sizes: what the
-    paper's printed accuracies say of its test sets. mixed: see results.mixed."""
+    """measures, criteria: data set → what its settings are judged and chosen by. choices: of each
+    data set the recommended setting first. calibration: data set → that setting's. implied_sizes:
+    what the paper's printed accuracies say of its test sets. mixed: see results.mixed."""
 
     measures: dict[str, Measure]
     criteria: dict[str, Criterion]

@@ -115,7 +115,7 @@ def collect(
     choices = [choice for choice in evidence.choices if choice.dataset == name][:SETTINGS]
     opinions, threshold = _opinions(choices, study, evidence)
     label_errors: dict[str, Mark] = {
-        error.image: ("suspected", f"all {error.runs} good runs say {error.predicted}")
+        error.image: ("suspected", f"{error.runs} runs say {error.predicted}")
         for error in evidence.label_errors
         if error.dataset == name
     }

@@ -13,7 +13,7 @@ from transfer.evidence.calibration import Calibration
 from transfer.evidence.measures import Similarity
 from transfer.evidence.records import Alike, Choice, Recall
 from transfer.evidence.results import mixed_warning
-from transfer.evidence.scores import WORDS, Measure
+from transfer.evidence.scores import WORDS, Criterion, Measure
 from transfer.evidence.stats import wilson
 from transfer.params import Dataset, Grid, Params
 from transfer.runs import RECORD, Run
@@ -30,7 +30,8 @@ CHEAPER = 0.9
 
 @dataclass(frozen=True)
 class Advice:
-    """For one data set. measure: what its settings are chosen by. choices: the recommended first.
+    """For one data set. measure, chosen_by: what its settings are judged and chosen by.
+    choices: the recommended first.
     costs: the computation of each one's run, relative to the first one's. margin: see params.yaml.
     network: the number of the first one's parameters, and its operations for an image. similar: by
     backbone. curve: of the first one's first run. calibration: of the first one."""
@@ -38,6 +39,7 @@ class Advice:
     dataset: Dataset
     grid: Grid
     measure: Measure
+    chosen_by: Criterion
     choices: list[Choice]
     costs: list[float]
     margin: float
@@ -51,6 +53,7 @@ class Advice:
         cls,
         choices: list[Choice],
         measure: Measure,
+        chosen_by: Criterion,
         study: Params,
         costs: dict[str, dict[str, int]],
         similar: list[Similarity],
@@ -64,6 +67,7 @@ class Advice:
             dataset=study.datasets[first.dataset],
             grid=grid,
             measure=measure,
+            chosen_by=chosen_by,
             choices=choices,
             costs=relative_costs(choices, grid.seed[0], costs),
             margin=study.evidence.margin,
@@ -130,8 +134,19 @@ class Advice:
 
     @property
     def measured(self) -> str:
-        """What the settings are chosen by, in words."""
+        """What the settings are judged by, in words."""
         return WORDS[self.measure]
+
+    @property
+    def criterion(self) -> str:
+        """What the settings are chosen by, in words."""
+        return WORDS[self.chosen_by]
+
+    @property
+    def pretrained(self) -> Choice | None:
+        """The best pretrained setting, if random weights are chosen and it may be as good."""
+        near = [c for c in self.choices if c.init == "pretrained" and c.again]
+        return near[0] if near and self.choices[0].init == "scratch" else None
 
     @property
     def doubtful(self) -> bool:

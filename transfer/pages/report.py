@@ -7,9 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from transfer.evidence.claims import NO_RUNS, Claim
-from transfer.evidence.compare import best
 from transfer.evidence.measures import MEASURES, Similarity
-from transfer.evidence.records import Choice, Claims, Evidence, Gain, Result, Row, Transfer
+from transfer.evidence.records import Choice, Claims, Evidence, Gain, Row, Transfer
 from transfer.evidence.results import mixed_warning, trained_with
 from transfer.evidence.scores import WORDS as MEASURED
 from transfer.evidence.stats import LEVEL
@@ -38,7 +37,6 @@ def write(
     first_size = [row for row in rows if row.images == rows[0].images]
     inflations = [result.inflation for row in rows for result in row.results.values()]
     leaks = [row for row in first_size if row.unleaked]
-    answers = [answer(data, evidence, first_size, name) for name, data in datasets.items()]
     curves = [(data.title, learning(evidence, name)) for name, data in datasets.items()]
     return render(
         Path(__file__).with_name("report.md.j2"),
@@ -51,7 +49,7 @@ def write(
         mixed=mixed_warning(evidence.mixed),
         measured={name: MEASURED[measure] for name, measure in evidence.measures.items()},
         learning=[(title, text) for title, text in curves if text],
-        answers=[answer for answer in answers if answer],
+        answers=[answer(data, evidence, name) for name, data in datasets.items()],
         inits=list(rows[0].results),
         words=WORDS,
         sizes={row.images for row in rows} != {"all"},
@@ -73,42 +71,30 @@ def made(records: list[Record]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Answer:
-    """A data set's best transfer setting among `among`. measured: what it is chosen by, in words.
-    choice: it among all settings. near: the settings within its interval. transfer: it against the
-    best baseline, if that was judged."""
+    """A data set's recommended setting among `among`. measured, criterion: what settings are judged
+    and chosen by, in words. near: the settings that are behind it by no more than noise. transfer:
+    the best transfer setting against the best baseline, if that was judged."""
 
     data: Dataset
     measured: str
-    row: Row
-    result: Result
+    criterion: str
     choice: Choice
     among: int
-    near: list[Row]
+    near: list[Choice]
     transfer: Transfer | None
 
 
-def answer(data: Dataset, evidence: Evidence, rows: list[Row], name: str) -> Answer | None:
-    """None without transfer runs. rows: those of the first size."""
-    runs = [row for row in rows if row.dataset == name and "pretrained" in row.results]
-    if not runs:
-        return None
-    first = best(runs, "pretrained")
-    result = first.results["pretrained"]
-    choices = [c for c in evidence.choices if (c.setting, c.init) == (first.setting, "pretrained")]
+def answer(data: Dataset, evidence: Evidence, name: str) -> Answer:
+    choices = [choice for choice in evidence.choices if choice.dataset == name]
     transfers = [t for t in evidence.transfer if t.overall and t.dataset == name]
     return Answer(
         data=data,
         measured=MEASURED[evidence.measures[name]],
-        row=first,
-        result=result,
+        criterion=MEASURED[evidence.criteria[name]],
         choice=choices[0],
-        among=len(runs),
-        near=[
-            row
-            for row in runs
-            if row is not first and row.results["pretrained"].chosen.mean >= result.chosen.low
-        ],
-        transfer=next((t for t in transfers if t.images == first.images), None),
+        among=len(choices),
+        near=[choice for choice in choices[1:] if choice.again],
+        transfer=next((t for t in transfers if t.images == choices[0].images), None),
     )
 
 
