@@ -7,9 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from transfer.evidence.claims import NO_RUNS, Claim
-from transfer.evidence.compare import best
 from transfer.evidence.measures import MEASURES, Similarity
-from transfer.evidence.records import Choice, Claims, Evidence, Gain, Result, Row, Transfer
+from transfer.evidence.records import Choice, Claims, Evidence, Gain, Row, Transfer
 from transfer.evidence.results import mixed_warning, trained_with
 from transfer.evidence.scores import WORDS as MEASURED
 from transfer.evidence.stats import LEVEL
@@ -35,10 +34,9 @@ def write(
     """The text of the page. audits: by data set. records: of all runs. pictures: the names of those
     in metrics/figures. drawn: whether the images are drawn ones, no photographs."""
     rows = evidence.rows
-    first_size = [row for row in rows if row.images == rows[0].images]
     inflations = [result.inflation for row in rows for result in row.results.values()]
-    leaks = [row for row in first_size if row.unleaked]
-    answers = [answer(data, evidence, first_size, name) for name, data in datasets.items()]
+    leaks = [row for row in rows if row.unleaked and row.images == rows[0].images]
+    answers = [answer(data, evidence, name) for name, data in datasets.items()]
     curves = [(data.title, learning(evidence, name)) for name, data in datasets.items()]
     return render(
         Path(__file__).with_name("report.md.j2"),
@@ -74,41 +72,33 @@ def made(records: list[Record]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Answer:
     """A data set's best transfer setting among `among`. measured: what it is chosen by, in words.
-    choice: it among all settings. near: the settings within its interval. transfer: it against the
-    best baseline, if that was judged."""
+    near: the settings within its interval. transfer: it against the best baseline, None if that was
+    not judged."""
 
     data: Dataset
     measured: str
-    row: Row
-    result: Result
     choice: Choice
     among: int
-    near: list[Row]
+    near: list[Choice]
+    row: Row
     transfer: Transfer | None
 
 
-def answer(data: Dataset, evidence: Evidence, rows: list[Row], name: str) -> Answer | None:
-    """None without transfer runs. rows: those of the first size."""
-    runs = [row for row in rows if row.dataset == name and "pretrained" in row.results]
-    if not runs:
+def answer(data: Dataset, evidence: Evidence, name: str) -> Answer | None:
+    """That of the first size; None without transfer runs."""
+    choices = [c for c in evidence.choices if (c.dataset, c.init) == (name, "pretrained")]
+    if not choices:
         return None
-    first = best(runs, "pretrained")
-    result = first.results["pretrained"]
-    choices = [c for c in evidence.choices if (c.setting, c.init) == (first.setting, "pretrained")]
-    transfers = [t for t in evidence.transfer if t.overall and t.dataset == name]
+    first, *others = choices
+    overall = [t for t in evidence.transfer if t.overall and t.dataset == name]
     return Answer(
         data=data,
         measured=MEASURED[evidence.measures[name]],
-        row=first,
-        result=result,
-        choice=choices[0],
-        among=len(runs),
-        near=[
-            row
-            for row in runs
-            if row is not first and row.results["pretrained"].chosen.mean >= result.chosen.low
-        ],
-        transfer=next((t for t in transfers if t.images == first.images), None),
+        choice=first,
+        among=len(choices),
+        near=[choice for choice in others if choice.chosen.mean >= first.chosen.low],
+        row=next(row for row in evidence.rows if row.setting == first.setting),
+        transfer=next((t for t in overall if t.images == first.images), None),
     )
 
 
@@ -159,7 +149,7 @@ def similarity(
     shared = [key for key in MEASURES if all(key in s.measures for s in similar)]
     varying = [key for key in shared if _varies(key, similar)]
     key = (varying or shared)[0]
-    title, sign, _ = MEASURES[key]
+    title, sign = MEASURES[key]
     ordered = sorted(similar, key=lambda s: -sign * s.measures[key])
     by_backbone = {
         backbone: [s for s in ordered if s.backbone == backbone]
