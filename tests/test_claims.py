@@ -1,6 +1,7 @@
 """The paper's claims against its own numbers, and the rules on studies made here."""
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -253,13 +254,8 @@ def test_sizes_implied_by_the_printed_accuracies():
 def printed_from(counts: list[int], n: int) -> dict:
     """A table of 16 counts out of n, to six digits."""
     shares = iter(round(count / n, 6) for count in counts)
-    return {
-        name: {
-            lr: {how: [next(shares), next(shares)] for how in ("frozen", "finetuned")}
-            for lr in (1, 2)
-        }
-        for name in ("a", "b")
-    }
+    keys = product(("a", "b"), (1, 2), ("frozen", "finetuned"))
+    return {key: (next(shares), next(shares)) for key in keys}
 
 
 @pytest.mark.parametrize("n", [150, 199, 201, 1999])
@@ -271,7 +267,7 @@ def test_a_wrong_size_is_found_out(n):
 
 def test_a_misprint_fits_no_size():
     tables = {1: published()[1]}
-    tables[1]["resnet18"][0.001]["frozen"][0] = 0.947812
+    tables[1]["resnet18", 0.001, "frozen"] = 0.947812, 0.6732
     (row,) = claims.implied_sizes(tables)
     assert (row.implied, row.fits_stated) == (None, False)
 

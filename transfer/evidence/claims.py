@@ -14,7 +14,7 @@ from itertools import combinations, product
 from math import comb, hypot
 from typing import Any
 
-from transfer.evidence.published import COLUMNS, Published, pairs
+from transfer.evidence.published import COLUMNS, Published
 from transfer.evidence.stats import LEVEL, Difference, holm, newcombe, normal
 from transfer.runs import short
 
@@ -244,7 +244,7 @@ def _is_count(accuracy: float, n: int) -> bool:
 def _flat(printed: Published) -> dict[Key, float]:
     return {
         (*setting, init): accuracy
-        for setting, pair in pairs(printed).items()
+        for setting, pair in printed.items()
         for init, accuracy in zip(COLUMNS, pair, strict=True)
     }
 

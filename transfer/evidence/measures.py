@@ -5,12 +5,12 @@ from typing import Self
 
 from transfer.files import Stored
 
-# key → (title, +1 if higher means more similar or transferable and -1 if lower, needs labels)
+# key → (title, +1 if higher means more similar or transferable and -1 if lower)
 MEASURES = {
-    "batchnorm_frechet": ("Batch-norm Fréchet distance", -1, False),
-    "knn_accuracy": ("k-NN accuracy", +1, True),
-    "logme": ("LogME", +1, True),
-    "leep": ("LEEP", +1, True),
+    "batchnorm_frechet": ("Batch-norm Fréchet distance", -1),
+    "knn_accuracy": ("k-NN accuracy", +1),
+    "logme": ("LogME", +1),
+    "leep": ("LEEP", +1),
 }
 
 NEEDS = {"batchnorm_frechet": "batch norm", "leep": "head that was trained with it"}

@@ -4,22 +4,21 @@ from pathlib import Path
 
 import yaml
 
-Published = dict[str, dict[float, dict[str, list[float]]]]
-"""A printed table: backbone → lr → freezing → [accuracy, baseline]."""
+Published = dict[tuple[str, float, str], tuple[float, float]]
+"""A printed table: (backbone, lr, freezing) → (accuracy, baseline)."""
 COLUMNS = {"pretrained": "Accuracy", "scratch": "Baseline"}
 """Init → the tables' column."""
 
 
 def published() -> dict[int, Published]:
     """The printed tables by number."""
-    return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text())["tables"]
-
-
-def pairs(printed: Published) -> dict[tuple[str, float, str], tuple[float, float]]:
-    """A printed table's (accuracy, baseline) by (backbone, lr, freezing)."""
+    text = Path(__file__).with_name("published.yaml").read_text()
     return {
-        (backbone, lr, freezing): (accuracy, baseline)
-        for backbone, rates in printed.items()
-        for lr, row in rates.items()
-        for freezing, (accuracy, baseline) in row.items()
+        table: {
+            (backbone, lr, freezing): (accuracy, baseline)
+            for backbone, rates in printed.items()
+            for lr, row in rates.items()
+            for freezing, (accuracy, baseline) in row.items()
+        }
+        for table, printed in yaml.safe_load(text)["tables"].items()
     }

@@ -24,12 +24,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from transfer.evidence.calibration import Calibration
+from transfer.evidence.published import Published
 from transfer.evidence.records import Choice, Row
 from transfer.evidence.stats import Difference
 from transfer.files import replacing
 from transfer.runs import DEFAULT, short
-
-Printed = dict[str, dict[tuple[str, float, str], tuple[float, float]]]
 
 WIDTH, DPI = 9.0, 150  # inches; pixels an inch
 SMALL, NORMAL, LARGE = 8, 9, 11  # points
@@ -123,13 +122,12 @@ DIAMOND: dict[str, Any] = {"marker": "D", "mfc": "none", "ms": 5.5, "mew": 0.8}
 
 @styled
 def gains(
-    rows: list[Row], n_train: dict[str, int], titles: dict[str, str], printed: Printed
+    rows: list[Row], n_train: dict[str, int], titles: dict[str, str], printed: dict[str, Published]
 ) -> Figure:
     """Test accuracy of transfer and baseline in every setting, a panel for each data set.
 
-    n_train: data set → training images. printed: data set → (backbone, lr, freezing) → the
-    paper's (accuracy, baseline), where it has them. Panels and settings come in the order of the
-    rows.
+    n_train: data set → training images. printed: data set → the paper's table, if it has one.
+    Panels and settings come in the order of the rows.
     """
     datasets = _unique(row.dataset for row in rows)
     settings = {row.hyperparameters: row.label for row in rows}

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from transfer.evidence.compare import best_run
 from transfer.evidence.measures import MEASURES, Similarity
-from transfer.evidence.published import pairs, published
+from transfer.evidence.published import published
 from transfer.evidence.records import Evidence, Gain, LabelError
 from transfer.evidence.scores import Measure, chosen_epoch
 from transfer.files import replacing
@@ -63,7 +63,7 @@ def charts(
     grid, datasets = study.grid, study.datasets
     titles = {name: datasets[name].title for name in grid.dataset}
     size, tables = grid.images[0], published()
-    printed = {name: pairs(tables.get(datasets[name].table, {})) for name in titles}
+    printed = {name: tables.get(datasets[name].table, {}) for name in titles}
     rows = [row for row in evidence.rows if row.images == size]
     first = {row.dataset: row.run(grid.init[0], grid.seed[0]) for row in reversed(rows)}
     n_train = {name: Record.load(run).n["train"] for name, run in first.items()}

@@ -34,9 +34,8 @@ def write(
     """The text of the page. audits: by data set. records: of all runs. pictures: the names of those
     in metrics/figures. drawn: whether the images are drawn ones, no photographs."""
     rows = evidence.rows
-    first_size = [row for row in rows if row.images == rows[0].images]
     inflations = [result.inflation for row in rows for result in row.results.values()]
-    leaks = [row for row in first_size if row.unleaked]
+    leaks = [row for row in rows if row.unleaked and row.images == rows[0].images]
     curves = [(data.title, learning(evidence, name)) for name, data in datasets.items()]
     return render(
         Path(__file__).with_name("report.md.j2"),
@@ -145,7 +144,7 @@ def similarity(
     shared = [key for key in MEASURES if all(key in s.measures for s in similar)]
     varying = [key for key in shared if _varies(key, similar)]
     key = (varying or shared)[0]
-    title, sign, _ = MEASURES[key]
+    title, sign = MEASURES[key]
     ordered = sorted(similar, key=lambda s: -sign * s.measures[key])
     by_backbone = {
         backbone: [s for s in ordered if s.backbone == backbone]

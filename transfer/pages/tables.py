@@ -48,9 +48,10 @@ def table(results: Results, printed: Published | None) -> Markup:
         line = [FREEZING.get(freezing, freezing), short(backbone), lr, *[recipe] * recipes]
         line += [f"{accuracy[init]:.4f}" for init in inits]
         if printed:
-            pair = printed.get(backbone, {}).get(lr, {}).get(freezing)
+            pair = printed.get((backbone, lr, freezing))
+            papers = dict(zip(COLUMNS, pair, strict=True)) if pair else {}
             for init in inits:
-                line += _beside(accuracy[init], pair, list(COLUMNS).index(init))
+                line += _paper_cells(accuracy[init], papers.get(init))
         body.append(line)
     align = ["left", "left", *["right"] * (len(header) - 2)]
     return templates.table(header, body, align)
@@ -72,7 +73,5 @@ def page(
     return templates.render(Path(__file__).with_name("tables.md.j2"), sections=sections)
 
 
-def _beside(ours: float, pair: list[float] | None, column: int) -> list[str]:
-    if pair is None:
-        return ["", ""]
-    return [f"{pair[column]:.4f}", f"{ours - pair[column]:+.4f}"]
+def _paper_cells(ours: float, papers: float | None) -> list[str]:
+    return ["", ""] if papers is None else [f"{papers:.4f}", f"{ours - papers:+.4f}"]
