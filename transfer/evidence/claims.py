@@ -4,15 +4,17 @@ A rule is a list of differences with 95 % intervals, all expected above 0. It `h
 interval lies above 0 and no run is missing (an intersection of tests, which needs no correction:
 Berger 1982), `does not` if a difference is below 0 with p ≤ 0.05 after Holm's correction for their
 number, and otherwise one `cannot tell`. A rule that begins with "not:" has `holds` and `does not`
-exchanged. The best and the worst of eight settings are compared by intervals that hold for all 28
-pairs at once (Bonferroni).
+exchanged. What is best of eight settings by the test images is compared by intervals that hold for
+all eight at once, and the best with the worst by intervals that hold for all 28 pairs (Bonferroni).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, product
-from math import comb, hypot
+from math import comb, hypot, prod
 from typing import Any
+
+from scipy.special import ndtr, ndtri
 
 from transfer.evidence.published import COLUMNS, Published
 from transfer.evidence.stats import LEVEL, Difference, holm, newcombe, normal
@@ -29,6 +31,8 @@ SETTINGS: list[Key] = list(
     product(BACKBONES, (0.001, 0.0001), ("frozen", "finetuned"), ("pretrained",))
 )
 PAIRS = comb(len(SETTINGS), 2)
+SAME = 0.01
+"""Settings whose difference is certain to be no larger count as the same."""
 FINETUNED = [key for key in SETTINGS if key[FREEZING] == "finetuned"]
 
 SETS = {1: "small similar", 2: "large similar", 3: "small different", 4: "large different"}
@@ -58,11 +62,15 @@ class Study:
 
 @dataclass(frozen=True)
 class Claim:
+    """power: in which share of such studies its rule would hold if the differences were true, None
+    for one without a rule."""
+
     section: str
     text: str
     rule: str
     verdict: str
     numbers: str
+    power: float | None = None
 
 
 @dataclass(frozen=True)
@@ -135,12 +143,23 @@ def judge(differences: list[Labelled]) -> tuple[str, str]:
 def claim(section: str, text: str, rule: str, differences: list[Labelled]) -> Claim:
     """Judged by the differences that its rule names."""
     verdict, numbers = judge(differences)
-    return Claim(section, text, rule, CONTRARY[verdict] if rule[:4] == "not:" else verdict, numbers)
+    verdict = CONTRARY[verdict] if rule[:4] == "not:" else verdict
+    return Claim(section, text, rule, verdict, numbers, power(differences))
+
+
+def power(differences: list[Labelled]) -> float | None:
+    """The probability that all intervals lie above 0, if the true differences are these, as if each
+    were independent of the others; None if a run is missing."""
+    known = [difference for _, difference in differences if difference]
+    if len(known) < len(differences) or not known:
+        return None
+    z = ndtri(1 - LEVEL / 2)
+    reached = [z * d.value / (d.value - d.low) if d.value > d.low else 0.0 for d in known]
+    return round(prod(float(ndtr(one - z)) for one in reached), 4)
 
 
 def quantitative(study: Study) -> list[Claim]:
     """Sections 3.4 and 3.5."""
-    best = {table: _ranked(study, table)[:1] for table in MARGINS}
     example = [key for key in SETTINGS if key[:2] == ("resnet18", 0.0001)]
     return [
         *(Claim("3.4", f"The state of the art leads the best setting on {DATA[t]} by {SOTA[t][1]}",
@@ -150,7 +169,7 @@ def quantitative(study: Study) -> list[Claim]:
                 "above each other transfer setting", _against_others(study, t))
           for t in SOTA),
         *(claim("3.4", f"The best setting on {DATA[t]} beats its baseline (by {MARGINS[t]:.3f})",
-                "above its own baseline", _gains(study, [t], best[t]))
+                "above its own baseline", _best_gain(study, t))
           for t in MARGINS),
         *(claim("3.4", f"The best setting on {DATA[t]} beats the best baseline",
                 "above each baseline", _over_baselines(study, t))
@@ -206,7 +225,7 @@ def discussion(study: Study) -> list[Claim]:
               "each transfer setting above itself on each other data set (independent images)",
               _across(study, 4, [1, 2, 3])),
         Claim("3.7", "On the large, different data accuracies are too high to tell settings apart",
-              "the interval of best less worst setting does not lie above 0",
+              f"every difference of two settings is certain to be at most {SAME:g}",
               *_apart(study, 4)),
         Claim("3.7", "It is unsure that cars and bikes differ from ImageNet", "none", CANNOT_TELL,
               "the paper does not measure similarity"),
@@ -258,8 +277,8 @@ def _baseline(key: Key) -> Key:
     return *key[:3], "scratch"
 
 
-def _compare_all(study: Study, runs: list[tuple[int, Key, Key]]) -> list[Labelled]:
-    return [(_label(*pair), _compare(study, *pair)) for pair in runs]
+def _compare_all(study: Study, runs: list[tuple[int, Key, Key]], among: int = 1) -> list[Labelled]:
+    return [(_label(*pair), _compare(study, *pair, among)) for pair in runs]
 
 
 def _label(table: int, first: Key, second: Key) -> str:
@@ -267,9 +286,9 @@ def _label(table: int, first: Key, second: Key) -> str:
     return f"{SETS[table]}, {_name(first)}{other}"
 
 
-def _compare(study: Study, table: int, first: Key, second: Key) -> Difference | None:
+def _compare(study: Study, table: int, first: Key, second: Key, among: int) -> Difference | None:
     runs = study.accuracy.get(table, {})
-    return study.compare(table, first, second, 1) if first in runs and second in runs else None
+    return study.compare(table, first, second, among) if {first, second} <= set(runs) else None
 
 
 def _ranked(study: Study, table: int) -> list[Key]:
@@ -313,9 +332,15 @@ def _gains(study: Study, tables: list[int], keys: list[Key]) -> list[Labelled]:
     return _change(study, tables, INIT, "pretrained", "scratch", keys)
 
 
+def _best_gain(study: Study, table: int) -> list[Labelled]:
+    best = [(table, key, _baseline(key)) for key in _ranked(study, table)[:1]]
+    return _compare_all(study, best, len(SETTINGS))
+
+
 def _over_baselines(study: Study, table: int) -> list[Labelled]:
     best = _ranked(study, table)[:1]
-    return _compare_all(study, [(table, key, _baseline(k)) for key in best for k in SETTINGS])
+    pairs = [(table, key, _baseline(k)) for key in best for k in SETTINGS]
+    return _compare_all(study, pairs, len(SETTINGS))
 
 
 def _other_gains(study: Study, table: int) -> list[Labelled]:
@@ -355,4 +380,5 @@ def _apart(study: Study, table: int) -> tuple[str, str]:
     spread = differences[len(SETTINGS) - 2]  # the first with the last
     apart = sum(difference.sign != 0 for difference in differences)
     numbers = f"{spread}; {apart} of {len(differences)} pairs of settings differ beyond noise"
-    return DOES_NOT if spread.low > 0 else HOLDS, numbers
+    alike = all(max(-difference.low, difference.high) <= SAME for difference in differences)
+    return HOLDS if alike else DOES_NOT if spread.low > 0 else CANNOT_TELL, numbers

@@ -124,6 +124,18 @@ class Advice:
         ]
 
     @property
+    def images_needed(self) -> int | None:
+        """About how many test images would show that the first of these is non-inferior, if its
+        difference stays; None if it would not."""
+        (choice, _), *_ = self.maybe_as_good
+        difference = choice.difference
+        room = difference.value + self.margin
+        if room <= 0:
+            return None
+        images = choice.n_test * ((difference.value - difference.low) / room) ** 2
+        return int(round(images, 1 - len(str(int(images)))))
+
+    @property
     def next_rate(self) -> float | None:
         """A learning rate to try if the first one's is the lowest or the highest of the grid."""
         rates, rate = sorted(self.grid.lr), self.choices[0].lr
