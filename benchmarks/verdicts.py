@@ -11,11 +11,12 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from transfer.evidence import calibration, choices, stats
+from transfer.evidence import calibration, choices, scores, stats
 from transfer.evidence.calibration import Answers
 from transfer.evidence.results import Scored
 from transfer.evidence.stats import Difference, Seeds
@@ -253,8 +254,43 @@ def labels(worlds: int) -> Iterator[list[str]]:
         yield ["label errors", where, numbers, "recall 0.5, precision 0.7, 1 false"]
 
 
+def regret(worlds: int) -> Iterator[list[str]]:
+    """Points of test accuracy that the chosen setting is behind the best one, on the committed runs:
+    images drawn from the validation images choose."""
+    folders = sorted(Path("docs/real-images/runs").iterdir())
+    names = dict.fromkeys(folder.name.rsplit("-", 1)[0] for folder in folders)
+    for dataset in dict.fromkeys(name.split("-")[0] for name in names):
+        runs = [name for name in names if name.startswith(f"{dataset}-")]
+        validation, test = (mean_penalties(runs, part) for part in ("validation", "test"))
+        accuracy = -test["accuracy"].mean(1)
+        for images in (16, 40, 80):
+            rng, behind = np.random.default_rng([7, images]), {rule: [] for rule in validation}
+            for _ in range(worlds):
+                drawn = rng.integers(0, validation["brier"].shape[1], images)
+                for rule, penalties in validation.items():
+                    chosen = penalties[:, drawn].mean(1).argmin()
+                    behind[rule].append(100 * (accuracy.max() - accuracy[chosen]))
+            lost = ", ".join(f"{np.mean(points):.2f} by {rule}" for rule, points in behind.items())
+            yield ["regret in points", f"{dataset}, {images} images choose", lost, "Brier less"]
+
+
+def mean_penalties(settings: list[str], part: str) -> dict[str, np.ndarray]:
+    """By rule [settings, n], the mean over the seeds of the committed runs."""
+    by_rule: dict[str, list[np.ndarray]] = {"accuracy": [], "brier": []}
+    for setting in settings:
+        runs = [
+            predictions.load(f"docs/real-images/runs/{setting}-{seed}/predictions.npz")
+            for seed in range(3)
+        ]
+        for rule, means in by_rule.items():
+            epochs = [scores.chosen_epoch(run, "accuracy") for run in runs]
+            pairs = zip(runs, epochs, strict=True)
+            means.append(np.mean([scores.penalty(rule, run[part], e) for run, e in pairs], axis=0))
+    return {rule: np.stack(means) for rule, means in by_rule.items()}
+
+
 ROWS: dict[str, Callable[[int], Iterator[list[str]]]] = {
-    row.__name__: row for row in (chosen_again, redrawn, shared, risk, confidence, labels)
+    row.__name__: row for row in (chosen_again, redrawn, shared, risk, confidence, labels, regret)
 }
 
 
