@@ -150,11 +150,9 @@ class Choice(Setting):
         return f"{self.label} from {weights} weights"
 
     @property
-    def per_seed(self) -> str:
-        """Follows the number of test images if each seed has its own: then the classes have more
-        test images than one seed."""
-        resplit = sum(recall.n for recall in self.recall) > self.n_test
-        return " of each seed" if resplit else ""
+    def resplit(self) -> bool:
+        """Whether each seed has its own test images: then the classes have more than one seed."""
+        return sum(recall.n for recall in self.recall) > self.n_test
 
     @property
     def works(self) -> bool:
