@@ -117,8 +117,8 @@ def label_errors(
     """
     predicted: dict[str, list[Opinion]] = {}
     for choice in choices if choices[0].works else ():
-        for seed in seeds if choice.difference.sign >= 0 else ():
-            for name, opinion in _opinions(load(choice.run(choice.init, seed)), measure):
+        for run in choice.runs(seeds) if choice.difference.sign >= 0 else ():
+            for name, opinion in _opinions(load(run), measure):
                 predicted.setdefault(name, []).append(opinion)
     errors = [
         LabelError(

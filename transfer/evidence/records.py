@@ -9,7 +9,7 @@ from transfer.evidence.claims import Claim, Size
 from transfer.evidence.scores import Measure
 from transfer.evidence.stats import Difference
 from transfer.files import Fields, Stored
-from transfer.runs import Setting
+from transfer.runs import Run, Setting
 
 
 class Estimate(Fields):
@@ -143,6 +143,10 @@ class Choice(Setting):
     recall: list[Recall]
     mistakes: list[Mistake]
 
+    def runs(self, seeds: list[int]) -> list[Run]:
+        """Its run of each seed."""
+        return [self.run(self.init, seed) for seed in seeds]
+
     @property
     def words(self) -> str:
         """The setting and its init."""
@@ -227,3 +231,7 @@ class Evidence(Stored):
     implied_sizes: list[Size]
     claims: Claims
     mixed: list[Alike]
+
+    def ranking(self, dataset: str) -> list[Choice]:
+        """The data set's settings, the recommended first."""
+        return [choice for choice in self.choices if choice.dataset == dataset]

@@ -71,7 +71,7 @@ class Part(Fields):
     ) -> Self:
         """costs: see transfer.training.cost."""
         seeds = study.grid.seed
-        choices = [choice for choice in evidence.choices if choice.dataset == name]
+        choices = evidence.ranking(name)
         data = packed.load(f"data/packed/{name}", seeds[0])
         sizes = {choice.dataset: choice.n_test for choice in evidence.choices}
         room = ROOM * sizes[name] // sum(sizes.values())
@@ -90,7 +90,7 @@ class Part(Fields):
 
 def mean_curve(choice: Choice, seeds: list[int]) -> list[float]:
     """Test accuracy after each epoch, mean over the seeds."""
-    curves = [curve(choice.run(choice.init, seed)) for seed in seeds]
+    curves = [curve(run) for run in choice.runs(seeds)]
     return [
         round(fmean(epoch.test_accuracy for epoch in epochs), 4)
         for epochs in zip(*curves, strict=True)

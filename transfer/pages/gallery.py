@@ -67,7 +67,7 @@ def collect(
 ) -> Gallery:
     """A data set's gallery. data: with the first seed's parts. room: the bytes of all thumbnails
     together; if not all fit, images are kept in the order of Kind, and in a kind by name hash."""
-    choices = [choice for choice in evidence.choices if choice.dataset == name][:SETTINGS]
+    choices = evidence.ranking(name)[:SETTINGS]
     measure, temperature = evidence.measures[name], evidence.calibration[name].temperature
     threshold = _threshold(choices[0], study.grid.seed, measure, temperature)
     runs = [_predictions(choice.run(choice.init, study.grid.seed[0])) for choice in choices]
@@ -99,7 +99,7 @@ def _threshold(
     choice: Choice, seeds: list[int], measure: Measure, temperature: float
 ) -> float | None:
     """The confidence below which the setting's answers are unsure."""
-    runs = [_predictions(choice.run(choice.init, seed)) for seed in seeds]
+    runs = [_predictions(run) for run in choice.runs(seeds)]
     answers = Answers.from_runs(runs, "validation", measure).at(temperature)
     return calibration.confidence_threshold(answers, RISK)
 

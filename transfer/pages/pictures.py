@@ -67,9 +67,7 @@ def charts(
     rows = [row for row in evidence.rows if row.images == size]
     first = {row.dataset: row.run(grid.init[0], grid.seed[0]) for row in reversed(rows)}
     n_train = {name: Record.load(run).n["train"] for name, run in first.items()}
-    choices = {
-        name: [choice for choice in evidence.choices if choice.dataset == name] for name in titles
-    }
+    choices = {name: evidence.ranking(name) for name in titles}
     costed = {}
     for name, title in titles.items():
         relative = recommendation.relative_costs(choices[name], grid.seed[0], costs)

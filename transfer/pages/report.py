@@ -86,7 +86,7 @@ class Answer:
 
 def answer(data: Dataset, evidence: Evidence, name: str) -> Answer | None:
     """That of the first size; None without transfer runs."""
-    choices = [c for c in evidence.choices if (c.dataset, c.init) == (name, "pretrained")]
+    choices = [choice for choice in evidence.ranking(name) if choice.init == "pretrained"]
     if not choices:
         return None
     first, *others = choices
