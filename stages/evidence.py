@@ -23,17 +23,11 @@ def main() -> None:
 
     records = [Record.load(run) for run in all_runs(grid)]
     costs = files.read_json("data/settings/costs.json")
-    key = f"{grid.recipe[0]}-{grid.freezing[0]}"
-    sizes = {backbone: costs[f"{backbone}-{key}"]["parameters"] for backbone in grid.backbone}
+    any_run = f"{grid.recipe[0]}-{grid.freezing[0]}"
+    sizes = {name: costs[f"{name}-{any_run}"]["parameters"] for name in grid.backbone}
+    stand_ins = claims.stand_ins(sizes)
     evidence = compare.compute(
-        grid,
-        study.datasets,
-        data,
-        rules.margin,
-        read,
-        load,
-        records,
-        claims.stand_ins(sizes),
+        grid, study.datasets, data, rules.margin, read, load, records, stand_ins
     )
     with files.replacing("metrics/plots") as folder:
         plots.write(folder, grid, evidence, read, load)

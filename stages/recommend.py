@@ -17,7 +17,7 @@ def main() -> None:
     costs = files.read_json("data/settings/costs.json")
     advices, times = [], []
     for name in study.grid.dataset:
-        choices = [choice for choice in evidence.choices if choice.dataset == name]
+        choices = evidence.ranking(name)
         runs = [choice.run(choice.init, study.grid.seed[0]) for choice in choices]
         similar = [Similarity.load(name, backbone) for backbone in study.grid.backbone]
         by = evidence.measures[name], evidence.criteria[name]

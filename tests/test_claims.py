@@ -284,11 +284,3 @@ def test_a_misprint_fits_no_size():
     tables[1]["resnet18", 0.001, "frozen"] = 0.947812, 0.6732
     (row,) = claims.implied_sizes(tables)
     assert (row.implied, row.fits_stated) == (None, False)
-
-
-def test_rows_of_the_page():
-    last = claims.check(PRINTED)[-1]
-    assert [last.section, last.text] == [
-        "3.7",
-        "It is unsure that cars and bikes differ from ImageNet",
-    ]

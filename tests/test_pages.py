@@ -1,12 +1,15 @@
 """What the pages say of runs made up for them."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tests.test_evidence import DATA, NAMES, SETTINGS, made_up, run_of, unseen
 from transfer.evidence import claims, compare, results
 from transfer.evidence.measures import Similarity
@@ -126,6 +129,14 @@ def test_only_what_beats_one_answer_is_recommended(names, accuracy, bold):
     assert f"Always answering “{first.majority}” is right on {first.share:.3f} of these" in text
     if accuracy == "always a":
         assert first.share == 0.95 and "b 0.000 [0.000, 0.658] of 2" in text
+
+
+def test_the_pages_do_without_pytorch_and_statsmodels():
+    names = ["evidence", "tables", "report", "recommend"]
+    code = f"import sys, {', '.join(f'stages.{name}' for name in names)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "stages.recommend" in loaded and not {"torch", "statsmodels"} & loaded
 
 
 def test_what_to_try_next_is_read_from_the_curve():

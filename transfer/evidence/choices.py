@@ -166,7 +166,7 @@ def label_errors(
     if not choices[0].works:
         return []
     first, *others = [
-        [load(choice.run(choice.init, seed)) for seed in seeds]
+        [load(run) for run in choice.runs(seeds)]
         for choice in choices
         if choice.difference.sign >= 0
     ]

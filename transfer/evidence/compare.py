@@ -12,7 +12,6 @@ from transfer.evidence.calibration import calibrate
 from transfer.evidence.choices import Load
 from transfer.evidence.published import COLUMNS, published
 from transfer.evidence.records import (
-    Choice,
     Claims,
     Estimate,
     Evidence,
@@ -51,10 +50,6 @@ def compute(
     all_settings = [setting for name in grid.dataset for setting in settings(grid, name)]
     rows = _corrected([_row(setting, results) for setting in all_settings])
     ranked = {name: choices.rank(rows, name, results, margin) for name in grid.dataset}
-
-    def predictions(choice: Choice) -> list[dict]:
-        return [load(choice.run(choice.init, seed)) for seed in grid.seed]
-
     return Evidence(
         measures={name: data[name].measure for name in grid.dataset},
         criteria={name: data[name].criterion for name in grid.dataset},
@@ -63,7 +58,7 @@ def compute(
         transfer=list(_transfer(rows, results)),
         choices=[choice for ranking in ranked.values() for choice in ranking],
         calibration={
-            name: calibrate(predictions(ranking[0]), data[name].measure)
+            name: calibrate([load(run) for run in ranking[0].runs(grid.seed)], data[name].measure)
             for name, ranking in ranked.items()
         },
         gains=list(_gains(grid, results)),
@@ -88,7 +83,7 @@ def summary(evidence: Evidence, grid: Grid, records: Iterable[Record]) -> dict[s
     number of `test_images`.
     trained: see results.trained_with; `mixed` is in it if not all runs were trained alike.
     """
-    first = {choice.dataset: choice for choice in reversed(evidence.choices)}  # the recommended
+    first = {name: evidence.ranking(name)[0] for name in grid.dataset}  # the recommended
     lines: dict[str, Any] = {name: {"test_images": first[name].n_test} for name in first}
     for row in evidence.rows:
         if row.images == grid.images[0]:

@@ -9,7 +9,7 @@ from transfer.evidence.claims import Claim, Size
 from transfer.evidence.scores import Criterion, Measure
 from transfer.evidence.stats import Difference
 from transfer.files import Fields, Stored
-from transfer.runs import Setting
+from transfer.runs import Run, Setting
 
 
 class Estimate(Fields):
@@ -145,6 +145,10 @@ class Choice(Setting):
     recall: list[Recall]
     mistakes: list[Mistake]
 
+    def runs(self, seeds: list[int]) -> list[Run]:
+        """Its run of each seed."""
+        return [self.run(self.init, seed) for seed in seeds]
+
     @property
     def words(self) -> str:
         """The setting and its init."""
@@ -152,11 +156,9 @@ class Choice(Setting):
         return f"{self.label} from {weights} weights"
 
     @property
-    def per_seed(self) -> str:
-        """Follows the number of test images if each seed has its own: then the classes have more
-        test images than one seed."""
-        resplit = sum(recall.n for recall in self.recall) > self.n_test
-        return " of each seed" if resplit else ""
+    def resplit(self) -> bool:
+        """Whether each seed has its own test images: then the classes have more than one seed."""
+        return sum(recall.n for recall in self.recall) > self.n_test
 
     @property
     def works(self) -> bool:
@@ -232,3 +234,7 @@ class Evidence(Stored):
     implied_sizes: list[Size]
     claims: Claims
     mixed: list[Alike]
+
+    def ranking(self, dataset: str) -> list[Choice]:
+        """The data set's settings, the recommended first."""
+        return [choice for choice in self.choices if choice.dataset == dataset]

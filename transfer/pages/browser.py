@@ -41,27 +41,13 @@ COLOURS = {figures.INK: "ink", figures.QUIET: "quiet", figures.BAND: "band", "#d
 """The charts' colours that the page's variables replace, for its dark mode."""
 
 
-class Curve(Fields):
-    """A setting's accuracy on the test images after each epoch, mean over the seeds."""
-
-    setting: str
-    init: str
-    accuracy: list[float]
-
-    @classmethod
-    def mean_of(cls, choice: Choice, seeds: list[int]) -> Self:
-        curves = [curve(choice.run(choice.init, seed)) for seed in seeds]
-        means = [fmean(e.test_accuracy for e in epoch) for epoch in zip(*curves, strict=True)]
-        rounded = [round(mean, 4) for mean in means]
-        return cls(setting=choice.label, init=choice.init, accuracy=rounded)
-
-
 class Line(Fields):
-    """A row of the table of settings. computation: a run's, relative to the recommended one's."""
+    """A row of the table of settings. computation: a run's, relative to the recommended one's.
+    accuracies: on the test images after each epoch, means over the seeds."""
 
     choice: Choice
     computation: float
-    curve: Curve
+    accuracies: list[float]
 
 
 class Part(Fields):
@@ -85,7 +71,7 @@ class Part(Fields):
     ) -> Self:
         """costs: see transfer.training.cost."""
         seeds = study.grid.seed
-        choices = [choice for choice in evidence.choices if choice.dataset == name]
+        choices = evidence.ranking(name)
         data = packed.load(f"data/packed/{name}", seeds[0])
         sizes = {choice.dataset: choice.n_test for choice in evidence.choices}
         room = ROOM * sizes[name] // sum(sizes.values())
@@ -95,11 +81,20 @@ class Part(Fields):
             title=study.datasets[name].title,
             measured=WORDS[evidence.measures[name]],
             lines=[
-                Line(choice=choice, computation=cost, curve=Curve.mean_of(choice, seeds))
+                Line(choice=choice, computation=cost, accuracies=mean_curve(choice, seeds))
                 for choice, cost in zip(choices, relative, strict=True)
             ],
             gallery=gallery.collect(name, study, evidence, audit, data, room),
         )
+
+
+def mean_curve(choice: Choice, seeds: list[int]) -> list[float]:
+    """Test accuracy after each epoch, mean over the seeds."""
+    curves = [curve(run) for run in choice.runs(seeds)]
+    return [
+        round(fmean(epoch.test_accuracy for epoch in epochs), 4)
+        for epochs in zip(*curves, strict=True)
+    ]
 
 
 def write(page: str, parts: Sequence[Part], pictures: dict[str, Figure]) -> str:
@@ -110,7 +105,7 @@ def write(page: str, parts: Sequence[Part], pictures: dict[str, Figure]) -> str:
         for name in ("report.css", "report.js")
     )
     heading, _, rest = page.partition("\n## Answers\n")
-    line: Any = {"curve": True, "choice": {"share"}}
+    line: Any = {"accuracies": True, "choice": {"init", "share"}}
     wanted: Any = {"dataset": True, "gallery": True, "lines": {"__all__": line}}
     data = [part.model_dump(mode="json", include=wanted) for part in parts]
     return render(

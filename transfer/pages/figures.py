@@ -180,14 +180,18 @@ def _gain_axes(panels: list[Axes], labels: list[str]) -> None:
 
 
 def _gain_handles(rows: list[Row], paper: bool) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=colour, marker="o", ms=4.5, lw=1.5, label=words)
-        for init, (_, colour, words) in INITS.items()
-        if any(init in row.results for row in rows)
-    ]
+    handles = _init_handles({init for row in rows for init in row.results}, marker="o", ms=4.5)
     if paper:
         handles.append(Line2D([], [], color=QUIET, lw=0, label="in the paper", **DIAMOND))
     return handles
+
+
+def _init_handles(inits: set[str], **style: Any) -> list[Line2D]:
+    return [
+        Line2D([], [], color=colour, lw=1.5, label=words, **style)
+        for init, (_, colour, words) in INITS.items()
+        if init in inits
+    ]
 
 
 # Accuracy by computation.
@@ -199,11 +203,7 @@ def cost(costed: dict[str, list[tuple[Choice, float]]]) -> Figure:
     panel for each data set, by title. A line joins the settings that no cheaper one equals."""
     choices = [choice for pairs in costed.values() for choice, _ in pairs]
     marker = dict(zip(_unique(choice.backbone for choice in choices), cycle(MARKERS), strict=False))
-    handles = [
-        Line2D([], [], color=colour, lw=1.5, label=words)
-        for init, (_, colour, words) in INITS.items()
-        if any(choice.init == init for choice in choices)
-    ]
+    handles = _init_handles({choice.init for choice in choices})
     handles += [Line2D([], [], color=QUIET, marker=m, lw=0, label=short(name))
                 for name, m in marker.items()]  # fmt: skip
     handles.append(Line2D([], [], color=QUIET, lw=0.8, label="no cheaper setting is as good"))

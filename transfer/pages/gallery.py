@@ -3,8 +3,7 @@
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -12,7 +11,7 @@ from PIL import Image
 from transfer.evidence import calibration
 from transfer.evidence.calibration import Answers
 from transfer.evidence.records import Choice, Evidence
-from transfer.evidence.scores import chosen_epoch
+from transfer.evidence.scores import Measure, chosen_epoch
 from transfer.files import Fields
 from transfer.images.audit import Audit
 from transfer.images.names import parted
@@ -31,6 +30,8 @@ Kind = Literal["suspected", "leaked", "alike", "wrong", "unsure", "disagreeing",
 """In the order in which images are kept where not all fit."""
 Mark = tuple[Kind | None, str]
 """A kind that does not depend on the answers, and a note."""
+Answer = tuple[list[Kind], list[int], list[int]]
+"""The kinds that depend on the answers, and Shown's predicted and confidence."""
 
 
 class Shown(Fields):
@@ -61,97 +62,92 @@ class Gallery(Fields):
     images: list[Shown]
 
 
-@dataclass(frozen=True)
-class Opinions:
-    """The settings' answers for a part's images. predicted, confidence: int [settings, n], the
-    first setting's confidence with its temperature. index: by the images' names. unsure: bool [n].
-    good: bool [settings], which are not significantly worse than the first."""
-
-    part: Predictions
-    index: dict[str, int]
-    predicted: np.ndarray
-    confidence: np.ndarray
-    unsure: np.ndarray
-    good: np.ndarray
-
-    @classmethod
-    def from_runs(
-        cls,
-        part: str,
-        runs: list[dict[str, Predictions]],
-        epochs: list[int],
-        good: np.ndarray,
-        temperature: float,
-        threshold: float | None,
-    ) -> Self:
-        parts = [(run[part], epoch) for run, epoch in zip(runs, epochs, strict=True)]
-        first, epoch = parts[0]
-        probabilities = np.nan_to_num(first.probabilities[epoch]).astype(float)
-        confidence = calibration.scaled(probabilities, temperature).max(1)
-        others = [np.nan_to_num(run.confidence[e]).astype(float) for run, e in parts[1:]]
-        confidences = np.stack([confidence, *others])
-        return cls(
-            part=first,
-            index={str(name): i for i, name in enumerate(first.name)},
-            predicted=np.stack([run.predicted[e] for run, e in parts]),
-            confidence=(100 * confidences).round().astype(int),
-            unsure=confidence < (threshold or 0.0),
-            good=good,
-        )
-
-    def kinds(self, i: int) -> Iterator[Kind]:
-        yield "right" if self.predicted[0, i] == self.part.label[i] else "wrong"
-        if self.unsure[i]:
-            yield "unsure"
-        if len(np.unique(self.predicted[self.good, i])) > 1:
-            yield "disagreeing"
-
-
 def collect(
     name: str, study: Params, evidence: Evidence, audit: Audit, data: Packed, room: int
 ) -> Gallery:
     """A data set's gallery. data: with the first seed's parts. room: the bytes of all thumbnails
     together; if not all fit, images are kept in the order of Kind, and in a kind by name hash."""
-    choices = [choice for choice in evidence.choices if choice.dataset == name][:SETTINGS]
-    opinions, threshold = _opinions(choices, study, evidence)
-    label_errors: dict[str, Mark] = {
-        error.image: ("suspected", f"{error.runs} runs say {error.predicted}")
-        for error in evidence.label_errors
-        if error.dataset == name
-    }
-    copies: dict[str, Mark] = {
-        test: ("alike", f"looks like {duplicate}") for test, duplicate in audit.near
-    }
-    copies |= {test: ("leaked", f"the same as {duplicate}") for test, duplicate in audit.leaked}
-    tested = opinions[0].index.keys()
-    images = []
-    for image in sorted(tested | label_errors.keys(), key=by_hash):
-        copied = copies.get(image) if image in tested else (None, "not a test image")
-        marks = [mark for mark in (copied, label_errors.get(image)) if mark]
-        images.append(_shown(image, data.classes, opinions, marks))
-    images.sort(key=lambda shown: min(map(get_args(Kind).index, shown.kinds)))  # stable
+    choices = evidence.ranking(name)[:SETTINGS]
+    measure, temperature = evidence.measures[name], evidence.calibration[name].temperature
+    threshold = _threshold(choices[0], study.grid.seed, measure, temperature)
+    runs = [_predictions(choice.run(choice.init, study.grid.seed[0])) for choice in choices]
+    good = np.array([choice.difference.sign >= 0 for choice in choices])
+    answers: dict[str, Answer] = {}
+    for part in sorted(runs[0], reverse=True):  # test last: its answers count for a name in both
+        chosen = [(run[part], chosen_epoch(run, measure)) for run in runs]
+        answers |= _answers(chosen, good, temperature, threshold)
+    tested = {str(image) for image in runs[0]["test"].name}
+    marks = _marks(name, evidence, audit, tested)
+    images = [
+        _shown(image, data.classes, answers.get(image, ([], [], [])), marks.get(image, []))
+        for image in sorted(tested | marks.keys(), key=by_hash)
+    ]
+    images.sort(key=lambda image: min(map(get_args(Kind).index, image.kinds)))  # stable
     images = list(_within(images, data, room))
     return Gallery(
         dataset=name,
         title=study.datasets[name].title,
         classes=data.classes,
         settings=[choice.words for choice in choices],
-        left=len(tested - {shown.name for shown in images}),
+        left=len(tested - {image.name for image in images}),
         confidence_threshold=threshold,
         images=images,
     )
 
 
-def _shown(image: str, classes: list[str], opinions: list[Opinions], marks: list[Mark]) -> Shown:
+def _threshold(
+    choice: Choice, seeds: list[int], measure: Measure, temperature: float
+) -> float | None:
+    """The confidence below which the setting's answers are unsure."""
+    runs = [_predictions(run) for run in choice.runs(seeds)]
+    answers = Answers.from_runs(runs, "validation", measure).at(temperature)
+    return calibration.confidence_threshold(answers, RISK)
+
+
+def _answers(
+    chosen: list[tuple[Predictions, int]],
+    good: np.ndarray,
+    temperature: float,
+    threshold: float | None,
+) -> dict[str, Answer]:
+    """By image. chosen: each setting's predictions and epoch, the recommended first, whose
+    confidence gets the temperature. good: which settings are not significantly worse than it."""
+    first, epoch = chosen[0]
+    probabilities = np.nan_to_num(first.probabilities[epoch]).astype(float)
+    sure = calibration.scaled(probabilities, temperature).max(1)
+    others = [np.nan_to_num(run.confidence[epoch]).astype(float) for run, epoch in chosen[1:]]
+    confidence = (100 * np.stack([sure, *others])).round().astype(int)
+    predicted = np.stack([run.predicted[epoch] for run, epoch in chosen])
+    answers: dict[str, Answer] = {}
+    for i, name in enumerate(first.name):
+        kinds: list[Kind] = ["right" if predicted[0, i] == first.label[i] else "wrong"]
+        if sure[i] < (threshold or 0.0):
+            kinds.append("unsure")
+        if len(np.unique(predicted[good, i])) > 1:
+            kinds.append("disagreeing")
+        answers[str(name)] = kinds, predicted[:, i].tolist(), confidence[:, i].tolist()
+    return answers
+
+
+def _marks(name: str, evidence: Evidence, audit: Audit, tested: set[str]) -> dict[str, list[Mark]]:
+    """By image, of test images and of those whose labels look wrong."""
+    copies: dict[str, Mark] = {
+        test: ("alike", f"looks like {duplicate}") for test, duplicate in audit.near
+    }
+    copies |= {test: ("leaked", f"the same as {duplicate}") for test, duplicate in audit.leaked}
+    marks = {test: [mark] for test, mark in copies.items() if test in tested}
+    for error in evidence.label_errors:
+        if error.dataset == name:
+            if error.image not in tested:
+                marks[error.image] = [(None, "not a test image")]
+            mark: Mark = "suspected", f"{error.runs} runs say {error.predicted}"
+            marks.setdefault(error.image, []).append(mark)
+    return marks
+
+
+def _shown(image: str, classes: list[str], answer: Answer, marks: list[Mark]) -> Shown:
     """Without its thumbnail."""
-    kinds: list[Kind] = []
-    predicted, confidence = [], []
-    for part in opinions:
-        if image in part.index:
-            i = part.index[image]
-            kinds += part.kinds(i)
-            predicted, confidence = part.predicted[:, i].tolist(), part.confidence[:, i].tolist()
-            break
+    kinds, predicted, confidence = answer
     return Shown(
         name=image,
         thumbnail="",
@@ -163,28 +159,7 @@ def _shown(image: str, classes: list[str], opinions: list[Opinions], marks: list
     )
 
 
-def _opinions(
-    choices: list[Choice], study: Params, evidence: Evidence
-) -> tuple[list[Opinions], float | None]:
-    """Those on the test images and, if there are any, on the validation images; and the confidence
-    below which the first setting's answers are unsure."""
-    first, seeds = choices[0], study.grid.seed
-    measure = evidence.measures[first.dataset]
-    temperature = evidence.calibration[first.dataset].temperature
-    by_seed = [_predicted(first.run(first.init, seed)) for seed in seeds]
-    threshold = calibration.confidence_threshold(
-        Answers.from_runs(by_seed, "validation", measure).at(temperature), RISK
-    )
-    runs = [_predicted(choice.run(choice.init, seeds[0])) for choice in choices]
-    epochs = [chosen_epoch(run, measure) for run in runs]
-    good = np.array([choice.difference.sign >= 0 for choice in choices])
-    parts = [part for part in ("test", "validation") if part in runs[0]]
-    return [
-        Opinions.from_runs(part, runs, epochs, good, temperature, threshold) for part in parts
-    ], threshold
-
-
-def _predicted(run: Run) -> dict[str, Predictions]:
+def _predictions(run: Run) -> dict[str, Predictions]:
     return load(run.written(PREDICTIONS))
 
 

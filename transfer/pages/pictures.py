@@ -67,9 +67,7 @@ def charts(
     rows = [row for row in evidence.rows if row.images == size]
     first = {row.dataset: row.run(grid.init[0], grid.seed[0]) for row in reversed(rows)}
     n_train = {name: Record.load(run).n["train"] for name, run in first.items()}
-    choices = {
-        name: [choice for choice in evidence.choices if choice.dataset == name] for name in titles
-    }
+    choices = {name: evidence.ranking(name) for name in titles}
     costed = {}
     for name, title in titles.items():
         relative = recommendation.relative_costs(choices[name], grid.seed[0], costs)
@@ -105,8 +103,7 @@ def photographs(
     pictures = {f"duplicates-{name}": figures.image_sheet(sheets, 6)}
     if errors := [error for error in evidence.label_errors if error.dataset == name]:
         shown = label_errors(data, errors)
-        heading = f"Labels that look wrong, {title}: the {len(shown)} most confident of "
-        heading += f"{len(errors)}, by {errors[0].runs} good runs"
+        heading = f"Labels that look wrong, {title}: {len(shown)} of {len(errors)}, by confidence"
         pictures[f"label_errors-{name}"] = figures.image_sheet({heading: shown}, 4)
     if {"pretrained", "scratch"} <= set(grid.init):
         transfer = best_run(grid, [row for row in evidence.rows if row.dataset == name])

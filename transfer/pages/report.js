@@ -76,10 +76,10 @@ for (const row of rows) row.addEventListener("click", () => pick(row));
 // Learning curves. Coordinates are those of the viewBox.
 function panel({ dataset, lines }) {
   const [left, top, right, bottom] = [40, 8, 390, 200];
-  const all = lines.flatMap(({ curve }) => curve.accuracy);
+  const all = lines.flatMap(({ accuracies }) => accuracies);
   const always = lines[0].choice.share;
   const least = Math.floor(10 * Math.min(...all, always)) / 10;
-  const epochs = lines[0].curve.accuracy.length;
+  const epochs = lines[0].accuracies.length;
   const x = (epoch) => left + (right - left) * (epochs > 1 ? epoch / (epochs - 1) : 0.5);
   const y = (accuracy) => bottom - (bottom - top) * (accuracy - least) / (1 - least || 1);
   const svg = make("svg", { viewBox: "0 0 400 222", role: "img",
@@ -94,12 +94,13 @@ function panel({ dataset, lines }) {
   }
   svg.append(make("path", { class: "always", d: `M${left} ${y(always)}H${right}` }));
   for (let i = lines.length - 1; i >= 0; i--) {  // the recommended on top
-    const { setting, init, accuracy } = lines[i].curve;
-    const points = accuracy.map((value, epoch) => `${x(epoch)},${y(value)}`).join(" ");
-    const last = accuracy[epochs - 1].toFixed(3);
+    const { accuracies, choice: { init } } = lines[i];
+    const points = accuracies.map((accuracy, epoch) => `${x(epoch)},${y(accuracy)}`).join(" ");
+    const last = accuracies[epochs - 1].toFixed(3);
+    const row = rows.find((other) => other.dataset.dataset === dataset && Number(other.dataset.line) === i);
     svg.append(make("polyline", { points, class: `${init}${i ? "" : " first"}`,
       "data-dataset": dataset, "data-line": i },
-      make("title", {}, `${setting}, ${init}: ${last} after the last epoch`)));
+      make("title", {}, `${row.cells[1].textContent}, ${init}: ${last} after the last epoch`)));
   }
   return make("figure", { "data-dataset": dataset }, make("figcaption", {}, dataset), svg);
 }

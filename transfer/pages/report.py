@@ -84,7 +84,7 @@ class Answer:
 
 
 def answer(data: Dataset, evidence: Evidence, name: str) -> Answer:
-    choices = [choice for choice in evidence.choices if choice.dataset == name]
+    choices = evidence.ranking(name)
     transfers = [t for t in evidence.transfer if t.overall and t.dataset == name]
     return Answer(
         data=data,
