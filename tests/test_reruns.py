@@ -208,7 +208,7 @@ SETTINGS = {
     "split.seed": {"split@one"},
     "pack.resize": {"pack@one"},
     "weights.resnet18.sha256": {"weights@resnet18"},
-    "train.epochs": {"train", "report", "recommend"},  # the cost of a run
+    "train.epochs": {"train", "evidence", "report", "recommend"},  # the cost of a run
     "train.batch_size": {"train"},
     "train.schedule.StepLR.gamma": {"train"},
     "train.device": {"train", "similarity@one-resnet18"},

@@ -19,7 +19,7 @@ from tests.test_hub import card
 from tests.test_pages import RECORD, advise, similar
 from transfer import templates
 from transfer.evidence import calibration
-from transfer.evidence.found import Evidence, Recall
+from transfer.evidence.records import Evidence, Recall
 from transfer.model import about
 from transfer.pages import recommendation, report, tables
 
@@ -175,7 +175,9 @@ def beside(first: str, second: str) -> str:
         recall=[Recall(label=label, n=1, mean=1, low=0, high=1) for label in (first, second)],
         looks=about.OcclusionMaps([(first, first)], [(first, second)]),
         picture=first,
-        error=calibration.Error(value=0.1, low=0.0, high=0.2, chance=0.1, bins=[]),
+        error=calibration.Error(
+            value=0.1, low=0.0, high=0.2, chance_low=0.0, chance_high=0.1, bins=[]
+        ),
         **{"sure": None, "strangers": None, "leaked": 1, "near": 1},
     )
 

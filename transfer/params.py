@@ -412,11 +412,12 @@ class Train(Section):
 class Evidence(Section):
     """How settings are compared. A change trains nothing again."""
 
-    select_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
-    """What epochs and settings are chosen by, on the validation images, and judged by on the test
-    images: accuracy, as in the paper; the mean of the classes' recalls (balanced_accuracy) or of
-    their F1 scores (macro_f1); or the area under the ROC curve (auroc). auto is balanced_accuracy
-    where a class has more than twice as many training images as another, else accuracy."""
+    select_by: Literal["auto", "brier", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
+    """What settings are chosen by on the validation images. auto, which is brier, takes the Brier
+    score, and chooses epochs and judges settings by accuracy; both are balanced where a class has
+    more than twice as many training images as another. The others do all by one measure: accuracy;
+    the mean of the classes' recalls (balanced_accuracy) or of their F1 scores (macro_f1); or the
+    area under the ROC curve (auroc)."""
     margin: Annotated[float, Field(ge=0, lt=1)]
     """By how much a cheaper setting may be worse and is still called as good; 0.01 is one point."""
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer import cli, files, params
-from transfer.evidence import trained
+from transfer.evidence.results import mixed, mixed_warning
 from transfer.params import Params
 from transfer.runs import CURVE, RECORD, Run, all_runs, runs
 from transfer.training import run_cache
@@ -140,7 +140,7 @@ def table(study: Params, states: States, height: int) -> RenderableType:
             ]  # fmt: skip
             made.add_row(setting.dataset, str(setting.images), setting.label, *cells)
     records = [state.record for state in states.values() if state.record]
-    lines = [summary(list(states.values())), trained.sentence(trained.mixed(records))]
+    lines = [summary(list(states.values())), mixed_warning(mixed(records))]
     return Group(made, *map(Text, filter(None, lines)))
 
 

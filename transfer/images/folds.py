@@ -25,11 +25,6 @@ class Division(Stored):
     validation: float
     units: dict[str, int]
 
-    @property
-    def ratio(self) -> float:
-        """Test images for one training image; 0 if all seeds have the same."""
-        return self.test / (1 - self.test) / (1 - self.validation)
-
     def parts(self, names: list[str], labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """train, validation and test → places in `names`, int64, ascending; stratified by label,
         int64 [n]. Raises UserError where a part would lack a class."""

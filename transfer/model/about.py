@@ -10,7 +10,7 @@ from torch import nn
 from transfer import files
 from transfer.evidence import calibration, stats
 from transfer.evidence.calibration import Answers
-from transfer.evidence.found import Recall
+from transfer.evidence.records import Recall
 from transfer.images.audit import Audit
 from transfer.model import explain
 from transfer.model.predict import Answer

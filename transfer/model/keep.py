@@ -14,7 +14,7 @@ from torch import nn
 from transfer import cli, files, params
 from transfer.evidence import calibration, scores, stats
 from transfer.evidence.calibration import Answers
-from transfer.evidence.found import Evidence
+from transfer.evidence.records import Evidence
 from transfer.evidence.scores import Measure
 from transfer.images import packed
 from transfer.model import (
