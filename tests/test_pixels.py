@@ -17,7 +17,7 @@ from torchvision.transforms import functional
 
 from tests.conftest import draw_split
 from transfer import params
-from transfer.images import audit, division, packed, reader
+from transfer.images import audit, packed, reader, split
 from transfer.model import predict
 from transfer.params import Component
 from transfer.training import augment, engine
@@ -214,7 +214,7 @@ def divided(folder: Path, images: dict[str, Path], **rules) -> audit.Audit:
     )
     rules = {"exif": "apply", "transparency": "white", "resplit": False} | rules
     rules |= {"seed": 0, "validation": 0.0, "duplicates": "keep", "unreadable": "fail"}
-    found = division.divide("ab", dataset, params.Split(**rules))
+    found = split.divide("ab", dataset, params.Split(**rules))
     packed.write(Path("data/split/ab"), Path("data/packed/ab"), resize=24, size=24, short_side=0)
     return found
 
@@ -246,7 +246,7 @@ def test_deep_images_keep_their_contrast(tmp_path, monkeypatch):
     saved(tmp_path / "x/other.png", (ramp / 2).astype(np.uint16))
     found = divided(tmp_path, {path.name: path for path in (tmp_path / "x").iterdir()})
     assert (found.decoding.low, found.decoding.high) == (50, 4000)
-    (line,) = (line for line in division.summary(found) if "8 bits" in line)
+    (line,) = (line for line in audit.summary(found) if "8 bits" in line)
     assert line.endswith("50 becomes black and 4000 white, the range of those in training")
     data = packed.load("data/packed/ab")
     brightest = {n: data.image(data.train, i).max() for i, n in enumerate(data.train.names)}

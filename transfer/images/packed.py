@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from transfer.cli import UserError
-from transfer.images import folds, reader
+from transfer.images import reader
+from transfer.images.division import DIVISION, Division
 from transfer.images.names import CLASSES, Classes, named
 
 if TYPE_CHECKING:
@@ -173,9 +174,9 @@ def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) ->
     training image, and for an image that does not decode.
     """
     classes = Classes.read(split / CLASSES).names
-    beside, anew = split / reader.DECODING, split / folds.FILE
+    beside, anew = split / reader.DECODING, split / DIVISION
     decoding = reader.Decoding.read(beside) if beside.is_file() else reader.PAPER
-    division = folds.Division.read(anew) if anew.is_file() else None
+    division = Division.read(anew) if anew.is_file() else None
 
     def pixels(part: str, path: Path) -> list[np.ndarray]:
         image = _read(path, decoding)
@@ -244,7 +245,7 @@ def load(folder: str | Path, seed: int | None = None) -> Packed:
     as Division.parts does."""
     folder = Path(folder)
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    division = index["division"] and folds.Division(**index["division"])
+    division = index["division"] and Division(**index["division"])
     parts = {part: _part(index[part]) for part in PARTS}
     if division and seed is not None:
         names, label = index["train"]["names"], parts["train"].label
