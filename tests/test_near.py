@@ -9,7 +9,8 @@ from scipy.sparse.csgraph import connected_components
 
 from tests.test_split import GROUPED, POOL, image, pack, run, stored, study, summary
 from transfer.cli import UserError
-from transfer.images import near, packed
+from transfer.images import duplicates, near, packed
+from transfer.images.scan import Content, Picture
 
 __all__ = ["study"]  # a fixture: each test has a folder of its own
 
@@ -166,6 +167,27 @@ def test_a_fixed_camera_is_told_where_the_source_is_divided():
     assert "drop_near" not in lines
     with pytest.raises(UserError, match=r"140 of 160 .*so split.duplicates: drop_near .* to keep"):
         run("a.zip", folders, duplicates="drop_near")
+
+
+def test_likeness_joins_images_of_one_class_where_many_of_several_classes_look_alike():
+    """Of a chain of images, alternately of two classes, only neighbours look alike; an image of the
+    first class is there twice."""
+    across, down = (photo(seed, near.SIDE) for seed in (0, 1))
+    planes = [np.asarray(plane, float).ravel() for plane in (across, down)]
+    planes = list(np.linalg.qr(np.stack([p - p.mean() for p in planes], 1))[0].T * 1500)
+    angles = np.radians(7 * np.r_[0:12, 0, 20:30:2])
+    scenes = np.cos(angles)[:, None] * planes[0] + np.sin(angles)[:, None] * planes[1] + 128
+    labels = [*"ab" * 6, *"aabbab"]
+    pictures = [
+        Picture("train", label, f"{n}", f"{n}", Content("PNG", "RGB", (9, 9), f"{n}", thumbnail))
+        for n, (label, thumbnail) in enumerate(
+            zip(labels, map(bytes, scenes.round().clip(0, 255).astype(np.uint8)), strict=True)
+        )
+    ]
+    alike = duplicates.fixed_camera(pictures, duplicates.components(pictures))
+    assert alike and (alike.count, alike.classes, alike.grouped) == (13, 2, False)
+    units = duplicates.units(pictures)
+    assert units[0] == units[12] and len(set(units)) == len(pictures) - 1
 
 
 def test_near_copies_of_a_fixed_camera_are_not_dropped():

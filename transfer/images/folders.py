@@ -27,11 +27,10 @@ class Member:
 def choose(
     source: Source, folders: dict[str, dict[str, str]]
 ) -> tuple[list[Member], dict[str, list[str]]]:
-    """The files under each class's folder, by part, class and path.
-
-    Left out are `hidden` ones (a system's own, anywhere) and those `elsewhere`, in no class's
-    folder. Raises UserError when a folder matches none, or several though it has no *, or lies in
-    another's.
+    """The files under each class's folder, by part, class and path, and those left out: `hidden`
+    ones (see is_hidden), and those `elsewhere`, in no class's folder. folders: part → class →
+    folder, as params.Folders describes them. Raises UserError when a folder matches none, or
+    several though it has no *, or lies in another's.
     """
     hidden = [name for name in source.names if is_hidden(name)]
     names = sorted(set(source.names) - set(hidden))
@@ -46,10 +45,10 @@ def choose(
 
 
 def no_class(elsewhere: list[str]) -> dict[str, int]:
-    """folder → images, of the first folders."""
+    """folder → its files that are named as images, of the first folders."""
     images = [path for path in elsewhere if reader.kind(path)]
-    counted = Counter(printable(str(PurePosixPath(path).parent)) for path in images)
-    return dict(sorted(counted.items())[:NAMES_SHOWN])
+    counts = Counter(printable(str(PurePosixPath(path).parent)) for path in images)
+    return dict(sorted(counts.items())[:NAMES_SHOWN])
 
 
 def is_hidden(path: str) -> bool:
@@ -65,44 +64,41 @@ def is_hidden(path: str) -> bool:
 def _class_folders(
     source: Source, names: list[str], folders: dict[str, dict[str, str]]
 ) -> list[tuple[str, str, str, str]]:
-    """(part, class, folder, group) of every folder that is one's, in order."""
-    there = sorted({str(parent) for name in names for parent in PurePosixPath(name).parents})
-    found = [
+    """(part, class, folder, group) of each class's folders, in order."""
+    existing = sorted({str(parent) for name in names for parent in PurePosixPath(name).parents})
+    rows = [
         (part, label, folder, group)
         for part, classes in folders.items()
         for label, pattern in classes.items()
-        for folder, group in _match(source, there, pattern)
+        for folder, group in _match(source, existing, pattern)
     ]
-    in_order = sorted(folder + "/" for _, _, folder, _ in found)
+    in_order = sorted(folder + "/" for _, _, folder, _ in rows)
     for outer, inner in zip(in_order, in_order[1:], strict=False):
         if inner.startswith(outer):
             raise UserError(
                 f"{source.path}: folders of two classes or parts overlap: {outer!r} and {inner!r}"
             )
-    return found
+    return rows
 
 
-def _match(source: Source, there: list[str], folder: str) -> list[tuple[str, str]]:
-    """(folder, group) of those whose whole paths are so, or else of those whose paths end so: one,
-    if there is no * in it."""
-    wanted = [part for part in folder.split("/") if part]
-    pattern = "/".join("([^/]+)" if part == "*" else re.escape(part) for part in wanted)
+def _match(source: Source, existing: list[str], folder: str) -> list[tuple[str, str]]:
+    """(folder, group) of the existing folders that are called `folder`, or else of those whose
+    paths end with it: one, unless it has a *."""
+    words = [part for part in folder.split("/") if part]
+    pattern = "/".join("([^/]+)" if word == "*" else re.escape(word) for word in words)
     for before in ("", "(?:.*/)?"):
-        found = [match for name in there if (match := re.fullmatch(before + pattern, name))]
-        if found and ("*" in wanted or len(found) == 1):
-            return [(match[0], match[1] if "*" in wanted else "") for match in found]
-    matches = [match[0] for match in found if wanted]
-    if matches:
+        matches = [match for name in existing if (match := re.fullmatch(before + pattern, name))]
+        if matches and ("*" in words or len(matches) == 1):
+            return [(match[0], match[1] if "*" in words else "") for match in matches]
+    if matches and words:
         raise UserError(
-            f"{source.path}: several folders end in {folder!r}: {_some(matches)}; "
-            "give more of the path"
+            f"{source.path}: several folders end in {folder!r}: "
+            f"{_listed([match[0] for match in matches])}; give more of the path"
         )
-    holding = [name for name in there if name != "."]
-    raise UserError(
-        f"{source.path}: no folder with files ends in {folder!r}; it has {_some(holding)}"
-    )
+    listed = _listed([name for name in existing if name != "."])
+    raise UserError(f"{source.path}: no folder with files ends in {folder!r}; it has {listed}")
 
 
-def _some(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return (", ".join(map(quoted, names[:NAMES_SHOWN])) or "none") + more
