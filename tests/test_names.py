@@ -69,7 +69,7 @@ def study(tmp_path_factory) -> Path:
         (folder / "data/code" / stage).write_text(stage)
     shutil.copy(ROOT / "dvc.yaml", folder)
     given = YAML().load(ROOT / "params.yaml")
-    given["pack"] = {"resize": 40, "size": 32, "short_side": 0}
+    given["pack"].update(resize=40, size=32)
     given["weights"] = {"miniresnet10": {"source": "data/raw/x.pth", "sha256": "0" * 64}}
     given["grid"].update(backbone=["miniresnet10"], freezing=["frozen"])
     YAML().dump(given, folder / "before.yaml")

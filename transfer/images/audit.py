@@ -27,6 +27,11 @@ from transfer.images.reader import Decoding
 
 NAMES_SHOWN = 20
 PAIRS_SHOWN = 5
+UNREADABLE_SHOWN = 3
+EXTREMES = 0.1, 99.9
+"""The percentiles of the training images' values that become black and white."""
+LEVELS = 32
+"""Grey levels below which an image has lost much of what it showed."""
 
 Folders = dict[str, dict[str, str]]  # part → class → folder
 LeftOut = dict[str, list[str]]  # reason → paths
@@ -60,13 +65,15 @@ class Duplicates(Fields):
 
 
 class Described(Fields):
-    """`formats`, `modes`: Pillow's name → images. `pages`: files of several images, of which the
-    first is taken. `short_side`: min, median and max, in pixels. `wrong_extension`: files whose
-    extension is not their content's."""
+    """`formats`, `modes`: Pillow's name → images. `profiles`: the name of an ICC profile whose
+    colours are not sRGB's → images. `pages`: files of several images, of which the first is taken.
+    `short_side`: min, median and max, in pixels. `wrong_extension`: files whose extension is not
+    their content's."""
 
     images: Tally
     formats: dict[str, int]
     modes: dict[str, int]
+    profiles: dict[str, int] = {}
     pages: int
     short_side: dict[str, int]
     wrong_extension: Listed
@@ -84,18 +91,21 @@ class Groups(Fields):
 class Audit(Stored):
     """metrics/data/<dataset>.json: what a data set's source holds, and what was made of it.
 
-    `rules`: split's settings and the data set's counts. `decoding`: how images are read. `redrawn`:
-    how each seed divides the part train anew, without the units, None if none does. `left_out`:
-    reason → files. `no_class`: of the first of those elsewhere, folder → files that are named as
-    images. `archive`: all readable images of the classes. `dropped`: copies removed. `split`: the
-    images drawn. `leaked`: test images, as <class>/<name>, that also occur in training, as
-    <part>/<class>/<name>. `near`: further test images that look like one of training.
+    `rules`: split's settings and the data set's counts. `decoding`: how images are read.
+    `few_levels`: the median number of grey levels that training images of more than 8 bits have
+    left, None if that is LEVELS or more. `redrawn`: how each seed divides the part train anew,
+    without the units, None if none does. `left_out`: reason → files. `no_class`: of the first of
+    those elsewhere, folder → files that are named as images. `archive`: all readable images of the
+    classes. `dropped`: copies removed. `split`: the images drawn. `leaked`: test images, as
+    <class>/<name>, that also occur in training, as <part>/<class>/<name>. `near`: further test
+    images that look like one of training.
     """
 
     dataset: str
     source: str
     rules: dict[str, Any]
     decoding: Decoding
+    few_levels: int | None = None
     redrawn: Division | None
     left_out: dict[str, Listed]
     no_class: dict[str, int]
@@ -124,9 +134,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Content:
-    """An image decoded: Pillow's `format` and `mode`, (width, height) in pixels, and the sha256
-    of that size and the pixels. `thumbnail`: see near. `pages`: images in the file. `range`: the
-    least and the largest value, for a mode of more than 8 bits."""
+    """An image decoded: its `format`, `mode`, `pages` and `profile` as reader.Read has them,
+    (width, height) in pixels, and the sha256 of that size and the pixels. `thumbnail`: see near.
+    `quantiles`: the bytes of reader.quantiles, for an image of more than 8 bits."""
 
     format: str
     mode: str
@@ -134,7 +144,8 @@ class Content:
     digest: str
     thumbnail: bytes
     pages: int = 1
-    range: tuple[float, float] | None = None
+    profile: str = ""
+    quantiles: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -243,28 +254,40 @@ def scan(
 ) -> tuple[list[Picture], LeftOut]:
     """Decode every member once, one at a time.
 
-    Left out are `gif` (ImageFolder ignores them), `other` (no image, nor named like one) and,
-    with `unreadable` 'skip', `unreadable` ones; with 'fail' the first of these raises UserError.
+    Left out are `gif` (ImageFolder ignores them), `other` (no image, nor named like one) and
+    `unreadable` ones; with `unreadable` 'fail' these raise UserError, all at once.
     """
     pictures: list[Picture] = []
     left_out: LeftOut = {"gif": [], "other": [], "unreadable": []}
     taken: dict[tuple[str, str], set[str]] = defaultdict(set)
+    reasons = []
     for member in members:
         try:
             content = _inspect(source, member.path, decoding)
         except _Rejected as rejected:
-            if rejected.reason == "unreadable" and unreadable == "fail":
-                raise UserError(
-                    f"{source.path}: {quoted(member.path)}: {rejected.why}; "
-                    "remove it, or set split.unreadable: skip"
-                ) from None
             why = f": {rejected.why}" if rejected.why else ""
             left_out[rejected.reason].append(member.path + why)
+            if rejected.reason == "unreadable":
+                reasons.append(f"{quoted(member.path)}{why}")
             continue
         name = _output_name(member.inner, content.format, taken[member.part, member.label])
         place = member.part, member.label, member.path, name
         pictures.append(Picture(*place, content, member.group))
+    if reasons and unreadable == "fail":
+        raise UserError(f"{source.path}: {_unreadable(reasons)}")
     return pictures, left_out
+
+
+def _unreadable(reasons: list[str]) -> str:
+    if len(reasons) == 1:
+        return f"{reasons[0]}; remove it, or set split.unreadable: skip"
+    shown = "; ".join(reasons[:UNREADABLE_SHOWN])
+    more = len(reasons) - UNREADABLE_SHOWN
+    more_words = f"; and {more} more" if more > 0 else ""
+    return (
+        f"{len(reasons)} images cannot be read: {shown}{more_words}. Remove them, or set "
+        "split.unreadable: skip"
+    )
 
 
 def _inspect(source: Source, path: str, decoding: Decoding) -> Content:
@@ -279,30 +302,52 @@ def _inspect(source: Source, path: str, decoding: Decoding) -> Content:
     except UnidentifiedImageError:
         if not reader.kind(path):
             raise _Rejected("other") from None
-        why = reader.unread(path) or "not an image of a kind that is read" if data else "empty"
-        raise _Rejected("unreadable", why) from None
+        raise _Rejected("unreadable", reader.unidentified(path) if data else "empty") from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
         raise _Rejected("unreadable", one_line(error)) from None
 
 
 def decode(data: bytes, decoding: Decoding = reader.PAPER) -> Content:
     """Raises as reader.read does."""
-    found = reader.read(io.BytesIO(data), decoding)
-    height, width = found.pixels.shape[:2]
-    digest = hashlib.sha256(f"{width}x{height}:".encode() + found.pixels.tobytes()).hexdigest()
-    values = np.nan_to_num(found.pixels) if found.pixels.ndim == 2 else None
-    span = None if values is None else (float(values.min()), float(values.max()))
-    small, size = near.thumbnail(found.rgb(decoding)), (width, height)
-    return Content(found.format, found.mode, size, digest, small, found.pages, span)
+    image = reader.read(io.BytesIO(data), decoding)
+    height, width = image.pixels.shape[:2]
+    digest = hashlib.sha256(f"{width}x{height}:".encode() + image.pixels.tobytes()).hexdigest()
+    quantiles = b""
+    if image.deep:
+        quantiles = reader.quantiles(image.values).tobytes()
+        low, high = image.limits()
+        decoding = decoding.model_copy(update={"low": low, "high": high})
+    small = near.thumbnail(image.rgb(decoding))
+    about = image.pages, image.profile, quantiles
+    return Content(image.format, image.mode, (width, height), digest, small, *about)
 
 
 def how_to_read(pictures: list[Picture], decoding: Decoding) -> Decoding:
-    """With the range of those pictures to train on that have one."""
-    spans = [p.content.range for p in pictures if p.part != "test" and p.content.range]
-    if not spans:
+    """With the limits of the pictures to train on that have more than 8 bits, if any."""
+    values = np.frombuffer(b"".join(_deep(pictures)), np.float32)
+    if not len(values):
         return decoding
-    span = {"low": min(low for low, _ in spans), "high": max(high for _, high in spans)}
-    return decoding.model_copy(update=span)
+    low, high = np.percentile(values.astype(np.float64), EXTREMES).tolist()
+    return decoding.model_copy(update={"low": low, "high": high})
+
+
+def few_levels(pictures: list[Picture], decoding: Decoding) -> int | None:
+    """See Audit. decoding: as how_to_read has it."""
+    if decoding.low is None or decoding.high is None:
+        return None
+    kept, before = [], []
+    for quantiles in _deep(pictures):
+        values = np.frombuffer(quantiles, np.float32).astype(np.float64)
+        scaled = (values - decoding.low) / ((decoding.high - decoding.low) or 1.0)
+        kept.append(len(np.unique(np.rint(scaled.clip(0, 1) * 255))))
+        before.append(len(np.unique(values)))
+    levels = statistics.median_low(kept)
+    return levels if levels < min(LEVELS, statistics.median_low(before)) else None
+
+
+def _deep(pictures: list[Picture]) -> list[bytes]:
+    """The quantiles of the pictures to train on that have more than 8 bits."""
+    return [p.content.quantiles for p in pictures if p.part != "test" and p.content.quantiles]
 
 
 def _output_name(inner: str, kind: str, taken: set[str]) -> str:
@@ -429,6 +474,7 @@ def describe(pictures: list[Picture]) -> Described:
         images=tally(pictures, pictures),
         formats=dict(Counter(p.content.format for p in pictures)),
         modes=dict(Counter(p.content.mode for p in pictures)),
+        profiles=dict(Counter(printable(p.content.profile) for p in pictures if p.content.profile)),
         pages=sum(p.content.pages > 1 for p in pictures),
         short_side=sides,
         wrong_extension=Listed.from_names(wrong),

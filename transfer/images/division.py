@@ -28,7 +28,12 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
     with opened(dataset.source) as source:
         members, beside = found_in(source, dataset.folders)
         progress = tqdm(members, desc=name, unit=" images", delay=2, disable=None)
-        decoding = Decoding(exif=rules.exif == "apply", white=rules.transparency == "white")
+        decoding = Decoding(
+            exif=rules.exif == "apply",
+            white=rules.transparency == "white",
+            srgb=rules.icc == "convert",
+            max_pixels=rules.max_pixels,
+        )
         found, left_out = audit.scan(source, progress, rules.unreadable, decoding)
         kept = audit.drop_duplicates(found) if rules.duplicates != "keep" else found
         if rules.duplicates == "drop_near":
@@ -51,6 +56,7 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
         source=dataset.source,
         rules=rules.model_dump() | {"count": count},
         decoding=decoding,
+        few_levels=audit.few_levels(chosen, decoding),
         redrawn=None if division is None else division.model_copy(update={"units": {}}),
         left_out={
             why: audit.Listed.from_names(paths) for why, paths in (beside | left_out).items()
@@ -165,13 +171,22 @@ def elsewhere(report: Audit) -> list[str]:
 
 
 def deep(report: Audit) -> list[str]:
-    """Lines on images that are more than one image of 8 bits."""
+    """Lines on images that are more than one image of 8 bits in sRGB."""
     decoding, lines = report.decoding, []
     if decoding.low is not None and decoding.high is not None:
         lines.append(
-            f"images of more than 8 bits: {decoding.low:g} becomes black and "
-            f"{decoding.high:g} white, the range of those in training"
+            f"images of more than 8 bits: {decoding.low:g} becomes black and {decoding.high:g} "
+            "white, the range of those in training without the outermost 0.1 %"
         )
+    if report.few_levels is not None:
+        lines.append(
+            f"warning: half of them have at most {report.few_levels} of 256 grey levels left, as "
+            "some values are far lower or higher; mask those, or save the images in 8 bits"
+        )
+    if profiles := report.split.profiles:
+        names = ", ".join(f"{name} ({count} images)" for name, count in profiles.items())
+        done = "converted to sRGB" if decoding.srgb else "ignored; split.icc: convert would use it"
+        lines.append(f"another ICC profile than sRGB, {names}, is {done}")
     if pages := report.split.pages:
         lines.append(f"{pages} files hold several images, of which the first is taken")
     return lines

@@ -9,6 +9,7 @@ from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
+from transfer.images.fit import FILL
 from transfer.model import exported, saved
 from transfer.params import Component
 from transfer.training import augment, zoo
@@ -18,6 +19,9 @@ WEIGHTS = "model.safetensors"
 FILES = {"config.json", WEIGHTS, "README.md"}
 ABOUT = "---\nlibrary_name: timm\ntags: [image-classification]\n---\n"
 """What the hub reads of a README.md."""
+MODES = {"crop": "center", "pad": "border", "squash": "squash"}
+"""What timm calls each pack.fit."""
+OTHER_FIT = "set pack.fit to squash or crop for a network to share so"
 STRUCTURE = ("architecture", "input_size", "fixed_input_size", "min_input_size", "pool_size",
              "first_conv", "classifier", "num_classes")  # fmt: skip
 """What a network's pretrained_cfg says of the network itself; timm's says the rest of weights of
@@ -67,8 +71,11 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
         for parameter in head.parameters():
             parameter.div_(card.temperature)
     mean, std = normalised_by(model)
-    data = {"input_size": (3, card.size, card.size), "crop_pct": card.size / card.resize}
-    data |= {"mean": mean, "std": std, "interpolation": "bilinear", "crop_mode": "center"}
+    if card.fit == "pad" and [round(255 * value) for value in mean] != list(FILL):
+        raise UserError(f"--hub: timm pads images for {card.backbone} in another grey; {OTHER_FIT}")
+    share = card.size / card.resize if card.fit == "crop" else 1.0
+    data = {"input_size": (3, card.size, card.size), "crop_pct": share}
+    data |= {"mean": mean, "std": std, "interpolation": "bilinear", "crop_mode": MODES[card.fit]}
     about: dict[str, Any] = {"label_names": card.labels}
     with files.replacing(path) as part:
         save_for_hf(native, str(part), about, safe_serialization=True, data_config=data)
