@@ -33,11 +33,15 @@ def stored(image: Image.Image, size: int, short_side: int, fit: str = "crop") ->
     crop: the image, with at most that short side. pad, squash: a square with the image's long side,
     or at most that side; with 0, at most DETAIL times `size`, or as many pixels as the image.
     """
-    if fit == "crop":
-        smaller = short_side and min(image.size) > short_side
-        return resize_short_side(image, short_side) if smaller else image
-    most = short_side or max(DETAIL * size, math.isqrt(image.width * image.height))
-    return square(image, min(max(image.size), most), fit)
+    if fit != "crop":
+        return square(image, square_side(image.size, size, short_side), fit)
+    smaller = short_side and min(image.size) > short_side
+    return resize_short_side(image, short_side) if smaller else image
+
+
+def square_side(sides: tuple[int, int], size: int, short_side: int) -> int:
+    """The side of the square that `stored` makes of an image with these sides, all in pixels."""
+    return min(max(sides), short_side or max(DETAIL * size, math.isqrt(sides[0] * sides[1])))
 
 
 def square(image: Image.Image, side: int, fit: str) -> Image.Image:
