@@ -100,7 +100,7 @@ def entered(study: Path, folder: Path) -> tuple[str, list[str]]:
         found = layout.read(opened)
     name = own.key(folder, params.load(text=before))
     relative = folder.relative_to(study)
-    text = own.put(before, params.load(text=before), name, relative, found, 0, 1, False)
+    text = own.put(before, params.load(text=before), name, relative, found, 0, "crop", 1, False)
     text = text.replace("resplit: true", "resplit: false")  # folds miss classes this small
     params.load(text=text)
     (study / "params.yaml").write_text(text, encoding="utf-8")

@@ -375,6 +375,9 @@ def test_a_few_wild_values_do_not_set_the_range(tmp_path, monkeypatch, kind):
     left, found = levels_left(tmp_path, images)
     assert left > 100 and found.few_levels is None
     assert 22500 < found.decoding.low < found.decoding.high < 23500
+    nothing = reader.Read(np.full((2, 3), np.nan, np.float32), "TIFF", "F", 1)
+    assert len(reader.quantiles(nothing.values)) == 0
+    assert not np.asarray(nothing.rgb(reader.PAPER)).any()
     # Near duplicates are found by 8-bit thumbnails, which would all be flat.
     first, second = (audit.decode(Path(f"x/0{n}.tif").read_bytes()) for n in (0, 3))
     assert len(set(first.thumbnail)) > 50 and first.thumbnail != second.thumbnail

@@ -288,7 +288,7 @@ class Split(Section):
     sRGB, or, as in the paper, taken for sRGB."""
     max_pixels: Annotated[int, Field(ge=1, le=10**9)]
     """The largest image that is read, as width times height in pixels; larger ones are unreadable.
-    Pillow's limit is 89478485. Reading takes about 10 bytes of memory a pixel."""
+    Pillow's limit is 89478485. Reading takes about 15 bytes of memory a pixel."""
 
 
 class Pack(Section):

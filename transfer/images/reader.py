@@ -61,7 +61,7 @@ def unread(name: str) -> str:
 
 
 def unidentified(name: str) -> str:
-    """Why Pillow may not have identified the file."""
+    """What to say of a file whose format Pillow does not identify."""
     if kind(name) == "TIFF":
         return "not a TIFF with 1, 3 or 4 bands of 8 or 16 bits, or one of 32 bits"
     return unread(name) or f"not an image of these kinds: {', '.join(READ)}"
@@ -75,8 +75,8 @@ class Decoding(Stored):
     None: 0 and 65535 for 16-bit images, else the image's own limits. srgb: convert 8-bit images
     with another ICC profile to sRGB. max_pixels: the largest image to read.
 
-    Fields at their defaults are left out of the files that hold a Decoding where these were
-    written before the field existed.
+    srgb and max_pixels are left out of files where they have their defaults, which older files
+    do not say.
     """
 
     exif: bool = False
@@ -102,16 +102,16 @@ QUANTILES = (np.arange(256) + 0.5) / 256
 SAMPLED = 1 << 16
 """Values of an image from which its quantiles are computed."""
 NO_DATA = 1e38
-"""Floating-point files mark missing values with numbers near the largest, such as -3.4e38."""
+"""Files of floating-point numbers mark missing values with one near the largest, -3.4e38."""
 
 
 def quantiles(pixels: np.ndarray) -> np.ndarray:
-    """The QUANTILES of the values, float32 [256]; empty if none is finite. They leave out the
-    0.2 % at either end, such as dead pixels."""
+    """The QUANTILES of the finite values, float32 [256]; empty if there is none. They leave out
+    0.2 % of the values at either end, such as dead pixels."""
     values = pixels.ravel()
     values = values[:: max(1, len(values) // SAMPLED)].astype(np.float64)
     values = values[np.isfinite(values) & (np.abs(values) < NO_DATA)]
-    return np.quantile(values, QUANTILES if len(values) else []).astype(np.float32)
+    return np.quantile(values, QUANTILES).astype(np.float32) if len(values) else values[:0]
 
 
 @dataclass(frozen=True)
