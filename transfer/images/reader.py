@@ -194,7 +194,7 @@ def _check(image: Image.Image, decoding: Decoding) -> None:
     bands = tags.get(BANDS, 1)
     if bands > 4:
         raise ValueError(f"{bands} bands; save those that are red, green and blue")
-    if bands > 1 and tags.get(PLANES) == 2 and max(tags.get(BITS, [8])) > 8:
+    if bands > 1 and tags.get(PLANES) == 2 and np.max(tags.get(BITS, 8)) > 8:
         raise ValueError("16-bit bands stored one after another; save them pixel by pixel")
     rawmode, *rest = _unpacking(image)
     if "a;16" in rawmode:

@@ -56,7 +56,8 @@ def main() -> None:
         registry.check(output)
     job = load(run, study)
     if given.hub:
-        hub.check(given.hub, run.backbone, job.protocol.activation, job.protocol.pooling)
+        own = job.protocol.activation, job.protocol.pooling
+        hub.check(given.hub, run.backbone, *own, job.data.fit)
     page = keep(job, study, output, given.small, given.risk)
     if given.onnx or given.hub:
         card, model = saved.load(output)
