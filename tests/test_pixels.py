@@ -205,10 +205,13 @@ def kinds(folder: Path) -> dict[str, Path]:
         saved(folder / name, pixels, **options)
     Image.fromarray(rgb).convert("CMYK").save(folder / "inks.jpg")
     Image.fromarray(rgb).quantize(8).save(folder / "palette.png", transparency=0)
+    saved(folder / "wide.jpg", rgb, icc_profile=profile(DISPLAY_P3))
+    (folder / "deep colours.png").write_bytes(deep_png(rng.integers(0, 4096, (30, 40, 4))))
+    (folder / "deep colours.tif").write_bytes(tiff(rng.integers(0, 4096, (30, 40, 3))))
     return {path.name: path for path in sorted(folder.iterdir())}
 
 
-def divided(folder: Path, images: dict[str, Path], **rules) -> audit.Audit:
+def divided(folder: Path, images: dict[str, Path], how="crop", **rules) -> audit.Audit:
     """By the stages split and pack: every image in both parts and both classes."""
     for part in ("train", "test"):
         for label in ("a", "b"):
@@ -228,20 +231,24 @@ def divided(folder: Path, images: dict[str, Path], **rules) -> audit.Audit:
     rules = {"exif": "apply", "transparency": "white", "icc": "convert", "resplit": False} | rules
     rules = {"max_pixels": reader.MAX_PIXELS} | rules
     rules = {"unreadable": "fail", "duplicates": "keep", "seed": 0, "validation": 0.0} | rules
-    found = division.divide("ab", dataset, params.Split(**rules))
-    packed.write(Path("data/split/ab"), Path("data/packed/ab"), resize=24, size=24, short_side=0)
-    return found
+    report = division.divide("ab", dataset, params.Split(**rules))
+    sizes = {"resize": 24, "size": 24, "short_side": 0}
+    packed.write(Path("data/split/ab"), Path("data/packed/ab"), **sizes, fit=how)
+    return report
 
 
-@pytest.mark.parametrize("rules", [{}, {"exif": "ignore", "transparency": "drop", "icc": "ignore"}])
+@pytest.mark.parametrize(
+    "rules",
+    [{}, {"how": "pad"}, {"exif": "ignore", "transparency": "drop", "icc": "ignore"}],
+)
 def test_an_image_is_the_same_in_training_and_in_predict(tmp_path, monkeypatch, rules):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kinds").mkdir()
     images = kinds(tmp_path / "kinds")
-    found = divided(tmp_path, images, **rules)
+    report = divided(tmp_path, images, **rules)
     data = packed.load("data/packed/ab")
-    card = SimpleNamespace(decoding=data.decoding, resize=24, size=24, fit="crop")
-    assert data.decoding == found.decoding
+    card = SimpleNamespace(decoding=data.decoding, resize=24, size=24, fit=data.fit)
+    assert data.decoding == report.decoding
     prepared = dict(zip(data.test.names, data.prepared_images(), strict=True))
     assert len(prepared) == 2 * len(images)
     for name, path in images.items():
@@ -343,9 +350,9 @@ def test_deep_images_keep_their_contrast(tmp_path, monkeypatch):
     saved(tmp_path / "x/12 bits.png", ramp.astype(np.uint16))
     colours = np.stack([ramp / 2] * 3, axis=2).astype(int)
     (tmp_path / "x/colours.png").write_bytes(deep_png(colours))
-    found = divided(tmp_path, {path.name: path for path in (tmp_path / "x").iterdir()})
-    assert (found.decoding.low, found.decoding.high) == pytest.approx((50, 4000), abs=20)
-    (line,) = (line for line in division.summary(found) if "8 bits" in line)
+    report = divided(tmp_path, {path.name: path for path in (tmp_path / "x").iterdir()})
+    assert (report.decoding.low, report.decoding.high) == pytest.approx((50, 4000), abs=20)
+    (line,) = (line for line in division.summary(report) if "8 bits" in line)
     assert re.search(r"5\d\.\d+ becomes black and 39\d\d.* white, the range of those in tr", line)
     data = packed.load("data/packed/ab")
     brightest = {n: data.image(data.train, i).max() for i, n in enumerate(data.train.names)}
@@ -359,9 +366,9 @@ def levels_left(folder: Path, images: list[np.ndarray]) -> tuple[int, audit.Audi
     """Grey levels of the first image, once it is packed with the others."""
     for at, pixels in enumerate(images):
         saved(folder / f"x/{at:02}.tif", pixels)
-    found = divided(folder, {path.name: path for path in sorted((folder / "x").iterdir())})
+    report = divided(folder, {path.name: path for path in sorted((folder / "x").iterdir())})
     data = packed.load("data/packed/ab")
-    return len(np.unique(data.image(data.train, 0))), found
+    return len(np.unique(data.image(data.train, 0))), report
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32])
@@ -372,9 +379,9 @@ def test_a_few_wild_values_do_not_set_the_range(tmp_path, monkeypatch, kind):
     images[1][0, :2] = (0, 65535) if kind is np.uint16 else (-3.4e38, np.nan)
     if kind is np.float32:
         images[2][:15] = np.inf
-    left, found = levels_left(tmp_path, images)
-    assert left > 100 and found.few_levels is None
-    assert 22500 < found.decoding.low < found.decoding.high < 23500
+    left, report = levels_left(tmp_path, images)
+    assert left > 100 and report.few_levels is None
+    assert 22500 < report.decoding.low < report.decoding.high < 23500
     nothing = reader.Read(np.full((2, 3), np.nan, np.float32), "TIFF", "F", 1)
     assert len(reader.quantiles(nothing.values)) == 0
     assert not np.asarray(nothing.rgb(reader.PAPER)).any()
@@ -388,10 +395,10 @@ def test_images_that_keep_few_grey_levels_are_warned_of(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     images = [rng.normal(23000, 60, (30, 40)).astype(np.uint16) for _ in range(10)]
     images[1] = np.full((30, 40), 65535, np.uint16)
-    left, found = levels_left(tmp_path, images)
-    assert left < 32 and abs(found.few_levels - left) < 5
-    (line,) = (line for line in division.summary(found) if "warning" in line)
-    assert f"at most {found.few_levels} of 256 grey levels left" in line
+    left, report = levels_left(tmp_path, images)
+    assert left < 32 and abs(report.few_levels - left) < 5
+    (line,) = (line for line in division.summary(report) if "warning" in line)
+    assert f"at most {report.few_levels} of 256 grey levels left" in line
 
 
 def profile(primaries: list[tuple[float, float, float]]) -> bytes:
@@ -429,9 +436,9 @@ def test_colours_of_another_profile_are_said_or_converted(tmp_path, monkeypatch)
     images = {path.name: path for path in (tmp_path / "x").iterdir()}
     for rules in ({"icc": "ignore"}, {"icc": "convert"}):
         shutil.rmtree("data", ignore_errors=True)
-        found = divided(tmp_path, images, **rules)
-        assert found.split.profiles == {"A wide\\x1b screen": 4}
-        (line,) = (line for line in division.summary(found) if "profile" in line)
+        report = divided(tmp_path, images, **rules)
+        assert report.split.profiles == {"A wide\\x1b screen": 4}
+        (line,) = (line for line in division.summary(report) if "profile" in line)
         assert ("is ignored" in line) == (rules["icc"] == "ignore") and line.isprintable()
         data = packed.load("data/packed/ab")
         colours = {
@@ -468,9 +475,9 @@ def test_the_largest_image_is_a_setting(tmp_path, monkeypatch):
     images = {"large.png": tmp_path / "x/large.png"}
     with pytest.raises(UserError, match="10100 pixels, more than split.max_pixels: 10000"):
         divided(tmp_path, images, max_pixels=10_000)
-    found = divided(tmp_path, images, max_pixels=10_100)
-    card = SimpleNamespace(decoding=found.decoding, resize=24, size=24, fit="crop")
-    assert packed.load("data/packed/ab").decoding == found.decoding
+    report = divided(tmp_path, images, max_pixels=10_100)
+    card = SimpleNamespace(decoding=report.decoding, resize=24, size=24, fit="crop")
+    assert packed.load("data/packed/ab").decoding == report.decoding
     assert predict.prepared(images["large.png"], card).shape == (24, 24, 3)
     card.decoding = reader.Decoding(max_pixels=10_099)
     assert "more than split.max_pixels" in predict.prepared(images["large.png"], card)
@@ -495,8 +502,8 @@ def test_orientation_transparency_and_pages(tmp_path):
     assert not reader.read(tmp_path / "clear.png").pixels.any()
     first, second = (Image.fromarray(np.full((3, 3), grey, np.uint8)) for grey in (7, 9))
     first.save(tmp_path / "pages.tif", save_all=True, append_images=[second])
-    found = reader.read(tmp_path / "pages.tif")
-    assert (found.pages, found.pixels.max()) == (2, 7)
+    pages = reader.read(tmp_path / "pages.tif")
+    assert (pages.pages, pages.pixels.max()) == (2, 7)
 
 
 # Images that are not square
