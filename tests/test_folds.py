@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from tests.test_evidence import run_of
-from tests.test_split import POOL, image, pack, patients, photos, pool, run, study, summary
+from tests.test_near import photos
+from tests.test_split import POOL, image, pack, patients, pool, run, study, summary
 from transfer import params
 from transfer.cli import UserError
 from transfer.evidence import choices, stats
 from transfer.images import packed
-from transfer.images.folds import Division
+from transfer.images.division import Division
 from transfer.training.pretrain import pretrain
 
 __all__ = ["study"]  # a fixture: each test has a folder of its own
@@ -117,15 +118,29 @@ def test_a_backbone_is_pretrained_on_the_division_of_its_own_seed(capsys):
 
 def test_a_class_with_too_few_images_is_refused():
     members = {name: data for name, data in pool(20).items() if name[:5] in ("Ant/1", "Bee/0")}
-    with pytest.raises(UserError, match="no image of class 'bee'.*or set split.resplit: false"):
+    words = (
+        "no image of class 'bee' for train: it has only 1 image, too few to hold out 0.2 for test"
+    )
+    with pytest.raises(UserError, match=words + " and 0.25 for validation; add images of it$"):
         run(pack(members), POOL, test=0.2, resplit=True, validation=0.25)
     assert not Path("data/split/ab").exists()
+
+
+def test_fewer_groups_than_folds_are_refused():
+    grouped = {"all": {"ant": "Ant/*", "bee": "Bee/*"}}
+    members = patients({"Ant": [4] * 3, "Bee": [4] * 3})
+    words = (
+        "'ant' .* its 12 images form only 3 groups .* further groups, or set split.resplit: false"
+    )
+    with pytest.raises(UserError, match=words):
+        run(pack(members), grouped, test=0.2, resplit=True, validation=0.2)
+    run(pack(members), grouped, test=0.2, validation=0.2)
 
 
 def test_a_class_that_is_all_copies_of_another_is_refused():
     members = {f"{label}/{n}.png": image(n) for label in ("Ant", "Bee") for n in range(9)}
     members |= {f"Ant/{n}.png": image(n) for n in range(9, 18)}
-    with pytest.raises(UserError, match="class 'bee' has no image, without those left out"):
+    with pytest.raises(UserError, match="drop would leave class 'bee' 0 of 9 .* to keep"):
         run(pack(members), POOL, test=0.2, resplit=True, validation=0.25, duplicates="drop")
 
 

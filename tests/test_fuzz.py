@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from transfer import params
 from transfer.cli import UserError
 from transfer.images import reader
-from transfer.images.division import divide as split
+from transfer.images.split import divide as split
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
 

@@ -69,26 +69,21 @@ def study(tmp_path_factory) -> Study:
     (folder / "data/weights").mkdir()
     digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", seed=0)
     write_settings(folder, digest)
-    nothing = audit.Described(
-        images={},
-        formats={},
-        modes={},
-        pages=0,
-        short_side={},
-        wrong_extension=audit.Listed.from_names([]),
-        duplicates=audit.duplicates([]),
-    )
     found = {
-        "archive": nothing,
-        "split": nothing,
+        "archive": {},
+        "split": audit.drawn([], []),
         "dropped": {},
         "decoding": reader.PAPER,
+        "few_levels": None,
         "redrawn": None,
         "left_out": {},
         "no_class": {},
-        "groups": audit.groups([]),
+        "shared": audit.shared_groups([]),
         "leaked": [],
         "near": [],
+        "remedies": [],
+        "fixed_camera": None,
+        "shortcuts": [],
     }
     kept = audit.Audit(dataset="kept", source="data/raw/kept", rules={}, **found)
     kept.write(folder / "metrics/data/kept.json")

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.study import in_process
 from transfer import params
 from transfer.cli import UserError
-from transfer.images import archive, audit, division, reader
+from transfer.images import archive, audit, reader, scan, split
 from transfer.images import layout as layouts
 from transfer.own import costs
 from transfer.own import enter as own
@@ -117,8 +117,8 @@ def read_by_split(folder: Path, folders: dict) -> dict[str, dict[str, int]]:
     """What the stage split makes of the settings."""
     where = params.Folders(**folders)
     with archive.opened(folder) as source:
-        members, _ = division.found_in(source, where)
-    pictures = [audit.Picture(m.part, m.label, m.path, m.path, None) for m in members]
+        members, _ = split.files_of_classes(source, where)
+    pictures = [scan.Picture(m.part, m.label, m.path, m.path, None) for m in members]
     return audit.tally(pictures, pictures)
 
 
@@ -228,7 +228,7 @@ def test_a_table_gives_labels_parts_and_groups(tmp_path):
     columns = {"file": "File Name", "label": "Class", "split": "Split", "group": "Patient"}
     assert found.folders == {"table": "labels.csv", **columns, "classes": list(AB)}
     with archive.opened(tmp_path) as source:
-        members, beside = division.found_in(source, params.Table(**found.folders))
+        members, beside = split.files_of_classes(source, params.Table(**found.folders))
     assert [(m.part, m.label, m.path, m.group) for m in members[:2]] == [
         ("train", "ants", "images/0.jpg", "0"),
         ("train", "ants", "images/2.jpg", "1"),
@@ -467,7 +467,7 @@ def test_no_image_is_lost_without_a_word(names):
     except UserError as error:
         assert "\n" not in str(error)
         return
-    members, beside = division.found_in(source, params.Folders(**found.folders))
+    members, beside = split.files_of_classes(source, params.Folders(**found.folders))
     images = {name for name in names if reader.kind(name)}
     taken = [member.path for member in members if reader.kind(member.path)]
     assert len(taken) == len(set(taken)) == sum(sum(its.values()) for its in found.images.values())

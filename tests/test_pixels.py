@@ -27,7 +27,7 @@ from torchvision.transforms import functional
 from tests.conftest import draw_split
 from transfer import params
 from transfer.cli import UserError
-from transfer.images import audit, division, fit, packed, reader
+from transfer.images import audit, fit, packed, reader, scan, split
 from transfer.images.names import CLASSES, Classes
 from transfer.model import exported, hub, predict
 from transfer.params import Component
@@ -231,7 +231,7 @@ def divided(folder: Path, images: dict[str, Path], how="crop", **rules) -> audit
     rules = {"exif": "apply", "transparency": "white", "icc": "convert", "resplit": False} | rules
     rules = {"max_pixels": reader.MAX_PIXELS} | rules
     rules = {"unreadable": "fail", "duplicates": "keep", "seed": 0, "validation": 0.0} | rules
-    report = division.divide("ab", dataset, params.Split(**rules))
+    report = split.divide("ab", dataset, params.Split(**rules))
     sizes = {"resize": 24, "size": 24, "short_side": 0}
     packed.write(Path("data/split/ab"), Path("data/packed/ab"), **sizes, fit=how)
     return report
@@ -352,7 +352,7 @@ def test_deep_images_keep_their_contrast(tmp_path, monkeypatch):
     (tmp_path / "x/colours.png").write_bytes(deep_png(colours))
     report = divided(tmp_path, {path.name: path for path in (tmp_path / "x").iterdir()})
     assert (report.decoding.low, report.decoding.high) == pytest.approx((50, 4000), abs=20)
-    (line,) = (line for line in division.summary(report) if "8 bits" in line)
+    (line,) = (line for line in audit.summary(report) if "8 bits" in line)
     assert re.search(r"5\d\.\d+ becomes black and 39\d\d.* white, the range of those in tr", line)
     data = packed.load("data/packed/ab")
     brightest = {n: data.image(data.train, i).max() for i, n in enumerate(data.train.names)}
@@ -386,7 +386,7 @@ def test_a_few_wild_values_do_not_set_the_range(tmp_path, monkeypatch, kind):
     assert len(reader.quantiles(nothing.values)) == 0
     assert not np.asarray(nothing.rgb(reader.PAPER)).any()
     # Near duplicates are found by 8-bit thumbnails, which would all be flat.
-    first, second = (audit.decode(Path(f"x/0{n}.tif").read_bytes()) for n in (0, 3))
+    first, second = (scan.decode(Path(f"x/0{n}.tif").read_bytes()) for n in (0, 3))
     assert len(set(first.thumbnail)) > 50 and first.thumbnail != second.thumbnail
 
 
@@ -397,7 +397,7 @@ def test_images_that_keep_few_grey_levels_are_warned_of(tmp_path, monkeypatch):
     images[1] = np.full((30, 40), 65535, np.uint16)
     left, report = levels_left(tmp_path, images)
     assert left < 32 and abs(report.few_levels - left) < 5
-    (line,) = (line for line in division.summary(report) if "warning" in line)
+    (line,) = (line for line in audit.summary(report) if "warning" in line)
     assert f"at most {report.few_levels} of 256 grey levels left" in line
 
 
@@ -438,7 +438,7 @@ def test_colours_of_another_profile_are_said_or_converted(tmp_path, monkeypatch)
         shutil.rmtree("data", ignore_errors=True)
         report = divided(tmp_path, images, **rules)
         assert report.split.profiles == {"A wide\\x1b screen": 4}
-        (line,) = (line for line in division.summary(report) if "profile" in line)
+        (line,) = (line for line in audit.summary(report) if "profile" in line)
         assert ("is ignored" in line) == (rules["icc"] == "ignore") and line.isprintable()
         data = packed.load("data/packed/ab")
         colours = {

@@ -18,7 +18,8 @@ from pydantic import Field
 
 from transfer.cli import UserError
 from transfer.files import Fields, Stored
-from transfer.images import folds, reader
+from transfer.images import reader
+from transfer.images.division import DIVISION, Division
 from transfer.images.fit import prepare, stored
 from transfer.images.names import CLASSES, Classes, named
 
@@ -54,7 +55,7 @@ class Index(Stored):
     size: int
     fit: str = Field("crop", exclude_if=lambda fit: fit == "crop")
     decoding: reader.Decoding
-    division: folds.Division | None
+    division: Division | None
     train: Columns
     validation: Columns
     test: Columns
@@ -193,9 +194,9 @@ def write(
     that cannot be decoded.
     """
     classes = Classes.read(split / CLASSES).names
-    rules, resplit = split / reader.DECODING, split / folds.FILE
+    rules, resplit = split / reader.DECODING, split / DIVISION
     decoding = reader.Decoding.read(rules) if rules.is_file() else reader.PAPER
-    division = folds.Division.read(resplit) if resplit.is_file() else None
+    division = Division.read(resplit) if resplit.is_file() else None
     how = Preparation(decoding, resize, size, short_side, fit, division is not None)
     out.mkdir(parents=True)
     digest = hashlib.sha256()

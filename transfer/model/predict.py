@@ -17,7 +17,8 @@ from torch import nn
 from tqdm import tqdm
 
 from transfer import cli
-from transfer.images import audit, fit, reader
+from transfer.images import fit, reader
+from transfer.images.folders import is_hidden
 from transfer.model import explain, out_of_distribution, saved
 from transfer.training import engine
 from transfer.training.feed import CHUNK
@@ -136,7 +137,7 @@ def _inside(top: Path) -> Iterator[File]:
             yield folder, "a link to a folder that it is in"
             continue
         try:
-            names = [name for name in os.listdir(folder) if not audit.is_hidden(name)]
+            names = [name for name in os.listdir(folder) if not is_hidden(name)]
         except OSError as error:
             yield folder, str(error.strerror)
             continue
