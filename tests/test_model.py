@@ -74,6 +74,7 @@ def study(tmp_path_factory) -> Study:
         "split": audit.drawn([], []),
         "dropped": {},
         "decoding": reader.PAPER,
+        "few_levels": None,
         "redrawn": None,
         "left_out": {},
         "no_class": {},
@@ -112,7 +113,7 @@ def write_settings(folder: Path, digest: str) -> None:
     kept.update(source="data/raw/kept", folders={"all": {"a": "a", "b": "b"}})
     settings["datasets"] = {"kept": kept}
     settings["weights"] = {"resnet18": {"source": "elsewhere.pth", "sha256": digest}}
-    settings["pack"] = {"resize": 44, "size": 40, "short_side": 0}
+    settings["pack"].update(resize=44, size=40)
     settings["grid"].update(dataset=["kept"], backbone=["resnet18"], lr=[0.001])
     settings["grid"].update(freezing=list(FREEZINGS), init=["pretrained"])
     own = {"activation": {"LeakyReLU": {"negative_slope": 0.2}}, "pooling": "AdaptiveMaxPool2d"}

@@ -333,6 +333,28 @@ def test_own_data_sets_join_and_the_reports_step_aside(study):
     assert params.load().grid.dataset == ["one"] and len(params.load().datasets) == 4
 
 
+def test_long_images_are_squashed_unless_that_changes_another_data_set(study):
+    for name in ("x", "y"):
+        for n in range(4):
+            for label, size in {"ants": (60, 240), "bees": (240, 60)}.items():
+                path = study / f"data/raw/{name}/{label}/{n}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", size).save(path)
+    text = (study / "params.yaml").read_text()
+    (study / "params.yaml").write_text(re.sub(r"resize: \d+", "resize: 36", text))
+    out = enter(study, "data/raw/x")
+    # What is left is (32 / 36)² of the short side squared, which is a quarter of the area.
+    assert "would leave out 80% of the area of the median image, so images are squashed" in out
+    assert params.load().pack.fit == "squash"
+    text = (study / "params.yaml").read_text().replace("fit: squash", "fit: crop")
+    (study / "params.yaml").write_text(text)
+    out = enter(study, "data/raw/y")
+    assert "pack.fit: squash would keep all, but also changes your other" in out
+    assert params.load().pack.fit == "crop" and params.load().split.icc == "convert"
+    photographs = [(400, 300), (300, 200), (200, 300)]
+    assert costs.fit(params.load(), photographs, True)[0] == "crop"
+
+
 def test_a_name_is_free_once_the_data_set_that_had_it_leaves(study):
     drawn = params.load().grid.dataset[0]
     laid_out(study / "data/raw" / drawn, *files("ants", "bees", count=5))

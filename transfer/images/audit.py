@@ -44,9 +44,11 @@ class Duplicates(Fields):
 
 
 class Drawn(Fields):
-    """The images that were drawn. `pages`: files of several images, of which the first is taken."""
+    """The images that were drawn. `pages`: files of several images, of which the first is taken.
+    `profiles`: the name of an ICC profile whose colours are not sRGB's → images."""
 
     images: Tally
+    profiles: dict[str, int]
     pages: int
     duplicates: Duplicates
 
@@ -66,21 +68,22 @@ class Shortcut(Fields):
 class Audit(Stored):
     """metrics/data/<dataset>.json.
 
-    `rules`: split's settings and the data set's counts. `decoding`: how images are read. `redrawn`:
-    how each seed divides the part train anew, without the units, None if none does. `left_out`:
-    reason → files. `no_class`: of the first of those elsewhere, folder → files that are named as
-    images. `archive`: all readable images of the classes. `dropped`: copies removed. `split`: the
-    images drawn. `shared`: groups that are in test and in training too, as the source divides them.
-    `leaked`: test images, as <class>/<name>, that also occur in training, as <part>/<class>/<name>.
-    `near`: further test images that look like one of training. `remedies`: if there are any, the
-    values of split.duplicates with which the images can be divided, too. `fixed_camera`: what shows
-    that likeness tells no copies.
+    `rules`: split's settings and the data set's counts. `decoding`: how images are read.
+    `few_levels`: see scan.few_levels. `redrawn`: how each seed divides the part train anew, without
+    the units, None if none does. `left_out`: reason → files. `no_class`: of the first of those
+    elsewhere, folder → files that are named as images. `archive`: all readable images of the
+    classes. `dropped`: copies removed. `split`: the images drawn. `shared`: groups that are in test
+    and in training too, as the source divides them. `leaked`: test images, as <class>/<name>, that
+    also occur in training, as <part>/<class>/<name>. `near`: further test images that look like one
+    of training. `remedies`: if there are any, the values of split.duplicates with which the images
+    can be divided, too. `fixed_camera`: what shows that likeness tells no copies.
     """
 
     dataset: str
     source: str
     rules: dict[str, Any]
     decoding: Decoding
+    few_levels: int | None
     redrawn: Division | None
     left_out: dict[str, Listed]
     no_class: dict[str, int]
@@ -114,6 +117,7 @@ def drawn(pictures: list[Picture], leaks: Pairs) -> Drawn:
     between = duplicates.conflicts(pictures)
     return Drawn(
         images=tally(pictures, pictures),
+        profiles=dict(Counter(printable(p.content.profile) for p in pictures if p.content.profile)),
         pages=sum(picture.content.pages > 1 for picture in pictures),
         duplicates=Duplicates(across=across, between_classes=between),
     )
@@ -208,13 +212,22 @@ def _uneven(audit: Audit) -> list[str]:
 
 
 def _deep(audit: Audit) -> list[str]:
-    """On images that are more than one image of 8 bits."""
+    """On images that are more than one image of 8 bits in sRGB."""
     decoding, lines = audit.decoding, []
     if decoding.low is not None and decoding.high is not None:
         lines.append(
-            f"images of more than 8 bits: {decoding.low:g} becomes black and "
-            f"{decoding.high:g} white, the range of those in training"
+            f"images of more than 8 bits: {decoding.low:g} becomes black and {decoding.high:g} "
+            "white, the range of those in training without the outermost 0.1 %"
         )
+    if audit.few_levels is not None:
+        lines.append(
+            f"warning: half of them have at most {audit.few_levels} of 256 grey levels left, as "
+            "some values are far lower or higher; mask those, or save the images in 8 bits"
+        )
+    if profiles := audit.split.profiles:
+        names = ", ".join(f"{name} ({count} images)" for name, count in profiles.items())
+        done = "converted to sRGB" if decoding.srgb else "ignored; split.icc: convert would use it"
+        lines.append(f"another ICC profile than sRGB, {names}, is {done}")
     if pages := audit.split.pages:
         lines.append(f"{pages} files hold several images, of which the first is taken")
     return lines

@@ -38,7 +38,12 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
     with opened(dataset.source) as source:
         members, beside = files_of_classes(source, dataset.folders)
         progress = tqdm(members, desc=name, unit=" images", delay=2, disable=None)
-        decoding = Decoding(exif=rules.exif == "apply", white=rules.transparency == "white")
+        decoding = Decoding(
+            exif=rules.exif == "apply",
+            white=rules.transparency == "white",
+            srgb=rules.icc == "convert",
+            max_pixels=rules.max_pixels,
+        )
         found, left_out = scan.scan(source, progress, rules.unreadable, decoding)
         parts = list(dict.fromkeys(member.part for member in members))
         images = into_parts(found, parts, name, dataset, rules)
@@ -53,6 +58,7 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
         source=dataset.source,
         rules=rules.model_dump() | {"count": dataset.count.model_dump()},
         decoding=decoding,
+        few_levels=scan.few_levels(chosen, decoding),
         redrawn=anew,
         left_out={why: Listed.from_names(paths) for why, paths in (beside | left_out).items()},
         no_class=folders.no_class(beside["elsewhere"]),
