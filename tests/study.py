@@ -132,7 +132,7 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
         draw_source(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
     digest = save_weights(folder / "data/raw/resnet18.pth", seed=0)
     settings["weights"] = {"resnet18": {"source": "data/raw/resnet18.pth", "sha256": digest}}
-    settings["pack"] = {"resize": 40, "size": 40, "short_side": 0}
+    settings["pack"].update(resize=40, size=40)
     settings["grid"].update(dataset=list(datasets), backbone=["resnet18"], lr=[0.001], **grid)
     settings["split"].update(validation=0.25)
     settings["train"].update(epochs=1, device="cpu")

@@ -20,6 +20,7 @@ RUNS = {
     "finetune": ("SPLIT --checkpoint WEIGHTS --epochs 1 --rounds 1", r"\d × the tutorial"),
     "frozen": ("SPLIT --checkpoint WEIGHTS --epochs 1", r"one more learning rate.* × the tutorial"),
     "memory": ("SPLIT --epochs 1 --large 0.02", r"\d+ GiB of memory: \d+ MiB"),
+    "near": ("--images 300", r"300 images that are different, nearest: "),
     "noop": ("--rounds 1 --datasets ants_bees", r"\d × the same graph"),
     "growth": ("--runs 16 32 --datasets ants_bees", r"32 runs: a further run"),
     "study": ("--shrink 60 --epochs 1 --datasets ants_bees", r"× the floor"),

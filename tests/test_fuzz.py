@@ -24,7 +24,8 @@ from ruamel.yaml import YAML
 from tests.conftest import ROOT
 from transfer import params
 from transfer.cli import UserError
-from transfer.images.division import divide as split
+from transfer.images import reader
+from transfer.images.split import divide as split
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
 
@@ -151,6 +152,7 @@ def split_of(archive: bytes, folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(study)
     Path("a.zip").write_bytes(archive)
     rules = {"duplicates": "keep", "unreadable": "skip", "exif": "ignore", "transparency": "drop"}
+    rules |= {"icc": "ignore", "max_pixels": reader.MAX_PIXELS}
     rules = params.Split(seed=0, resplit=False, validation=0.0, **rules)
     try:
         split("ab", params.Dataset(source="a.zip", **DATASET), rules)

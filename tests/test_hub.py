@@ -63,6 +63,17 @@ def test_timm_and_dvc_get_the_network_that_was_kept(study, tmp_path):
     assert next(iter(yaml.load_all(readme.split("\n---\n")[0])))["library_name"] == "timm"
 
 
+@pytest.mark.parametrize(("how", "mode"), hub.MODES.items())
+def test_timm_is_told_how_images_become_squares(how, mode, tmp_path):
+    model = models.architecture("resnet18")(num_classes=2).eval()
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    about = card("resnet18", 1.0).model_copy(update={"fit": how})
+    hub.export(model, about, images, "# Page\n", tmp_path / "hub")
+    again = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True)
+    config = resolve_model_data_config(again)
+    assert (config["crop_mode"], config["crop_pct"]) == (mode, 64 / 72 if how == "crop" else 1.0)
+
+
 def test_an_artifact_is_named_from_the_repository_s_root(study):
     deep = study.folder / "deep/models"
     deep.mkdir(parents=True)
@@ -104,6 +115,9 @@ def test_what_timm_or_dvc_cannot_take_is_one_line_before_training(study, tmp_pat
         hub.check(tmp_path / "new", "miniresnet10", Component(OWN), Component(OWN))
     with pytest.raises(cli.UserError, match="no other train.pooling than its own"):
         hub.check(tmp_path / "new", "resnet18", Component(OWN), Component("AdaptiveMaxPool2d"))
+    hub.check(tmp_path / "new", "resnet18", Component(OWN), Component(OWN), "pad")
+    with pytest.raises(cli.UserError, match="timm pads images for test_vit in another grey"):
+        hub.check(tmp_path / "new", "test_vit", Component(OWN), Component(OWN), "pad")
     (tmp_path / "models").mkdir()
     (tmp_path / "models/other.safetensors").touch()
     (tmp_path / "link").symlink_to(tmp_path)

@@ -69,26 +69,21 @@ def study(tmp_path_factory) -> Study:
     (folder / "data/weights").mkdir()
     digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", seed=0)
     write_settings(folder, digest)
-    nothing = audit.Described(
-        images={},
-        formats={},
-        modes={},
-        pages=0,
-        short_side={},
-        wrong_extension=audit.Listed.from_names([]),
-        duplicates=audit.duplicates([]),
-    )
     found = {
-        "archive": nothing,
-        "split": nothing,
+        "archive": {},
+        "split": audit.drawn([], []),
         "dropped": {},
         "decoding": reader.PAPER,
+        "few_levels": None,
         "redrawn": None,
         "left_out": {},
         "no_class": {},
-        "groups": audit.groups([]),
+        "shared": audit.shared_groups([]),
         "leaked": [],
         "near": [],
+        "remedies": [],
+        "fixed_camera": None,
+        "shortcuts": [],
     }
     kept = audit.Audit(dataset="kept", source="data/raw/kept", rules={}, **found)
     kept.write(folder / "metrics/data/kept.json")
@@ -118,7 +113,7 @@ def write_settings(folder: Path, digest: str) -> None:
     kept.update(source="data/raw/kept", folders={"all": {"a": "a", "b": "b"}})
     settings["datasets"] = {"kept": kept}
     settings["weights"] = {"resnet18": {"source": "elsewhere.pth", "sha256": digest}}
-    settings["pack"] = {"resize": 44, "size": 40, "short_side": 0}
+    settings["pack"].update(resize=44, size=40)
     settings["grid"].update(dataset=["kept"], backbone=["resnet18"], lr=[0.001])
     settings["grid"].update(freezing=list(FREEZINGS), init=["pretrained"])
     own = {"activation": {"LeakyReLU": {"negative_slope": 0.2}}, "pooling": "AdaptiveMaxPool2d"}

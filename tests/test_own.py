@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.study import in_process
 from transfer import params
 from transfer.cli import UserError
-from transfer.images import archive, audit, division, reader
+from transfer.images import archive, audit, reader, scan, split
 from transfer.images import layout as layouts
 from transfer.own import costs
 from transfer.own import enter as own
@@ -117,8 +117,8 @@ def read_by_split(folder: Path, folders: dict) -> dict[str, dict[str, int]]:
     """What the stage split makes of the settings."""
     where = params.Folders(**folders)
     with archive.opened(folder) as source:
-        members, _ = division.found_in(source, where)
-    pictures = [audit.Picture(m.part, m.label, m.path, m.path, None) for m in members]
+        members, _ = split.files_of_classes(source, where)
+    pictures = [scan.Picture(m.part, m.label, m.path, m.path, None) for m in members]
     return audit.tally(pictures, pictures)
 
 
@@ -228,7 +228,7 @@ def test_a_table_gives_labels_parts_and_groups(tmp_path):
     columns = {"file": "File Name", "label": "Class", "split": "Split", "group": "Patient"}
     assert found.folders == {"table": "labels.csv", **columns, "classes": list(AB)}
     with archive.opened(tmp_path) as source:
-        members, beside = division.found_in(source, params.Table(**found.folders))
+        members, beside = split.files_of_classes(source, params.Table(**found.folders))
     assert [(m.part, m.label, m.path, m.group) for m in members[:2]] == [
         ("train", "ants", "images/0.jpg", "0"),
         ("train", "ants", "images/2.jpg", "1"),
@@ -331,6 +331,28 @@ def test_own_data_sets_join_and_the_reports_step_aside(study):
     assert found.datasets["v1_2_2"].title == "v1_2" and found.download == {}
     enter(study, "data/raw/one", "--only")
     assert params.load().grid.dataset == ["one"] and len(params.load().datasets) == 4
+
+
+def test_long_images_are_squashed_unless_that_changes_another_data_set(study):
+    for name in ("x", "y"):
+        for n in range(4):
+            for label, size in {"ants": (60, 240), "bees": (240, 60)}.items():
+                path = study / f"data/raw/{name}/{label}/{n}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", size).save(path)
+    text = (study / "params.yaml").read_text()
+    (study / "params.yaml").write_text(re.sub(r"resize: \d+", "resize: 36", text))
+    out = enter(study, "data/raw/x")
+    # What is left is (32 / 36)² of the short side squared, which is a quarter of the area.
+    assert "would leave out 80% of the area of the median image, so images are squashed" in out
+    assert params.load().pack.fit == "squash"
+    text = (study / "params.yaml").read_text().replace("fit: squash", "fit: crop")
+    (study / "params.yaml").write_text(text)
+    out = enter(study, "data/raw/y")
+    assert "pack.fit: squash would keep all, but also changes your other" in out
+    assert params.load().pack.fit == "crop" and params.load().split.icc == "convert"
+    photographs = [(400, 300), (300, 200), (200, 300)]
+    assert costs.fit(params.load(), photographs, True)[0] == "crop"
 
 
 def test_a_name_is_free_once_the_data_set_that_had_it_leaves(study):
@@ -445,7 +467,7 @@ def test_no_image_is_lost_without_a_word(names):
     except UserError as error:
         assert "\n" not in str(error)
         return
-    members, beside = division.found_in(source, params.Folders(**found.folders))
+    members, beside = split.files_of_classes(source, params.Folders(**found.folders))
     images = {name for name in names if reader.kind(name)}
     taken = [member.path for member in members if reader.kind(member.path)]
     assert len(taken) == len(set(taken)) == sum(sum(its.values()) for its in found.images.values())

@@ -186,7 +186,7 @@ def test_what_is_no_file_costs_a_line_each(file, images, tmp_path):
         "cut.jpg", "deep/loop", "gone.jpg", "null.jpg", "pipe.jpg", "socket.jpg", "vast.png"
     ]  # fmt: skip
     assert sum("not a regular file" in line for line in wrong) == 3
-    assert "bomb" in wrong[-1] and "a link to a folder that it is in" in wrong[3]
+    assert "400000000 pixels" in wrong[-1] and "a link to a folder that it is in" in wrong[3]
 
 
 def test_pictures_need_a_folder(file, images, tmp_path):

@@ -138,6 +138,8 @@ def pages(made: dict, first: str, second: str) -> dict[str, str]:
         dataset="glioma",
         redrawn=None,
         near=[],
+        remedies=["drop"],
+        fixed_camera=None,
         left_out={second: SimpleNamespace(count=1)},
         split=SimpleNamespace(
             images={"train": {first: 3, second: 4}},

@@ -283,18 +283,32 @@ class Split(Section):
     transparency: Literal["drop", "white"]
     """Whether transparent pixels are laid on white, or, as in the paper, shown in the colour that
     they hide."""
+    icc: Literal["ignore", "convert"]
+    """Whether colours with another ICC profile, such as Display P3 of phones, are converted to
+    sRGB, or, as in the paper, taken for sRGB."""
+    max_pixels: Annotated[int, Field(ge=1, le=10**9)]
+    """The largest image that is read, as width times height in pixels; larger ones are unreadable.
+    Pillow's limit is 89478485. Reading takes about 15 bytes of memory a pixel."""
 
 
 class Pack(Section):
-    """The sizes of images, in pixels."""
+    """How images become the squares that networks see. Sizes are in pixels."""
 
+    fit: Literal["crop", "pad", "squash"]
+    """How an image that is not square becomes one: crop, as in the paper, resizes its short side to
+    `resize` and takes the square of `size` at its centre; pad resizes its long side to `size` and
+    adds grey borders; squash resizes both sides to `size`. Random crops of training images are cut
+    from the image itself (crop), or from the padded or squashed square."""
     resize: Side
-    """The short side to which test images are resized before they are cropped, in pixels."""
+    """The short side to which test images are resized before they are cropped, in pixels; pad and
+    squash resize them to `size` instead."""
     size: Side
-    """The side of the square that networks see, in pixels. Test images are cropped to it at their
-    centre, training images at random and anew in every epoch."""
+    """The side of the square that networks see, in pixels. Training images are cropped at random,
+    anew in every epoch."""
     short_side: Annotated[int, Field(ge=0)]
-    """The short side to which larger training images are reduced, in pixels; 0 reduces none."""
+    """The short side to which larger training images are reduced, in pixels; 0 reduces none. Padded
+    and squashed training images have at most this side; with 0, at most 4 times `size`, or as many
+    pixels as the image."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Pack":

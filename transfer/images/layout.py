@@ -13,7 +13,7 @@ from typing import Any, Literal
 from transfer.cli import UserError
 from transfer.images import reader, table
 from transfer.images.archive import Source
-from transfer.images.audit import is_hidden
+from transfer.images.folders import is_hidden
 from transfer.images.table import PARTS, part_of, words
 from transfer.params import Table
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from transfer.cli import UserError
 from transfer.images import reader
 from transfer.images.archive import Source, quoted
-from transfer.images.audit import is_hidden
+from transfer.images.folders import is_hidden
 from transfer.params import Table, check_classes
 
 PARTS = ("train", "validation", "test", "all")

@@ -9,24 +9,29 @@ from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
+from transfer.images.fit import FILL
 from transfer.model import exported, saved
 from transfer.params import Component
-from transfer.training import augment, zoo
+from transfer.training import augment, models, zoo
 from transfer.training.components import OWN
 
 WEIGHTS = "model.safetensors"
 FILES = {"config.json", WEIGHTS, "README.md"}
 ABOUT = "---\nlibrary_name: timm\ntags: [image-classification]\n---\n"
 """What the hub reads of a README.md."""
+MODES = {"crop": "center", "pad": "border", "squash": "squash"}
+"""What timm calls each pack.fit."""
 STRUCTURE = ("architecture", "input_size", "fixed_input_size", "min_input_size", "pool_size",
              "first_conv", "classifier", "num_classes")  # fmt: skip
 """What a network's pretrained_cfg says of the network itself; timm's says the rest of weights of
 its own, such as their licence and tag."""
 
 
-def check(path: Path, backbone: str, activation: Component, pooling: Component) -> None:
-    """Raise UserError, before anything is trained, for a network that timm could not build, and for
-    a folder that holds something else, which would be lost."""
+def check(
+    path: Path, backbone: str, activation: Component, pooling: Component, fit: str = "crop"
+) -> None:
+    """Raise UserError, before anything is trained, for a network that timm could not build or would
+    give other images, and for a folder that holds something else, which would be lost."""
     there = {one.name for one in path.iterdir()} if path.is_dir() else set()
     readme = path / "README.md"
     own = there == FILES and readme.read_text(encoding="utf-8", errors="replace").startswith(ABOUT)
@@ -41,6 +46,11 @@ def check(path: Path, backbone: str, activation: Component, pooling: Component) 
     for name, value in {"activation": activation, "pooling": pooling}.items():
         if value.name != OWN:
             raise UserError(f"--hub: timm's {backbone} has no other train.{name} than its own")
+    if fit == "pad" and fill(backbone) != FILL:
+        raise UserError(
+            f"--hub: timm pads images for {backbone} in another grey than pack.fit: pad does; "
+            "set it to squash or crop"
+        )
 
 
 def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, path: Path) -> None:
@@ -67,8 +77,9 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
         for parameter in head.parameters():
             parameter.div_(card.temperature)
     mean, std = normalised_by(model)
-    data = {"input_size": (3, card.size, card.size), "crop_pct": card.size / card.resize}
-    data |= {"mean": mean, "std": std, "interpolation": "bilinear", "crop_mode": "center"}
+    share = card.size / card.resize if card.fit == "crop" else 1.0
+    data = {"input_size": (3, card.size, card.size), "crop_pct": share}
+    data |= {"mean": mean, "std": std, "interpolation": "bilinear", "crop_mode": MODES[card.fit]}
     about: dict[str, Any] = {"label_names": card.labels}
     with files.replacing(path) as part:
         save_for_hf(native, str(part), about, safe_serialization=True, data_config=data)
@@ -78,6 +89,12 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
         (part / "README.md").write_text(ABOUT + page, encoding="utf-8")
         again = timm.create_model(f"local-dir:{part.resolve()}", pretrained=True).eval()
         _compare(again, model, card, images, path)
+
+
+def fill(backbone: str) -> tuple[int, ...]:
+    """The colour in which timm pads images for the network."""
+    mean, _ = normalised_by(models.architecture(backbone)(num_classes=2))
+    return tuple(round(255 * value) for value in mean)
 
 
 def normalised_by(model: nn.Module) -> tuple[list[float], list[float]]:

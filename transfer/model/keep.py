@@ -56,7 +56,8 @@ def main() -> None:
         registry.check(output)
     job = load(run, study)
     if given.hub:
-        hub.check(given.hub, run.backbone, job.protocol.activation, job.protocol.pooling)
+        own = job.protocol.activation, job.protocol.pooling
+        hub.check(given.hub, run.backbone, *own, job.data.fit)
     page = keep(job, study, output, given.small, given.risk)
     if given.onnx or given.hub:
         card, model = saved.load(output)
@@ -231,8 +232,9 @@ def describe(
         backbone=run.backbone,
         labels=data.classes,
         decoding=data.decoding,
-        resize=study.pack.resize,
-        size=study.pack.size,
+        resize=data.resize,
+        size=data.size,
+        fit=data.fit,
         activation=job.protocol.activation,
         pooling=job.protocol.pooling,
         run=run.name,

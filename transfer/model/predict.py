@@ -17,7 +17,8 @@ from torch import nn
 from tqdm import tqdm
 
 from transfer import cli
-from transfer.images import audit, packed, reader
+from transfer.images import fit, reader
+from transfer.images.folders import is_hidden
 from transfer.model import explain, out_of_distribution, saved
 from transfer.training import engine
 from transfer.training.feed import CHUNK
@@ -136,7 +137,7 @@ def _inside(top: Path) -> Iterator[File]:
             yield folder, "a link to a folder that it is in"
             continue
         try:
-            names = [name for name in os.listdir(folder) if not audit.is_hidden(name)]
+            names = [name for name in os.listdir(folder) if not is_hidden(name)]
         except OSError as error:
             yield folder, str(error.strerror)
             continue
@@ -210,11 +211,11 @@ def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
         if not stat.S_ISREG(path.stat().st_mode):  # reading another may never end
             return "not a regular file"
         image = reader.read(path, card.decoding).rgb(card.decoding)
-        return packed.prepare(image, card.resize, card.size)
+        return fit.prepare(image, card.resize, card.size, card.fit)
     except FileNotFoundError:
         return "no such file"
     except UnidentifiedImageError:
-        return reader.unread(path.name) or f"not an image of these kinds: {', '.join(reader.READ)}"
+        return reader.unidentified(path.name)
     except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
         return getattr(error, "strerror", None) or cli.one_line(error)
 

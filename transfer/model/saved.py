@@ -37,8 +37,8 @@ KNOWN = "known.mean", "known.precision"
 class Card(BaseModel):
     """What a file says of its network.
 
-    labels: the classes in the order of the outputs. decoding: how images are read. resize, size:
-    pixels, see packed.prepare. mean, std: see augment.normalize. run, seed, epoch (from 0): where
+    labels: the classes in the order of the outputs. decoding: how images are read. resize, size,
+    fit: see transfer.images.fit. mean, std: see augment.normalize. run, seed, epoch (from 0): where
     the weights come from. accuracy, low, high: this network's on the run's n test images, and its
     95 % interval (Wilson 1927). temperature: what its outputs are divided by before the softmax,
     see transfer.evidence.calibration. confidence_threshold: the confidence from which on an answer
@@ -57,6 +57,7 @@ class Card(BaseModel):
     decoding: Decoding = reader.PAPER
     resize: Side
     size: Side
+    fit: Annotated[str, Field(pattern="^(crop|pad|squash)$")] = "crop"
     mean: tuple[float, ...] = Field(augment.MEAN, strict=False)
     std: tuple[float, ...] = Field(augment.STD, strict=False)
     activation: Named

@@ -9,6 +9,7 @@ from PIL import Image
 
 from transfer.images import reader
 from transfer.images.archive import Source
+from transfer.images.fit import square_side
 from transfer.images.layout import Reading
 from transfer.own.settings import SHARE
 from transfer.params import Params
@@ -16,6 +17,9 @@ from transfer.training import engine, estimate
 
 LOOKED_AT = 50
 """Images whose sizes are read."""
+MUCH = 0.5
+"""The share of an image's area above which it should not be left out: more than the paper's crop
+takes of photographs of 3:2, in which the subject is seldom at an edge."""
 SEEDS, MANY_SEEDS, FEW_IMAGES = 3, 5, 500
 """Seeds by default; and where there is a GPU, or no more images than that."""
 
@@ -41,6 +45,29 @@ def enough(study: Params, sides: list[tuple[int, int]]) -> int:
     return side if sides and median(map(min, sides)) > side else 0
 
 
+def cut_away(study: Params, sides: list[tuple[int, int]]) -> float:
+    """The share of an image's area that cropping its centre leaves out: the median of the images,
+    by their widths and heights."""
+    kept = (study.pack.size / study.pack.resize) ** 2
+    return median(1 - kept * min(side) / max(side) for side in sides)
+
+
+def fit(study: Params, sides: list[tuple[int, int]], free: bool) -> tuple[str, list[str]]:
+    """pack.fit, and lines about it. free: whether it may be another than the study has."""
+    if not sides:
+        return study.pack.fit, []
+    lost, now = cut_away(study, sides), study.pack.fit
+    words = f"cropping the centre would leave out {lost:.0%} of the area of the median image"
+    if now != "crop":
+        return now, [f"{words}; pack.fit: {now} keeps all of it"]
+    if lost <= MUCH:
+        return now, [f"{words}; pack.fit: squash or pad would keep all of it"]
+    if free:
+        return "squash", [f"{words}, so images are squashed to squares instead (pack.fit: squash)"]
+    other = "pack.fit: squash would keep all, but also changes your other data sets"
+    return now, [f"note: {words}; {other}"]
+
+
 def seeds(study: Params, found: Reading) -> int:
     """How many to train each setting with, so that a few lucky runs do not decide."""
     few = sum(sum(part.values()) for part in found.images.values()) <= FEW_IMAGES
@@ -64,6 +91,8 @@ def disk(
     short, size = study.pack.short_side, study.pack.size
     shrunk = [min(1.0, short / min(side)) if short else 1.0 for side in sides]
     pixels = [w * h * s * s * 3 for (w, h), s in zip(sides, shrunk, strict=True)] or [0.0]
+    if study.pack.fit != "crop":
+        pixels = [3.0 * square_side(side, size, short) ** 2 for side in sides] or [0.0]
     prepared = 3 * size**2
     packed = sum(train * fmean(pixels) + rest * prepared for train, rest in images.values())
     if study.split.resplit:  # any image may be in any part

@@ -37,10 +37,14 @@ def main() -> None:
     check(given.source, found)
     study = params.load()
     name, short_side = settings.key(given.source, study), costs.enough(study, sides)
+    fresh = not settings.own(study) & set(study.grid.dataset)
+    fit, lines = costs.fit(study, sides, fresh or given.only)
+    say(*lines)
     before = Path("params.yaml").read_text(encoding="utf-8")
     seeds = costs.seeds(study, found)
-    text = settings.put(before, study, name, given.source, found, short_side, seeds, given.only)
-    fresh = not settings.own(study) & set(study.grid.dataset)
+    text = settings.put(
+        before, study, name, given.source, found, short_side, fit, seeds, given.only
+    )
     if not fresh:
         say("to try: what params.yaml lists, since it has a data set of your own already")
     limit = 3600 * given.hours if fresh and given.grid == "fitting" else math.inf

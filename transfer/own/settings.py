@@ -50,6 +50,7 @@ def put(
     source: Path,
     found: Reading,
     short_side: int,
+    fit: str,
     seeds: int,
     only: bool,
 ) -> str:
@@ -57,7 +58,7 @@ def put(
     training images held out to choose by, others by each seed.
 
     Data sets that are downloaded or drawn leave it, but for sources of pretraining. With `only`,
-    the other own ones leave its grid. short_side: in pixels, for pack. seeds: how many
+    the other own ones leave its grid. short_side, fit: for pack. seeds: how many
     there are at least. All else and comments stay.
     """
     pooled = "all" in found.images
@@ -76,9 +77,9 @@ def put(
     settings = YAML().load(text)
     grid = [key for key in study.grid.dataset if key in others and not only]
     settings["grid"]["dataset"] = [*grid, name]
-    settings["pack"]["short_side"] = short_side
+    settings["pack"] |= {"short_side": short_side, "fit": fit}
     settings["split"] |= {"resplit": True, "validation": SHARE}
-    settings["split"] |= {"exif": "apply", "transparency": "white"}
+    settings["split"] |= {"exif": "apply", "transparency": "white", "icc": "convert"}
     settings["evidence"]["select_by"] = "auto"
     if len(study.grid.seed) < seeds:
         settings["grid"]["seed"] = list(range(seeds))

@@ -62,8 +62,8 @@ class Protocol:
         """The epoch's batches (indices of training images) and crops, from (seed, epoch) alone."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(len(data.train))
-        sides, share = (data.train.height, data.train.width), data.size / data.resize
-        crops = augment.random_crops(*sides, rng, self.augmentation, share)
+        sides = data.train.height, data.train.width
+        crops = augment.random_crops(*sides, rng, self.augmentation, data.share)
         starts = range(0, len(order), self.batch_size)
         return [order[i : i + self.batch_size] for i in starts], crops
 
