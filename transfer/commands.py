@@ -1,4 +1,4 @@
-"""Running dvc and git, and what they say when they fail."""
+"""Run dvc and git, and pass on their error messages."""
 
 import os
 import re
@@ -24,27 +24,37 @@ def own_path() -> str:
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command printed. Raises UserError when it failed."""
+    """The command's output. Raises UserError if it failed."""
     if done.returncode:
         raise UserError(error_line(done))
     return done.stdout
 
 
 def error_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a failed command said of its error."""
+    """The line in which a failed command names its error."""
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("ERROR", "fatal"))] or lines
     return errors[0] if errors else f"{done.args} failed"
 
 
+def commit() -> str:
+    """The working folder's commit, with -dirty if tracked files differ; '' without git."""
+    try:
+        return call(
+            "git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"
+        ).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
 def preceding(graph: str, stages: set[str]) -> set[str]:
-    """The stages that these build on, themselves aside; `graph` is `dvc dag --dot`'s."""
-    before = defaultdict(set)
-    for first, stage in re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M):
-        before[stage].add(first)
-    found: set[str] = set()
+    """All stages that these depend on, themselves excluded. graph: printed by `dvc dag --dot`."""
+    needs = defaultdict(set)
+    for needed, stage in re.findall(r'^"([^"]+)" -> "([^"]+)";', graph, re.M):
+        needs[stage].add(needed)
+    preceding: set[str] = set()
     new = stages
     while new:
-        new = set().union(*(before[stage] for stage in new)) - found
-        found |= new
-    return found - stages
+        new = set().union(*(needs[stage] for stage in new)) - preceding
+        preceding |= new
+    return preceding - stages
