@@ -4,10 +4,16 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from transfer.cli import UserError
+
+BLOCKED = ("Unable to acquire lock", "is being blocked by")
+"""What DVC prints when another DVC command uses the same files."""
+PAUSE = 5.0  # seconds before a blocked DVC command is tried again
 
 
 def call(*command: str, folder: Path | str = ".") -> subprocess.CompletedProcess[str]:
@@ -37,14 +43,29 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
     return errors[0] if errors else f"{done.args} failed"
 
 
+def wait_if_blocked(output: str) -> bool:
+    """Whether a DVC command failed because another one used the same files; if so, returns after a
+    PAUSE."""
+    if not any(words in output for words in BLOCKED):
+        return False
+    announce(f"waiting for another DVC command: {' '.join(output.split())}")
+    time.sleep(PAUSE)
+    return True
+
+
+@cache
+def announce(text: str) -> None:
+    """Print it to stderr, once."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def commit() -> str:
     """The working folder's commit, with -dirty if tracked files differ; '' without git."""
     try:
-        return call(
-            "git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"
-        ).stdout.strip()
+        done = call("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except FileNotFoundError:
         return ""
+    return done.stdout.strip()
 
 
 def preceding(graph: str, stages: set[str]) -> set[str]:
