@@ -34,7 +34,7 @@ def main() -> None:
     os.environ["PATH"] = own_path()
     if not Path("dvc.yaml").is_file():
         raise cli.UserError("dvc.yaml: no such file; run from the folder of the study")
-    with files.alone(LOGS / ".lock", "python -m transfer run"):
+    with files.locked(LOGS / ".lock", "python -m transfer run"):
         train_stale(args)
     collect = "dvc repro --pull --allow-missing" if args.clone else "dvc repro"
     print(f"`{collect}` makes the tables and report.md")
