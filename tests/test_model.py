@@ -326,20 +326,31 @@ def test_what_is_no_model_is_one_line(study, tmp_path):
         assert reason in refused(tmp_path, predict.main, tmp_path / name, image)
 
 
-def test_predictions_that_differ_are_a_warning(study, tmp_path):
-    run = study.runs["frozen"]
-    folder = shutil.copytree(study.folder, tmp_path / "study")
-    parts = predictions.load(folder / run.folder / runs.PREDICTIONS)
-    parts["test"].predicted[:, :2] ^= 1
-    parts["test"].probabilities[:, 2] -= 0.1
-    predictions.save(folder / run.folder / runs.PREDICTIONS, parts)
-    status, _, err = apart(folder, model.main, "kept", "--run", run.name)
-    lines = [line for line in err.splitlines() if line.startswith("warning: ")]
-    assert (status, len(lines)) == (0, 1)
-    assert "3 of 10 test images" in lines[0] and "2 of them as another class" in lines[0]
+def trained(run: runs.Run) -> tuple[retrain.Original, nn.Module, np.ndarray]:
+    """The run trained again, with the network's probabilities of the test images."""
+    original = retrain.Original.load(run, params.load())
+    network = retrain.train(original.job, original.epoch + 1)
+    return original, network, saved.probabilities(network, original.test_images)
 
 
-def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path):
+def test_predictions_that_differ_are_a_warning(study, capsys):
+    with chdir(study.folder):
+        original, network, probabilities = trained(study.runs["frozen"])
+    parts = original.by_seed[0]
+    predicted, confidence = parts["test"].predicted.copy(), parts["test"].probabilities.copy()
+    predicted[:, :2] ^= 1
+    confidence[:, 2] -= 0.1
+    other = replace(parts["test"], predicted=predicted, probabilities=confidence)
+    capsys.readouterr()
+    retrain.warn_if_different(original, network, probabilities)
+    assert capsys.readouterr().err == ""
+    changed = replace(original, by_seed={0: parts | {"test": other}})
+    retrain.warn_if_different(changed, network, probabilities)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: 3 of 10 test images") and "2 of them as another class" in line
+
+
+def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path, capsys):
     folder = shutil.copytree(study.folder, tmp_path / "study")
     settings = yaml.load(folder / "params.yaml")
     settings["train"]["precision"] = "bfloat16"
@@ -348,8 +359,9 @@ def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path):
     with chdir(folder):
         training.train_group([run], params.load(), every=60)
         run_cache.take(run, run_cache.key(run, params.load()))
-    status, predicted = command(folder, model.main, "kept", "--run", run.name)
-    assert status == 0 and "warning" not in predicted
+        words = trained(run)
+    retrain.warn_if_different(*words)
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):

@@ -389,28 +389,30 @@ def test_the_interval_is_newcombes(counts, expected):
     assert (found.low, found.high) == pytest.approx(expected, abs=5e-5)
 
 
-def test_the_linter_of_the_hooks_is_the_pinned_one():
-    config = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")
-    ruff = next(repo["rev"] for repo in config["repos"] if "ruff" in repo["repo"])
-    assert f"\nruff=={ruff.removeprefix('v')}\n" in (ROOT / "requirements.txt").read_text()
-
-
 def test_the_workflow_looks_for_the_mark_of_its_comment():
     workflow = (ROOT / ".github/workflows/comment.yaml").read_text()
     assert f'startswith("{MARK}")' in workflow
 
 
-@pytest.mark.parametrize(
-    ("path", "generated"),
-    [
-        ("dvc.lock", "set"),
-        ("sample/dvc.lock", "set"),
-        ("sample/metrics/figures/gains.png", "set"),
-        ("metrics/report.md", "set"),
-        ("metrics/README.md", "unset"),
-        ("params.yaml", "unspecified"),
-    ],
-)
-def test_github_folds_what_dvc_makes(path, generated):
-    said = Study(ROOT).run("git", "check-attr", "linguist-generated", "--", path)
-    assert said == f"{path}: linguist-generated: {generated}\n"
+def test_github_folds_what_dvc_makes_and_git_does_not_merge_it():
+    """Of the pipeline's outputs those that git keeps, in the root and in the sample."""
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].values()
+    entries = [
+        out for stage in stages for kind in ("outs", "metrics") for out in stage.get(kind, [])
+    ]
+    kept = [
+        path for out in entries if isinstance(out, dict) for path in out if "cache" in out[path]
+    ]
+    made = [f"{folder}{name}" for folder in ("", "sample/") for name in ("dvc.lock", *kept)]
+    made += [f"{path}/gains.png" for path in made if path.endswith("figures")]
+    assert "sample/metrics/report.md" in made and "metrics/figures/gains.png" in made
+    written = ["params.yaml", "dvc.yaml", "metrics/README.md", "docs/method.md", "sample/dvc.yaml"]
+    said = Study(ROOT).run(
+        "git", "check-attr", "linguist-generated", "merge", "--", *made, *written
+    )
+    of = dict(line.rsplit(": ", 1) for line in said.splitlines())
+    assert {(of[f"{path}: linguist-generated"], of[f"{path}: merge"]) for path in made} == {
+        ("set", "unset")
+    }
+    assert not {of[f"{path}: linguist-generated"] for path in written} & {"set"}
+    assert not {of[f"{path}: merge"] for path in written} & {"unset"}
