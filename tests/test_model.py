@@ -359,6 +359,28 @@ def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
+def test_a_network_trained_on_padded_images_pads_what_it_predicts(study, tmp_path):
+    folder = shutil.copytree(study.folder, tmp_path / "study")
+    settings = yaml.load(folder / "params.yaml")
+    settings["pack"]["fit"] = "pad"
+    yaml.dump(settings, folder / "params.yaml")
+    shutil.rmtree(folder / "data/packed/kept")
+    padded, run = Study(folder, study.runs), study.runs["frozen"]
+    with chdir(folder):
+        sizes = dict(params.load().pack)
+        packed.write(folder / "data/split/kept", folder / "data/packed/kept", **sizes)
+        training.train_group([run], params.load(), every=60)
+        run_cache.take(run, run_cache.key(run, params.load()))
+    words = "kept", "--small", "--run", run.name, "--output", padded.file("frozen")
+    assert command(padded, model.main, *words)[0] == 0
+    out = apart(padded, predict.main, padded.file("frozen"), padded.images, "--json")[1]
+    confidence = [json.loads(line)["confidence"] for line in out.splitlines()]
+    expected = padded.predicted("frozen").confidence[0]
+    assert np.abs(np.array(confidence) - expected).max() <= ROUNDING
+    before = study.predicted("frozen").confidence[0]
+    assert np.abs(expected - before).max() > ROUNDING, "cropped images are other ones"
+
+
 def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
     folder = study.folder / "models"
     there = set(folder.iterdir())
