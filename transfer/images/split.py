@@ -1,6 +1,7 @@
 """A data set's images, sorted into train, validation and test, and audited."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from tqdm import tqdm
 
 from transfer.cli import UserError
 from transfer.files import replacing
-from transfer.images import audit, division, duplicates, folders, scan, table
+from transfer.images import audit, duplicates, folders, scan, table
 from transfer.images.archive import Source, opened
 from transfer.images.audit import Audit, Listed
-from transfer.images.division import Division
+from transfer.images.division import DIVISION, Division, draw
 from transfer.images.folders import Member
 from transfer.images.names import CLASSES, Classes, named
 from transfer.images.reader import DECODING, Decoding
@@ -23,10 +24,12 @@ from transfer.params import Dataset, Folders, Split, Table
 
 @dataclass(frozen=True)
 class Sorted:
-    """A data set's images by part. kept: those of the source, without copies. chosen: those drawn,
-    with their parts, in order. division: how each seed divides those of part train, or None if no
-    seed does."""
+    """A data set's images by part. found: those of its source, which has these `parts`. kept: those
+    left without copies. chosen: those drawn, with their parts, in order. division: how each seed
+    divides those of part train, or None if no seed does."""
 
+    found: list[Picture]
+    parts: list[str]
     kept: list[Picture]
     chosen: list[Picture]
     division: Division | None
@@ -50,30 +53,42 @@ def divide(name: str, dataset: Dataset, rules: Split) -> Audit:
         decoding = scan.how_to_read(images.chosen, decoding)
         classes = Classes(names=sorted(dataset.folders.classes))
         write(source, images, classes, decoding, Path("data/split", name))
-    chosen, kept = images.chosen, {picture.path for picture in images.kept}
+    described = describe(images, decoding, beside | left_out, name, dataset, rules)
+    described.write(f"metrics/data/{name}.json")
+    return described
+
+
+def describe(
+    images: Sorted,
+    decoding: Decoding,
+    left_out: dict[str, list[str]],
+    name: str,
+    dataset: Dataset,
+    rules: Split,
+) -> Audit:
+    """left_out: reason → paths."""
+    found, chosen, division = images.found, images.chosen, images.division
+    kept = {picture.path for picture in images.kept}
     leaks, near = duplicates.leaks(chosen), duplicates.look_alikes(chosen)
-    anew = images.division and images.division.model_copy(update={"units": {}})
-    found_audit = Audit(
+    return Audit(
         dataset=name,
         source=dataset.source,
         rules=rules.model_dump() | {"count": dataset.count.model_dump()},
         decoding=decoding,
         few_levels=scan.few_levels(chosen, decoding),
-        redrawn=anew,
-        left_out={why: Listed.from_names(paths) for why, paths in (beside | left_out).items()},
-        no_class=folders.no_class(beside["elsewhere"]),
+        redrawn=division and division.model_copy(update={"units": {}}),
+        left_out={why: Listed.from_names(paths) for why, paths in left_out.items()},
+        no_class=folders.no_class(left_out["elsewhere"]),
         archive=audit.tally(found, found),
         dropped=audit.tally(found, (picture for picture in found if picture.path not in kept)),
         split=audit.drawn(chosen, leaks),
         shared=audit.shared_groups(chosen),
         leaked=audit.names_of(leaks),
         near=audit.names_of(near),
-        remedies=remedies(found, parts, name, dataset, rules) if leaks or near else [],
+        remedies=remedies(images, name, dataset, rules) if leaks or near else [],
         fixed_camera=duplicates.fixed_camera(chosen, duplicates.components(chosen)),
         shortcuts=audit.shortcuts(chosen),
     )
-    found_audit.write(f"metrics/data/{name}.json")
-    return found_audit
 
 
 def files_of_classes(
@@ -114,21 +129,18 @@ def into_parts(
         chosen = select(kept, parts, dataset, name, rules.seed)
     if not anew and not own_validation:
         chosen = hold_out(chosen, rules.validation, name, rules.seed)
-    return Sorted(kept, chosen, by_seed(chosen, dataset, rules) if anew else None)
+    division = by_seed(chosen, dataset, rules) if anew else None
+    return Sorted(found, parts, kept, chosen, division)
 
 
-def remedies(
-    found: list[Picture], parts: list[str], name: str, dataset: Dataset, rules: Split
-) -> list[str]:
+def remedies(images: Sorted, name: str, dataset: Dataset, rules: Split) -> list[str]:
     """The values of split.duplicates with which these images can be divided, too."""
     possible = []
     for value in ("drop", "drop_near"):
-        try:
+        with suppress(UserError):
             changed = rules.model_copy(update={"duplicates": value})
-            into_parts(found, parts, name, dataset, changed)
-        except UserError:
-            continue
-        possible.append(value)
+            into_parts(images.found, images.parts, name, dataset, changed)
+            possible.append(value)
     return possible
 
 
@@ -257,7 +269,7 @@ def _drawn(
     units: list[str], pool: list[Picture], number: int, key: str, decided: dict[str, bool]
 ) -> set[str]:
     """See division.draw. Groups are decided with this for classes that follow."""
-    taken = division.draw(Counter(units), number, key, decided)
+    taken = draw(Counter(units), number, key, decided)
     grouped = {unit for unit, picture in zip(units, pool, strict=True) if picture.group}
     decided |= {unit: unit in taken for unit in grouped}
     return taken
@@ -289,7 +301,7 @@ def write(
         classes.write(fresh / CLASSES)
         decoding.write(fresh / DECODING)
         if images.division:
-            images.division.write(fresh / division.DIVISION)
+            images.division.write(fresh / DIVISION)
         for picture in images.chosen:
             path = fresh / picture.part / places[picture.label] / picture.name
             path.parent.mkdir(parents=True, exist_ok=True)
