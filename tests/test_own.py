@@ -1,5 +1,6 @@
 """From a folder of one's own images to settings that hold."""
 
+import io
 import re
 import subprocess
 import sys
@@ -17,16 +18,28 @@ from transfer import params
 from transfer.cli import UserError
 from transfer.images import archive, audit, division, reader
 from transfer.images import layout as layouts
+from transfer.images.table import Asked
 from transfer.own import costs
 from transfer.own import enter as own
 
 AB = ("ants", "bees")
 
 
-def laid_out(folder: Path, *names: str, **texts: str) -> Path:
+def picture(kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(out, kind)
+    return out.getvalue()
+
+
+PNG, GIF = picture(), picture("GIF")
+
+
+def laid_out(folder: Path, *names: str, content: bytes = PNG, **texts: str) -> Path:
+    """Files, those that are named as images with that content."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(content if reader.kind(name) else b"x")
     for name, text in texts.items():
         (folder / name.replace("__", ".")).write_text(text)
     return folder
@@ -36,9 +49,13 @@ def files(*folders: str, count: int = 3, suffix: str = ".jpg") -> list[str]:
     return [f"{folder}/{n}{suffix}" for folder in folders for n in range(count)]
 
 
-def layout(path: Path, *arguments) -> layouts.Reading:
+def layout(path: Path, level=None, take=(), **asked) -> layouts.Reading:
     with archive.opened(path) as source:
-        return layouts.read(source, *arguments)
+        return layouts.read(source, layouts.Choice(level, take, Asked(**asked)))
+
+
+def aside(reading: layouts.Reading) -> list[str]:
+    return list(map(str, reading.aside))
 
 
 def parts(*names: str, classes=AB) -> list[str]:
@@ -126,18 +143,22 @@ def test_groups_are_counted_and_what_is_left_aside_is_named(tmp_path):
     names = [*UNDERSTOOD["patients"][0], *files("thumbs"), "notes.txt", "top.png", "ants/.x/1.jpg"]
     found = layout(laid_out(tmp_path, *names))
     assert (found.groups, found.images) == (4, {"all": {"ants": 12, "bees": 12}})
-    assert found.aside == [
-        "thumbs (3): not taken for a class",
-        "1 images at the top: in no class's folder",
+    assert aside(found) == [
+        "files of the system: 1 file (1 .jpg): hidden, or made by a program for itself",
+        "the top: 2 files (1 .txt, 1 .png): in no class's folder",
+        "thumbs: 3 files (3 .jpg): by its name, no images of a class; --take thumbs takes it for "
+        "one",
     ]
     found = layout(laid_out(tmp_path / "x", *UNDERSTOOD["unlabelled test"][0]))
-    assert found.aside == ["test (3): images without a class; `predict` can classify them"]
+    assert aside(found) == [
+        "test: 3 files (3 .jpg): images without a class; `predict` can classify them"
+    ]
 
 
 def test_classes_deep_inside_a_zip(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
         for name in ("a/b/cat/1.jpg", "a/b/dog/1.jpg", "__MACOSX/a/b/cat/1.jpg"):
-            file.writestr(name, b"")
+            file.writestr(name, PNG)
     assert layout(tmp_path / "x.zip").folders == {"all": {"cat": "a/b/cat", "dog": "a/b/dog"}}
 
 
@@ -148,7 +169,7 @@ def test_masks_are_a_class_beside_no_mask(tmp_path):
 
 def test_what_can_be_read_in_two_ways_is_asked(tmp_path):
     laid_out(tmp_path, *files("cat/persian", "cat/siamese", "dog/poodle"))
-    words = r"may be cat, dog \(then persian, poodle, siamese are groups in them: --classes outer\)"
+    words = "two levels, cat, dog and in them persian, poodle, siamese; are the classes the outer"
     with pytest.raises(UserError, match=words) as caught:
         layout(tmp_path)
     assert "\n" not in str(caught.value)
@@ -187,7 +208,7 @@ def test_no_class_of_images_that_cannot_be_read_vanishes(tmp_path, monkeypatch):
     laid_out(tmp_path, *files(*AB), *files("bees", suffix=".HEIC"))
     found = layout(tmp_path)
     assert found.images["all"]["bees"] == 6
-    assert found.aside == ["all/bees: 3 of 6 files (HEIC; pip install pillow-heif)"]
+    assert found.notes == ["all/bees: 3 of 6 files (HEIC; pip install pillow-heif)"]
     laid_out(tmp_path, *files("wasps", count=12, suffix=".heif"))
     with pytest.raises(UserError, match="wasps: 12 files, none readable .HEIC; pip install pillow"):
         layout(tmp_path)
@@ -224,7 +245,15 @@ def listed(folder: Path, text: str, *more: str) -> Path:
 def test_a_table_gives_labels_parts_and_groups(tmp_path):
     found = layout(listed(tmp_path, LINES))
     assert found.images == {"train": {"ants": 3, "bees": 3}, "test": {"ants": 1, "bees": 1}}
-    assert (found.groups, found.aside) == (4, [])
+    assert (found.groups, found.aside) == (0, [])
+    assert found.notes == [
+        "labels.csv: file from 'File Name', label from 'Class', part from 'Split'",
+        "lines taken: 8",
+        "'Patient' is not taken for groups: it has 4 values, and a fifth of the images can be held "
+        "out where there are 5 or more",
+    ]
+    found = layout(tmp_path, group="Patient")
+    assert found.groups == 4
     columns = {"file": "File Name", "label": "Class", "split": "Split", "group": "Patient"}
     assert found.folders == {"table": "labels.csv", **columns, "classes": list(AB)}
     with archive.opened(tmp_path) as source:
@@ -250,19 +279,19 @@ def test_tables_come_in_many_forms(tmp_path, form):
         with pytest.raises(UserError, match="which column is the label.*'Colour'.*--label"):
             layout(listed(tmp_path, text))
         columns = {"label": "Colour"}
-    asked = dict.fromkeys(("file", "label", "split", "group")) | columns
-    found = layout(listed(tmp_path, text), None, asked)
+    found = layout(listed(tmp_path, text), **columns)
     assert found.images == {"train": {"ants": 3, "bees": 3}, "test": {"ants": 1, "bees": 1}}
 
 
 def test_what_a_table_does_not_fit_is_told(tmp_path):
     text = LINES + "9.jpg,ants,train,9\n0.jpg,ants,train,0\n"
     found = layout(listed(tmp_path, text, "images/extra.png"))
-    assert found.aside == [
-        "1 lines name no image: line 10: '9.jpg'",
-        "1 lines repeat one: line 11: '0.jpg'",
-        "1 images have no label: images/extra.png",
+    assert found.notes[1:4] == [
+        "lines taken: 8",
+        "lines that name no image: 1 (line 10: '9.jpg')",
+        "lines that repeat one: 1 (line 11: '0.jpg')",
     ]
+    assert aside(found) == ["images: 1 file (1 .png): images without a label"]
     for wrong, words in {
         LINES + "0.jpg,bees,train,0\n": "line 10: 'images/0.jpg' is 'bees' here and 'ants' above",
         LINES.replace("Test", "later"): "labels.csv line 8: 'later' names no part",
@@ -271,11 +300,7 @@ def test_what_a_table_does_not_fit_is_told(tmp_path):
         with pytest.raises(UserError, match=words):
             layout(listed(tmp_path, wrong))
     with pytest.raises(UserError, match="labels.csv has no column 'x'; it has 'File Name'"):
-        layout(
-            listed(tmp_path, LINES),
-            None,
-            dict.fromkeys(("file", "split", "group")) | {"label": "x"},
-        )
+        layout(listed(tmp_path, LINES), label="x")
 
 
 # The command
@@ -381,7 +406,7 @@ def test_few_images_are_told_at_once_and_too_few_refused(study):
     laid_out(study / "data/raw/x", *files("ants", count=190), *files("bees", count=10))
     out = enter(study, "data/raw/x")
     assert "note: few test images, so that intervals will be wide: bees (2)" in out
-    assert "bees: 10 of 200 images; a network that never says bees is right on 95%" in out
+    assert "far fewer images than the mean of a class (100): bees (10); a network that" in out
     laid_out(study / "data/raw/y", *files("ants", count=9), *files("bees", count=2))
     said = refused(study, "data/raw/y")
     assert "class 'bees' has 2 images to divide and takes 3 or more" in said
@@ -424,12 +449,22 @@ def test_params_are_valid_afterwards_and_keep_their_comments(tmp_path):
 
 # Any tree of folders
 
-NAMES = ["train", "val", "test", "ants", "bees", "Ants", "p1", "p2", "images", "masks", "x"]
+NAMES = ["train", "val", "test", "ants", "bees", "Ants", "p1", "p2", "images", "masks", "@eaDir"]
+CONTENTS = {"5": PNG, "6": PNG, "7": GIF}
+
+
+def content(name: str) -> bytes:
+    file = name.rpartition("/")[2]
+    return CONTENTS.get(file[0], PNG if reader.kind(name) else b"x")
+
+
 TREES = st.sets(
     st.builds(
         lambda folders, name: "/".join([*folders, name]),
         st.lists(st.sampled_from(NAMES), max_size=3),
-        st.sampled_from(["1.jpg", "2.png", "3.heic", "notes.txt"]),
+        st.sampled_from(
+            ["1.jpg", "2.png", "3.heic", "4.jp2", "5", "6.jpg?w=9", "7.gif", ".8.png", "notes.txt"]
+        ),
     ),
     max_size=25,
 )
@@ -437,19 +472,17 @@ TREES = st.sets(
 
 @settings(max_examples=1000, deadline=None)
 @given(TREES)
-def test_no_image_is_lost_without_a_word(names):
-    """Every image is in a class as split reads it, or its folder is named as left aside."""
-    source = archive.Source(Path("any"), sorted(names), lambda name: b"")
+def test_no_file_vanishes(names):
+    """Every file is an image of a class as split reads it, or counted with those left aside."""
+    source = archive.Source(Path("any"), sorted(names), content)
     try:
         found = layouts.read(source)
     except UserError as error:
         assert "\n" not in str(error)
         return
-    members, beside = division.found_in(source, params.Folders(**found.folders))
-    images = {name for name in names if reader.kind(name)}
-    taken = [member.path for member in members if reader.kind(member.path)]
+    members, _ = division.found_in(source, params.Folders(**found.folders))
+    taken = [member.path for member in members if member.path in source.images]
     assert len(taken) == len(set(taken)) == sum(sum(its.values()) for its in found.images.values())
-    told = "\n".join(found.aside)
-    for path in images - set(taken):
-        above = [str(folder) for folder in Path(path).parents if str(folder) != "."]
-        assert any(folder in told for folder in above) or "the top" in told, (path, found)
+    left = [name for one in found.aside for name in one.files]
+    assert sorted([*taken, *left]) == sorted(names)
+    assert all(not source.flaw(name) for name in taken[:1])

@@ -20,7 +20,7 @@ from PIL import UnidentifiedImageError
 from transfer.cli import UserError, one_line, printable
 from transfer.files import Fields, Stored
 from transfer.images import near, reader
-from transfer.images.archive import Source, Unreadable, quoted
+from transfer.images.archive import Source, Unreadable, is_hidden, quoted
 from transfer.images.folds import Division
 from transfer.images.names import named
 from transfer.images.reader import Decoding
@@ -182,16 +182,6 @@ def no_class(elsewhere: list[str]) -> dict[str, int]:
     return dict(sorted(counted.items())[:NAMES_SHOWN])
 
 
-def is_hidden(path: str) -> bool:
-    """Whether an operating system left the file there, or hides it."""
-    parts = path.split("/")
-    return (
-        "__MACOSX" in parts
-        or any(part.startswith(".") for part in parts)
-        or parts[-1].lower() in ("_ds_store", "thumbs.db", "desktop.ini")
-    )
-
-
 def _class_folders(
     source: Source, names: list[str], folders: Folders
 ) -> list[tuple[str, str, str, str]]:
@@ -215,7 +205,7 @@ def _class_folders(
 def _match(source: Source, there: list[str], folder: str) -> list[tuple[str, str]]:
     """(folder, group) of those whose whole paths are so, or else of those whose paths end so: one,
     if there is no * in it."""
-    wanted = [part for part in folder.split("/") if part]
+    wanted = [part for part in unicodedata.normalize("NFC", folder).split("/") if part]
     pattern = "/".join("([^/]+)" if part == "*" else re.escape(part) for part in wanted)
     for before in ("", "(?:.*/)?"):
         found = [match for name in there if (match := re.fullmatch(before + pattern, name))]
