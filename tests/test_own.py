@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def laid_out(folder: Path, *names: str, content: bytes = PNG, **texts: str) -> P
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content if reader.kind(name) else b"x")
+        known = reader.kind(name) or not archive.ending(name)
+        (folder / name).write_bytes(content if known else b"x")
     for name, text in texts.items():
         (folder / name.replace("__", ".")).write_text(text)
     return folder
@@ -112,6 +114,22 @@ UNDERSTOOD = {
     ),
     "thumbs": (files(*AB, "thumbs"), {"all": "ants"}),
     "jfif": (files(*AB, suffix=".jfif"), {"all": "ants"}),
+    "a part's word in a name": (
+        parts("seg_train/seg_train", "seg_test/seg_test") + files("seg_pred/seg_pred"),
+        {"train": "seg_train/seg_train/ants", "test": "seg_test/seg_test/ants"},
+    ),
+    "test images of no class": (parts("train") + files("test/unknown"), {"all": "train/ants"}),
+    "parts in classes": (
+        files(*(f"{label}/{part}" for label in AB for part in ("train", "test"))),
+        {"train": "ants/train", "test": "ants/test"},
+    ),
+    "segmentations": (parts("images", "segmentations"), {"all": "images/ants"}),
+    "masks by their names": (parts("images", "truth"), {"all": "images/ants"}),
+    "a copy of all": (files(*AB) + parts("all_of_it"), {"all": "ants"}),
+    "a copy deeper": (files(*AB) + parts("set/images"), {"all": "ants"}),
+    "no endings": ([f"{label}/{n}" for label in AB for n in range(3)], {"all": "ants"}),
+    "endings of addresses": (files(*AB, suffix=".jpg?w=640"), {"all": "ants"}),
+    "a NAS": (files(*AB, "@eaDir", "ants/@eaDir/0.jpg"), {"all": "ants"}),
     "vehicles": (files("ants", "train", "test"), {"all": "ants"}),
 }
 
@@ -212,6 +230,166 @@ def test_no_class_of_images_that_cannot_be_read_vanishes(tmp_path, monkeypatch):
     laid_out(tmp_path, *files("wasps", count=12, suffix=".heif"))
     with pytest.raises(UserError, match="wasps: 12 files, none readable .HEIC; pip install pillow"):
         layout(tmp_path)
+
+
+NOT_READ = {
+    "JPEG 2000": (
+        ".jp2",
+        b"\0\0\0\x0cjP  ",
+        "3 files beside the folders of classes, none readable",
+    ),
+    "GIF": (".gif", GIF, "GIF, which is not read"),
+    "no ending": ("", b"DICM", "'c/0': not an image of a kind that is read"),
+    "DICOM": (".dcm", b"DICM", "none readable"),
+    "films": (".mp4", b"mp4", "none readable"),
+    "GIF by another name": (".jpg", GIF, "c: 3 files, none readable (GIF, which is not read"),
+    "empty": (".jpg", b"", "c: 3 files, none readable (empty)"),
+    "Git LFS": (".png", b"version https://git-lfs.github.com/spec/v1", "run `git lfs pull`"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_READ)
+def test_a_class_of_which_nothing_can_be_read_stops_it(tmp_path, kind):
+    suffix, content, words = NOT_READ[kind]
+    laid_out(tmp_path, *files(*AB))
+    for name in files("c", suffix=suffix):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        layout(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_folder_and_ending_that_is_not_taken_is_listed(tmp_path):
+    more = ["ants/a.gif", "ants/b.xml", "notes/x/a.txt", "notes/b.md", "labels.xlsx", "Thumbs.db"]
+    found = layout(laid_out(tmp_path, *files(*AB, "@eaDir"), *more))
+    assert found.images == {"all": {"ants": 3, "bees": 3}}
+    assert aside(found) == [
+        "files of the system: 4 files (3 .jpg, 1 .db): hidden, or made by a program for itself",
+        "ants: 2 files (1 .gif, 1 .xml): not named as an image that is read",
+        "the top: 1 file (1 .xlsx): in no class's folder",
+        "notes: 2 files (1 .md, 1 .txt): in no class's folder",
+    ]
+
+
+def test_a_class_called_mask_may_be_taken(tmp_path):
+    laid_out(tmp_path, *files(*AB, "mask"))
+    assert list(layout(tmp_path).folders["all"]) == list(AB)
+    assert list(layout(tmp_path, take=("mask",)).folders["all"]) == [*AB, "mask"]
+
+
+def test_more_images_of_the_same_classes_are_no_class(tmp_path):
+    laid_out(tmp_path, *files(*AB), *(f"more/{label}/x{n}.jpg" for label in AB for n in range(3)))
+    with pytest.raises(UserError, match="more has folders that are called as those beside it"):
+        layout(tmp_path)
+
+
+def test_groups_of_folders_may_be_ignored(tmp_path):
+    laid_out(tmp_path, *UNDERSTOOD["patients"][0])
+    found = layout(tmp_path, no_group=True)
+    assert (found.groups, found.folders) == (0, {"all": {"ants": "ants", "bees": "bees"}})
+
+
+def test_parts_that_one_class_lacks_are_named(tmp_path):
+    laid_out(tmp_path, *files("cats/train", "cats/test", "dogs/train"))
+    with pytest.raises(UserError, match="class 'cats' of test is missing in train|'cats' of test"):
+        layout(tmp_path)
+
+
+# Archives
+
+
+def tarred(folder: Path, name: str, *members: tuple[str, bytes], **options) -> Path:
+    with tarfile.open(folder / name, **options) as file:
+        for path, data in members:
+            info = tarfile.TarInfo(path)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return folder / name
+
+
+TREE = [(name, PNG) for name in files("set/ants", "set/bees")]
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+def test_a_tar_is_read_as_a_zip_is(tmp_path, kind):
+    mixed = [TREE[3], TREE[0], *TREE[4:], *TREE[1:3], ("set/._x", b"")]
+    path = tarred(tmp_path, f"x.tar.{kind}".rstrip("."), *mixed, mode=f"w:{kind}")
+    found = layout(path)
+    assert found.folders == {"all": {"ants": "set/ants", "bees": "set/bees"}}
+    assert read_by_split(path, found.folders) == {"all": {"ants": 3, "bees": 3}}
+
+
+@pytest.mark.parametrize(
+    "name,words",
+    [("../x.png", "outside"), ("/x.png", "is an absolute path"), ("a/../../x.png", "outside")],
+)
+def test_a_tar_that_leaves_its_folder_is_refused(tmp_path, name, words):
+    with pytest.raises(UserError, match=words):
+        layout(tarred(tmp_path, "x.tar", *TREE, (name, PNG), mode="w"))
+
+
+def test_a_link_or_damage_in_a_tar_is_named(tmp_path):
+    path = tarred(tmp_path, "x.tgz", *TREE, mode="w:gz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="x.tgz: cut short or damaged"):
+        layout(path)
+    with tarfile.open(tmp_path / "y.tar", "w") as file:
+        info = tarfile.TarInfo("a/x.png")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        file.addfile(info)
+    with pytest.raises(UserError, match="'a/x.png' is a link; put the file itself"):
+        layout(tmp_path / "y.tar")
+
+
+def test_a_bomb_in_a_tar_is_refused(tmp_path):
+    path = tarred(tmp_path, "x.tar.xz", ("a/x.png", bytes(2**26)), mode="w:xz")
+    with pytest.raises(UserError, match="over 16 MiB, a bomb"):
+        layout(path)
+
+
+@pytest.mark.parametrize(
+    "start,words",
+    [
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive, which is not read; unpack it (`7z x x.bin`)"),
+        (b"Rar!\x1a\x07", "a rar archive"),
+        (b"\x28\xb5\x2f\xfd", "compressed by zstd"),
+        (b"\x89PNG", "not a zip or tar archive"),
+    ],
+)
+def test_another_archive_is_named_with_what_to_do(tmp_path, start, words):
+    (tmp_path / "x.bin").write_bytes(start + bytes(100))
+    with pytest.raises(UserError, match=re.escape(words)):
+        layout(tmp_path / "x.bin")
+
+
+def test_archives_in_the_source_are_to_be_unpacked(tmp_path):
+    with pytest.raises(UserError, match="there are archives, such as 'test.zip'; unpack them"):
+        layout(laid_out(tmp_path, "train.zip", "test.zip"))
+
+
+def test_names_of_a_zip_that_does_not_say_its_encoding(tmp_path):
+    """As macOS and Windows write them."""
+
+    def zipped(label: str, encoding: str) -> layouts.Reading:
+        raw = label.encode(encoding)
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
+            for name in files("b" * len(raw), "other"):
+                file.writestr(name, PNG)
+        data = (tmp_path / "x.zip").read_bytes().replace(b"b" * len(raw) + b"/", raw + b"/")
+        (tmp_path / "x.zip").write_bytes(data)
+        return layout(tmp_path / "x.zip")
+
+    assert "Bär" in zipped("Bär", "utf-8").folders["all"]
+    assert "Bär" in zipped("Bär", "cp437").folders["all"]
+    with archive.opened(tmp_path / "x.zip") as source:
+        assert source.note.startswith("its names are read in code page 437, such as 'Bär/0.jpg'")
+
+
+def test_a_title_has_no_ending_of_an_archive():
+    titles = {"a/x.zip": "x", "x.tar.gz": "x", "v1.2.zip": "v1.2", "x.tgz": "x", "x.TAR": "x"}
+    assert {name: own.settings.title(Path(name)) for name in titles} == titles
 
 
 # Links

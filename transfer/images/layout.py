@@ -265,17 +265,18 @@ class _Walk:
         if turned := _parts_in_classes(top):
             return turned
         found = self.named_parts(top)
-        divided = len(found) == len(top.inside) > 1 or len(found.get("train", Node()).inside) > 1
+        taught = self.opened(found["train"]) if "train" in found else Node()
+        divided = len(found) == len(top.inside) > 1 or len(taught.inside) > 1
         if not divided:
             return {"all": top}
         for node in top.inside.values():
             if node not in found.values():
                 self.why[node.place] = "in no part"
         inner = {part: self.opened(node) for part, node in found.items()}
-        taught = inner.get("train", Node()).inside
         for part, node in list(inner.items()):
             flat = not any(one.inside for one in node.inside.values())
-            unknown = taught and flat and len(node.inside) == 1 and not {*node.inside} & {*taught}
+            lone = flat and len(node.inside) == 1
+            unknown = taught.inside and lone and not {*node.inside} & {*taught.inside}
             if not node.inside or unknown:
                 self.why[found[part].place] = "images without a class; `predict` can classify them"
                 del inner[part]

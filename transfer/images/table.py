@@ -584,6 +584,8 @@ def _csv(source: Source, name: str, text: str) -> Lines:
             f"{len(first)}; make them equal"
         )
     try:
+        # A comma at each line's end gives a cell more than the header has, which is empty.
+        warnings.simplefilter("ignore", pandas.errors.ParserWarning)
         cells = pandas.read_csv(
             StringIO("\n".join(lines[skipped:])),
             sep=separator,
@@ -604,10 +606,6 @@ def _csv(source: Source, name: str, text: str) -> Lines:
     cells.columns = [str(one).strip() if header else str(one + 1) for one in cells.columns]
     blank = (cells.apply(lambda column: column.str.strip()) == "").all(axis=1)
     return Lines(name, cells[~blank], skipped + header)
-
-
-# A comma at the end of each line gives a cell more than the header has, which is empty.
-warnings.filterwarnings("ignore", category=pandas.errors.ParserWarning)
 
 
 def _separator(name: str, start: list[str]) -> str:
