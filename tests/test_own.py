@@ -292,7 +292,7 @@ def test_groups_of_folders_may_be_ignored(tmp_path):
 
 def test_parts_that_one_class_lacks_are_named(tmp_path):
     laid_out(tmp_path, *files("cats/train", "cats/test", "dogs/train"))
-    with pytest.raises(UserError, match="class 'cats' of test is missing in train|'cats' of test"):
+    with pytest.raises(UserError, match="class 'dogs' of train is missing in test"):
         layout(tmp_path)
 
 
@@ -553,7 +553,7 @@ def test_what_it_will_cost_is_told_before_it_starts(study):
     out = enter(study, "data/raw/x")
     # 64 runs of the grid are 16 for one data set, and 80 with five seeds.
     assert re.search(r"to try: miniR10, miniR18; .*; 5 seeds, 25 epochs, .* 4: 80 runs\n", out)
-    assert re.search(r"time: about \d+ s on this machine \(cpu\), by a few steps", out)
+    assert re.search(r"time: about \d+ s for the runs on this machine \(cpu\), by a few", out)
     assert "reduced to a short side of 256 px (pack.short_side), of which the smallest" in out
     assert params.load().pack.short_side == 256  # 32 / √0.08 is less than test images need
     assert params.load().grid.seed == [0, 1, 2, 3, 4]

@@ -82,7 +82,10 @@ def proposed(
         text, study = settings.planned(text, plan.study, lines), plan.study
     took = span(estimate.seconds(study, {name: images}, speeds))
     device = run.device_name(engine.pick_device(study.train.device))
-    lines.append(f"time: about {took} on this machine ({device}), by a few steps measured now")
+    lines.append(
+        f"time: about {took} for the runs on this machine ({device}), by a few steps measured now; "
+        "reading the images and making the pages come on top"
+    )
     return text, lines + costs.disk(study, {name: images}, sides)
 
 
