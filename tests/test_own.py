@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -9,8 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -571,6 +570,17 @@ def test_a_loss_that_weighs_three_classes_is_measured_with_three(study):
     assert "on this machine" in enter(study, "data/raw/x")
 
 
+def test_the_sample_is_where_one_tries_without_a_network(study):
+    """Its weights are pretrained here, on images that each seed then divides, too."""
+    shutil.copy(ROOT / "sample/params.yaml", study / "params.yaml")
+    laid_out(study / "data/raw/x", *files(*AB, count=9))
+    out = enter(study, "data/raw/x")
+    assert "to try: miniR10, miniR18; frozen, finetuned;" in out
+    found = params.load()
+    assert (list(found.datasets), found.grid.dataset) == (["things", "x"], ["x"])
+    assert found.datasets["things"].count.model_dump() == {"train": "all", "test": 0.2}
+
+
 def test_folders_that_are_linked_are_named(study):
     laid_out(study, *files("elsewhere/ants", "data/raw/x/bees"))
     (study / "data/raw/x/ants").symlink_to(study / "elsewhere/ants")
@@ -623,44 +633,3 @@ def test_params_are_valid_afterwards_and_keep_their_comments(tmp_path):
     assert [line for line in comments if line not in kept] == ["  # Pets.", "  # Pets."]
     same = slice(before.index("\nweights:"), before.index("\nevidence:"))
     assert before[same] in after
-
-
-# Any tree of folders
-
-NAMES = ["train", "val", "test", "ants", "bees", "Ants", "p1", "p2", "images", "masks", "@eaDir"]
-CONTENTS = {"5": PNG, "6": PNG, "7": GIF}
-
-
-def content(name: str) -> bytes:
-    file = name.rpartition("/")[2]
-    return CONTENTS.get(file[0], PNG if reader.kind(name) else b"x")
-
-
-TREES = st.sets(
-    st.builds(
-        lambda folders, name: "/".join([*folders, name]),
-        st.lists(st.sampled_from(NAMES), max_size=3),
-        st.sampled_from(
-            ["1.jpg", "2.png", "3.heic", "4.jp2", "5", "6.jpg?w=9", "7.gif", ".8.png", "notes.txt"]
-        ),
-    ),
-    max_size=25,
-)
-
-
-@settings(max_examples=1000, deadline=None)
-@given(TREES)
-def test_no_file_vanishes(names):
-    """Every file is an image of a class as split reads it, or counted with those left aside."""
-    source = archive.Source(Path("any"), sorted(names), content)
-    try:
-        found = layouts.read(source)
-    except UserError as error:
-        assert "\n" not in str(error)
-        return
-    members, _ = division.found_in(source, params.Folders(**found.folders))
-    taken = [member.path for member in members if member.path in source.images]
-    assert len(taken) == len(set(taken)) == sum(sum(its.values()) for its in found.images.values())
-    left = [name for one in found.aside for name in one.files]
-    assert sorted([*taken, *left]) == sorted(names)
-    assert all(not source.flaw(name) for name in taken[:1])
