@@ -207,6 +207,32 @@ def test_no_split_and_no_group_turn_a_column_off(tmp_path):
     assert (list(found.images), found.groups) == (["all"], 0)
 
 
+def test_a_column_of_which_all_values_name_parts_is_taken_for_the_part(tmp_path):
+    text = [f"{n}.jpg,{AB[n % 2]},{'training' if n < 6 else 'eval'}" for n in range(8)]
+    beside(tmp_path, table(*text, header="file,label,phase"))
+    assert list(layout(tmp_path).images) == ["train", "test"]
+
+
+def test_columns_with_several_labels_of_most_images_are_named(tmp_path):
+    ones = [f"{n}.jpg,1,{n % 2},{n // 4}" for n in range(8)]
+    beside(tmp_path, table(*ones, header="file,a,b,c"))
+    (tmp_path / "labels.csv").write_text(
+        table(*[f"{n}.jpg,{n % 2},{n // 4}" for n in range(8)], header="file,b,c")
+    )
+    assert "'b', 'c' say 0 or 1, and many images have several 1 or none" in refused(tmp_path)
+
+
+def test_a_table_that_could_not_be_read_is_told_where_no_folder_is_a_class(tmp_path):
+    beside(tmp_path / "x", "My insects\n" + table(*rows()))
+    assert "labels.csv line 2 has 2 cells, and the one above 1; remove what" in refused(
+        tmp_path / "x"
+    )
+    laid_out(tmp_path / "y", *(f"images/{n:05}.jpg" for n in range(8)))
+    (tmp_path / "y/labels.csv").write_text(table(*rows("{n}.jpg,{label}")))
+    said = refused(tmp_path / "y")
+    assert "'0.jpg', which names no image; an image here is 'images/00000.jpg'" in said
+
+
 def test_names_that_match_no_image_are_shown_beside_an_image(tmp_path):
     beside(tmp_path, table(*rows("a/x{n}.jpg,{label}")))
     assert "'a/x0.jpg', which names no image; an image here is 'images/0.jpg'" in refused(

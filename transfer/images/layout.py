@@ -50,7 +50,7 @@ class Aside:
     why: str
 
     def __str__(self) -> str:
-        counts = Counter(ending(name) or "no ending" for name in self.files)
+        counts = Counter(map(_kind, self.files))
         kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(5))
         more = ", …" * (len(counts) > 5)
         return f"{self.place}: {_number(len(self.files), 'file')} ({kinds}{more}): {self.why}"
@@ -149,16 +149,22 @@ def read(source: Source, choice: Choice = Choice()) -> Reading:
     unclassed = flat and (len(opened.inside) < 2 or all(map(part_of, opened.inside)))
     if unclassed and (found := table.find(source, asked)):
         return _listed(source, found, asked)
+    named: Named | None = None
+    problem = None
     try:
-        named: Named | None = walk.classes(opened)
-        problem = None
+        named = walk.classes(opened)
     except UserError as error:
-        named, problem = None, error
+        problem = error
     if choice.level is None and (found := _contrary(source, asked, named)):
         return _listed(source, found, asked)
     if problem or not named:
-        raise problem or UserError(f"{source.path}: no folder is a class; {HELP}")
+        raise UserError(f"{problem}{table.why_none(source)}")
     return _in_folders(source, named, walk.why)
+
+
+def _kind(name: str) -> str:
+    file = name.rpartition("/")[2]
+    return ending(name) or (file if file.startswith(".") else "no ending")
 
 
 def _number(count: int, what: str) -> str:

@@ -194,6 +194,17 @@ def _worth(table: Table, listing: Listing) -> tuple[bool, int, bool]:
     return "submission" not in str(table.table), len(listing.labels), len(table.tables) > 1
 
 
+def why_none(source: Source) -> str:
+    """Why the first file that is named as a table was not read, as the end of a sentence."""
+    names = [name for name in candidates(source) if not name.lower().endswith(".txt")]
+    try:
+        if names:
+            _understood(source, names[0], Asked(table=names[0]))
+    except UserError as error:
+        return f"; no table was read: {str(error).removeprefix(f'{source.path}: ')}"
+    return ""
+
+
 def candidates(source: Source) -> list[str]:
     """Files that may be tables, those nearest to the top first. Text files are only looked at
     where there are few, since annotations come one a file."""
@@ -262,7 +273,7 @@ def _file_column(source: Source, lines: Lines, named: bool) -> str:
             "different ones; --file COLUMN takes one"
         )
     if not best and named:
-        raise UserError(f"{source.path}: {lines.name} names no image; {_has(lines)}; --file COLUMN")
+        raise UserError(f"{source.path}: {_no_match(source, lines, [*columns, *lines.cells][0])}")
     return best[0] if best else ""
 
 
@@ -276,9 +287,14 @@ def _no_match(source: Source, lines: Lines, column: str) -> str:
 
 
 def _split_column(rows: pandas.DataFrame, file: str) -> str | None:
-    """The column called split or the like, if most of its values name parts."""
+    """The column called split or the like, if most of its values name parts; or one called
+    otherwise, if all do."""
     for column in _called("split", rows, file):
         if 2 * rows[column].map(lambda word: bool(part_of(word))).sum() > len(rows):
+            return column
+    others = [name for name in rows if name not in (file, *_called("label", rows))]
+    for column in others:
+        if None not in (parts := set(map(part_of, rows[column].unique()))) and len(parts) > 1:
             return column
     return None
 
@@ -310,6 +326,12 @@ def _label_column(
         if 3 * (counts == 1).sum() >= 2 * len(rows):
             never = [name for name in others if set(rows[name].map(_bit)) == {False}]
             return [name for name in others if name in {*ones, *never}]
+        if all(set(rows[name].map(_bit)) <= {True, False} for name in others):
+            raise UserError(
+                f"{source.path}: {lines.name}: {', '.join(map(repr, ones[:5]))} say 0 or 1, and "
+                "many images have several 1 or none; an image can have one label here: --label "
+                "COLUMN takes one column"
+            )
     if len(others) == 1:
         return others[0]
     raise UserError(
@@ -365,7 +387,7 @@ def _refuse_several(source: Source, lines: Lines, rows: list[int], example: str)
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     raise UserError(
         f"{source.path}: {lines.name}: several labels in line {numbers}{more} ({quoted(example)}); "
-        "an image can have one label here: keep one in each, or remove these lines"
+        "an image can have one label here: keep one, or join the words of one label by _"
     )
 
 
@@ -577,11 +599,11 @@ def _csv(source: Source, name: str, text: str) -> Lines:
     first, second = (next(csv.reader([line], delimiter=separator), []) for line in start[:2])
     header = not any(map(_index(source, None).find, first))
     more = [cell for cell in second[len(first) :] if cell.strip()]
-    named_rows = len(second) == len(first) + 1 and bool(more)  # as R writes them
+    named_rows = 1 < len(first) == len(second) - 1 and bool(more)  # as R writes them
     if more and not named_rows:
         raise UserError(
-            f"{source.path}: {name} line {skipped + 2} has {len(second)} cells, and the header "
-            f"{len(first)}; make them equal"
+            f"{source.path}: {name} line {skipped + 2} has {len(second)} cells, and the one above "
+            f"{len(first)}; remove what stands above the header, or make them equal"
         )
     try:
         # A comma at each line's end gives a cell more than the header has, which is empty.
