@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from transfer import cli
 from transfer.images import fit, reader
-from transfer.images.folders import is_hidden
+from transfer.images.archive import is_hidden
 from transfer.model import explain, saved
 from transfer.model.out_of_distribution import FeatureDistribution
 from transfer.training import engine
