@@ -92,8 +92,8 @@ def plan(original: Original, study: params.Params) -> str:
     if len(original.by_seed) > 1:
         accuracies = [f"{seed}: {value:.4f}" for seed, value in original.accuracies.items()]
         text += (
-            f"\nseed {original.run.seed}, which was fixed before any result (--run takes another); "
-            f"test accuracy by seed: {', '.join(accuracies)}"
+            f"\ntest accuracy by seed: {', '.join(accuracies)}; seed {original.run.seed} is saved, "
+            "since choosing by test accuracy would inflate it (--run saves another)"
         )
     return text
 
