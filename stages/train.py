@@ -24,8 +24,8 @@ def main() -> None:
     key = run_cache.key(one, study)
     alone, locks = "ALONE" in os.environ, Path("data/checkpoints")
     with (
-        files.alone(locks / f".{one.group}.lock", one.name, shared=alone),
-        files.alone(locks / f".{one.name}.lock", one.name),
+        files.locked(locks / f".{one.group}.lock", one.name, shared=alone),
+        files.locked(locks / f".{one.name}.lock", one.name),
     ):
         if not run_cache.take(one, key):
             from transfer.training import run  # and with it PyTorch, which takes seconds

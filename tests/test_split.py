@@ -174,9 +174,15 @@ def test_a_source_that_is_no_whole_zip_is_refused(content, words):
     refused("a.zip", "a.zip", *words, unreadable="skip" if words == ["damaged"] else "fail")
 
 
-@pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/x.png", "C:/x.png", "a\\x.png"])
+@pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/x.png", "C:/x.png", "..\\x.png"])
 def test_a_path_that_leaves_the_folder_is_refused(name):
     refused(pack(files() | {name: b"1"}), repr(name), "could leave its folder")
+
+
+def test_backslashes_in_a_zip_divide_folders_and_a_colon_is_a_letter():
+    with archive.opened(pack({"set\\a\\0.png": b"1", "a: b/0.png": b"2"})) as source:
+        assert source.names == ["a: b/0.png", "set/a/0.png"]
+        assert source.read("set/a/0.png") == b"1"
 
 
 def test_a_path_with_a_nul_is_refused():

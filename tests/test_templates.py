@@ -165,22 +165,24 @@ def pages(made: dict, first: str, second: str) -> dict[str, str]:
 def beside(first: str, second: str) -> str:
     """The page beside a network."""
     texts = dict.fromkeys(("run", "start", "start_source", "device", "commit"), second)
+    thresholds = {"confidence_threshold": 0.5, "ood_distance": 1.0}
+    share = Recall(label="", n=1, mean=1, low=0, high=1)
     return templates.render(
         ROOT / "transfer/model/about.md.j2",
         file=first,
         title=first,
         source=second,
         card=card("resnet18", 1.0).model_copy(
-            update={"labels": [first, second], "versions": {first: second}} | texts
+            update={"labels": [first, second], "versions": {first: second}} | texts | thresholds
         ),
         counts={"train": {first: 1, second: 1}},
         recall=[Recall(label=label, n=1, mean=1, low=0, high=1) for label in (first, second)],
-        looks=about.OcclusionMaps([(first, first)], [(first, second)]),
+        examples=about.Examples([(first, first)], [(first, second)]),
         picture=first,
         error=calibration.Error(
             value=0.1, low=0.0, high=0.2, chance_low=0.0, chance_high=0.1, bins=[]
         ),
-        **{"sure": None, "strangers": None, "leaked": 1, "near": 1},
+        **{"wrong_if_sure": share, "none_of_these": share, "leaked": 1, "near": 1},
     )
 
 

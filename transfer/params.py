@@ -192,12 +192,14 @@ class Folders(Section):
 class Table(Section):
     """A table in the source that lists its images, such as labels.csv."""
 
-    table: str
-    """Its path in the source."""
+    table: str | dict[Literal["train", "validation", "test"], str]
+    """Its path in the source; or part → path, for one table with the images of each part."""
     file: str
-    """The column with an image's path, or its name with or without extension."""
-    label: str
-    """The column with its class."""
+    """The column with an image's path, or its name with or without extension. In a table without a
+    header, columns are called 1, 2 and so on."""
+    label: str | list[str]
+    """The column with its class; or several columns, called as the classes, of which an image has 1
+    in one and 0 in the others."""
     split: str | None = None
     """The column with its part: train, validation or test, in any common spelling. Without it,
     split.seed divides the images."""
@@ -211,6 +213,21 @@ class Table(Section):
     def _told_apart(self) -> "Table":
         check_classes(self.classes)
         return self
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """part → path; one table has the part `all`."""
+        return {"all": self.table} if isinstance(self.table, str) else dict(self.table.items())
+
+    @property
+    def labels(self) -> list[str]:
+        """The columns that say the class."""
+        return [self.label] if isinstance(self.label, str) else self.label
+
+    @property
+    def divided(self) -> bool:
+        """Whether it says which images are for testing."""
+        return self.split is not None or len(self.tables) > 1
 
 
 def _kind(value: Any) -> str:
@@ -252,7 +269,7 @@ class Dataset(Section):
     def pooled(self) -> bool:
         """Whether the source does not say which images are for testing."""
         found = self.folders
-        return not found.split if isinstance(found, Table) else found.all is not None
+        return not found.divided if isinstance(found, Table) else found.all is not None
 
     @model_validator(mode="after")
     def _some_test(self) -> "Dataset":

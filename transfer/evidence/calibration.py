@@ -179,7 +179,7 @@ def confidence_threshold(validation: Answers, risk: float, guarantee: bool = Fal
 
     With `guarantee`, for one seed's images, the lowest at which the share on all images exceeds the
     risk with a probability of at most 5 % (Learn then Test, Angelopoulos 2021, by fixed sequence):
-    it takes log(0.05) / log(1 - risk) images without an error at least, 149 for 2 %.
+    for 2 % it takes 149 images without an error at least.
     """
     confidence = validation.probabilities.max(1)
     order = confidence.argsort(kind="stable")[::-1]
@@ -189,7 +189,7 @@ def confidence_threshold(validation: Answers, risk: float, guarantee: bool = Fal
     last = np.append(np.diff(confidence[order]) < 0, True)
     fits = (wrong <= risk * taken) & last
     if guarantee:
-        least = ceil(log(stats.LEVEL) / log1p(-risk)) if risk else len(order) + 1
+        least = fewest(risk) if risk else len(order) + 1
         tested = last & (taken >= least)
         refused = tested & (bdtr(wrong, taken, risk) > stats.LEVEL)
         fits = tested & (refused.cumsum() == 0)
@@ -197,6 +197,11 @@ def confidence_threshold(validation: Answers, risk: float, guarantee: bool = Fal
     if validation.images < FEWEST or not len(places):
         return None
     return float(confidence[order][places[-1]])
+
+
+def fewest(risk: float) -> int:
+    """The images without an error that a guarantee of that risk takes, at least."""
+    return ceil(log(stats.LEVEL) / log1p(-risk))
 
 
 def error(answers: Answers) -> Error:

@@ -1,13 +1,14 @@
 """The files of each class, by the folders that they lie in."""
 
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from transfer.cli import UserError, printable
 from transfer.images import reader
-from transfer.images.archive import Source, quoted
+from transfer.images.archive import Source, is_hidden, quoted
 
 NAMES_SHOWN = 20
 """Names that a message or a list shows before it only counts the rest."""
@@ -51,16 +52,6 @@ def no_class(elsewhere: list[str]) -> dict[str, int]:
     return dict(sorted(counts.items())[:NAMES_SHOWN])
 
 
-def is_hidden(path: str) -> bool:
-    """Whether an operating system left the file there, or hides it."""
-    parts = path.split("/")
-    return (
-        "__MACOSX" in parts
-        or any(part.startswith(".") for part in parts)
-        or parts[-1].lower() in ("_ds_store", "thumbs.db", "desktop.ini")
-    )
-
-
 def _class_folders(
     source: Source, names: list[str], folders: dict[str, dict[str, str]]
 ) -> list[tuple[str, str, str, str]]:
@@ -84,7 +75,7 @@ def _class_folders(
 def _match(source: Source, existing: list[str], folder: str) -> list[tuple[str, str]]:
     """(folder, group) of the existing folders that are called `folder`, or else of those whose
     paths end with it: one, unless it has a *."""
-    words = [part for part in folder.split("/") if part]
+    words = [part for part in unicodedata.normalize("NFC", folder).split("/") if part]
     pattern = "/".join("([^/]+)" if word == "*" else re.escape(word) for word in words)
     for before in ("", "(?:.*/)?"):
         matches = [match for name in existing if (match := re.fullmatch(before + pattern, name))]

@@ -7,7 +7,6 @@ from statistics import fmean, median
 
 from PIL import Image
 
-from transfer.images import reader
 from transfer.images.archive import Source
 from transfer.images.fit import square_side
 from transfer.images.layout import Reading
@@ -26,12 +25,11 @@ SEEDS, MANY_SEEDS, FEW_IMAGES = 3, 5, 500
 
 def sizes(source: Source) -> list[tuple[int, int]]:
     """Width and height of some images, from their headers."""
-    names = [name for name in source.names if reader.kind(name)]
-    found = []
-    for name in names[:: max(1, len(names) // LOOKED_AT)]:
+    sides = []
+    for name in source.images[:: max(1, len(source.images) // LOOKED_AT)]:
         with suppress(Exception), Image.open(io.BytesIO(source.read(name))) as image:
-            found.append(image.size)  # what cannot be read, split will say
-    return found
+            sides.append(image.size)  # what cannot be read, split will say
+    return sides
 
 
 def enough(study: Params, sides: list[tuple[int, int]]) -> int:
@@ -68,19 +66,19 @@ def fit(study: Params, sides: list[tuple[int, int]], free: bool) -> tuple[str, l
     return now, [f"note: {words}; {other}"]
 
 
-def seeds(study: Params, found: Reading) -> int:
+def seeds(study: Params, reading: Reading) -> int:
     """How many to train each setting with, so that a few lucky runs do not decide."""
-    few = sum(sum(part.values()) for part in found.images.values()) <= FEW_IMAGES
+    few = sum(sum(part.values()) for part in reading.images.values()) <= FEW_IMAGES
     gpu = engine.pick_device(study.train.device).type == "cuda"
     return MANY_SEEDS if few or gpu else SEEDS
 
 
-def images(found: Reading) -> tuple[int, int]:
+def images(reading: Reading) -> tuple[int, int]:
     """Training images of a run, and images that it predicts."""
-    total = sum(sum(part.values()) for part in found.images.values())
-    train = sum((found.images.get("train") or found.images["all"]).values())
-    train = round(train * (1 - SHARE if "all" in found.images else 1))
-    train = round(train * (1 if "validation" in found.images else 1 - SHARE))
+    total = sum(sum(part.values()) for part in reading.images.values())
+    train = sum((reading.images.get("train") or reading.images["all"]).values())
+    train = round(train * (1 - SHARE if "all" in reading.images else 1))
+    train = round(train * (1 if "validation" in reading.images else 1 - SHARE))
     return train, total - train
 
 

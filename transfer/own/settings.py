@@ -1,6 +1,7 @@
 """A data set of one's own in params.yaml, whose other settings and comments stay."""
 
 import io
+import re
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -40,7 +41,10 @@ def needed(study: Params) -> set[str]:
 
 
 def title(source: Path) -> str:
-    return source.name if source.is_dir() else source.stem
+    """Its name without the ending of an archive."""
+    if source.is_dir():
+        return source.name
+    return re.sub(r"(?i)(?<=.)(\.tar)?\.[^.]*$", "", source.name)
 
 
 def put(
@@ -57,9 +61,9 @@ def put(
     """params.yaml, which is `text` and says `study`, with this data set, and with a fifth of the
     training images held out to choose by, others by each seed.
 
-    Data sets that are downloaded or drawn leave it, but for sources of pretraining. With `only`,
-    the other own ones leave its grid. short_side, fit: for pack. seeds: how many
-    there are at least. All else and comments stay.
+    Data sets that are downloaded or drawn leave it, but for sources of pretraining, of which a
+    fifth is for testing, too. With `only`, the other own ones leave its grid. short_side, fit: for
+    pack. seeds: how many there are at least. All else and comments stay.
     """
     pooled = "all" in found.images
     entry = {
@@ -79,6 +83,9 @@ def put(
     settings["grid"]["dataset"] = [*grid, name]
     settings["pack"] |= {"short_side": short_side, "fit": fit}
     settings["split"] |= {"resplit": True, "validation": SHARE}
+    for other in sources:  # which each seed divides, too
+        if study.datasets[other].pooled:
+            settings["datasets"][other]["count"] = {"train": "all", "test": SHARE}
     settings["split"] |= {"exif": "apply", "transparency": "white", "icc": "convert"}
     settings["evidence"]["select_by"] = "auto"
     if len(study.grid.seed) < seeds:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer.files import alone
+from transfer.files import locked
 from transfer.images.packed import Packed
 from transfer.training import models
 from transfer.training.checkpoint import Checkpoint
@@ -68,7 +68,7 @@ class Pass:
         buffers: list[torch.Tensor] = []
         for epoch, file in enumerate(files):
             if not (found := file.load(self.device)):
-                with alone(folder / ".lock", f"features of {folder.name}") as waited:
+                with locked(folder / ".lock", f"features of {folder.name}") as waited:
                     # For whoever computes the pass, and has stored it by now.
                     if not waited or not (found := file.load(self.device)):
                         yield from self._stored(files[epoch:], epoch, buffers)
