@@ -581,7 +581,7 @@ def _text(source: Source, name: str) -> str:
 
 def _json(source: Source, name: str, text: str) -> Lines:
     try:
-        cells = pandas.read_json(StringIO(text), lines=True, dtype=False, convert_dates=False)
+        cells = pandas.read_json(StringIO(text), lines=True, dtype=False)
     except ValueError as error:
         raise UserError(f"{source.path}: {name}: not JSON Lines ({one_line(error)})") from None
     return Lines(name, cells.astype(str), 0)
