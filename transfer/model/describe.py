@@ -1,7 +1,5 @@
 """The card of a network that is to be saved: its origin, its accuracy and its thresholds."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
@@ -20,12 +18,21 @@ from transfer.training.run import device_name, versions
 from transfer.training.run_cache import weights
 
 
-def card(original: Original, study: Params, probabilities: np.ndarray, **fields: Any) -> saved.Card:
-    """probabilities: float32 [m, classes], of the test images. fields: the card's others, those of
-    `thresholds` and start_needed."""
+def card(
+    original: Original,
+    study: Params,
+    probabilities: np.ndarray,
+    risk: float,
+    ood_distance: float | None,
+    start_needed: bool,
+) -> saved.Card:
+    """probabilities: of the test images, float32 [m, classes]. Temperature and confidence threshold
+    come from the validation images of all seeds."""
     run, data, job, start = original.run, original.job.data, original.job, weights(original.run)
     accuracy = float((probabilities.argmax(1) == data.test.label).mean())
     low, high = stats.wilson(accuracy, len(probabilities))
+    validation = original.validation
+    temperature = calibration.fit(validation)
     return saved.Card(
         backbone=run.backbone,
         labels=data.classes,
@@ -41,35 +48,28 @@ def card(original: Original, study: Params, probabilities: np.ndarray, **fields:
         low=low,
         high=high,
         n=len(probabilities),
+        temperature=temperature,
+        risk=risk,
+        confidence_threshold=calibration.confidence_threshold(validation.at(temperature), risk),
+        ood_distance=ood_distance,
         start=start.as_posix(),
         start_sha256=files.sha256(start),
         start_source=public_source(run, study),
+        start_needed=start_needed,
         data_sha256=data.sha256,
         versions=versions(run.backbone),
         device=device_name(job.device),
         commit=commands.commit(),
-        **fields,
     )
 
 
-def thresholds(
-    original: Original, model: nn.Module, distribution: FeatureDistribution, risk: float
-) -> dict[str, Any]:
-    """The card's fields that say when to trust an answer. Temperature and confidence threshold come
-    from the validation images of all seeds; the distance, which depends on this network's features,
-    from those of its own seed."""
-    validation = original.validation
-    temperature = calibration.fit(validation)
-    ood_distance = None
-    if count := len(original.job.data.validation):
-        _, features = saved.outputs(model, original.job.data.prepared_images(0, count))
-        ood_distance = out_of_distribution.ood_distance(distribution.distances(features))
-    return {
-        "temperature": temperature,
-        "risk": risk,
-        "confidence_threshold": calibration.confidence_threshold(validation.at(temperature), risk),
-        "ood_distance": ood_distance,
-    }
+def ood_distance(model: nn.Module, data: Packed, distribution: FeatureDistribution) -> float | None:
+    """The card's, from the validation images of the run's own seed, since features differ between
+    seeds."""
+    if not (count := len(data.validation)):
+        return None
+    _, features = saved.outputs(model, data.prepared_images(0, count))
+    return out_of_distribution.ood_distance(distribution.distances(features))
 
 
 def feature_distribution(model: nn.Module, data: Packed) -> FeatureDistribution:

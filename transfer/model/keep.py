@@ -106,8 +106,8 @@ def keep(original: Original, study: params.Params, output: Path, small: bool, ri
     retrain.warn_if_different(original, model, probabilities)
     distribution = describe.feature_distribution(model, job.data)
     state, start_needed = saved.stored_tensors(model, weights(job.run), distribution, small)
-    fields = describe.thresholds(original, model, distribution, risk)
-    card = describe.card(original, study, probabilities, start_needed=start_needed, **fields)
+    ood_distance = describe.ood_distance(model, job.data, distribution)
+    card = describe.card(original, study, probabilities, risk, ood_distance, start_needed)
     saved.save(output, card, state)
     print(
         f"{output}: {job.run.name}, epoch {card.epoch + 1}, accuracy {card.accuracy:.4f} "
@@ -118,8 +118,8 @@ def keep(original: Original, study: params.Params, output: Path, small: bool, ri
         print("its confidence is not calibrated: too few validation images, or too few mistakes")
     test = original.by_seed[job.run.seed]["test"].name, job.data.test.label
     predicted = Answers(*test, probabilities.astype(float)).at(card.temperature)
-    answers = predict.judge(card, distribution, logits, features)
-    examples = about.draw_examples(about.picture_path(output), card, model, images, predicted)
+    answers = predict.answers(card, distribution, logits, features)
+    examples = about.draw_examples(output.with_suffix(".png"), card, model, images, predicted)
     dataset = study.datasets[job.run.dataset]
     page = about.write(output, card, dataset, original.record, predicted, answers, examples)
     print(f"{page}: what the network can do and where it comes from; fill in the open lines")
