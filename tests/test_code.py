@@ -81,7 +81,6 @@ EDITS = {
                 "found: float = start": "found = start",
                 "rows: list, start: int": "rows, start: float",
                 ") -> float:": "):",
-                "f'{found:.2f} of {bound}'": "'{:.2f} of {}'.format(found, bound)",
                 "no total: ": "There is no total: ",
                 "the total is": "Total:",
             },

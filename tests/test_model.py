@@ -534,7 +534,7 @@ def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
 
     card = card.model_copy(update={"confidence_threshold": sure, "ood_distance": 0.0})
     predicted = calibration.Answers(study.predicted("finetuned").name, np.zeros(10, int), given)
-    answers = predict.judge(card, seen, logits, features)
+    answers = predict.answers(card, seen, logits, features)
     with chdir(study.folder):
         record, dataset = Record.load(study.runs["finetuned"]), params.load().datasets["kept"]
         words = (card, dataset, record, predicted, answers, about.Examples([], []))

@@ -130,10 +130,10 @@ def test_numbers_that_an_image_makes_infinite_cost_it_a_line(network, file, imag
     loaded.load_state_dict(state)
     sure = card.model_copy(update={"ood_distance": 1e9, "confidence_threshold": 0.0})
     grey = torch.zeros((1, 40, 40, 3), dtype=torch.uint8)
-    (answer,) = predict.answers(sure, loaded, nowhere, grey)
+    (answer,) = predict.answers(sure, nowhere, *saved.outputs(loaded, grey))
     assert (answer.unsure, answer.none_of_these) == (False, True), "a distance of NaN"
     loaded.fc.weight[:] = float("nan")
-    assert predict.answers(sure, loaded, None, grey)[0].unsure
+    assert predict.answers(sure, None, *saved.outputs(loaded, grey))[0].unsure
 
 
 def test_what_training_images_look_like_must_fit_the_network(network, file, images):

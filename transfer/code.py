@@ -4,7 +4,7 @@ DVC compares files byte by byte, so a stage that depended on its modules would r
 edit of a comment. The hash covers the syntax trees of all modules of the project that the stage's
 script imports, at any depth. It leaves out what cannot change a result:
 
-- comments, docstrings, layout, and whether a text is an f-string or made by `format`;
+- comments, docstrings and layout;
 - names of a function's variables, and of parameters that are only passed by position;
 - annotations outside classes (in classes pydantic and dataclasses read them);
 - the wording of printed lines and error messages.
@@ -21,7 +21,6 @@ import re
 from collections.abc import Iterator, Set
 from functools import cache
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 from transfer.files import sha256
@@ -174,7 +173,7 @@ class Plain(ast.NodeTransformer):
         to_file = any(keyword.arg == "file" for keyword in node.keywords)
         if name == "UserError" or (name == "print" and not to_file):
             node.args = [Wordless().visit(value) or ast.Constant("") for value in node.args]
-        return self.generic_visit(as_f_string(node) or node)
+        return self.generic_visit(node)
 
 
 class Wordless(ast.NodeTransformer):
@@ -196,29 +195,6 @@ def text_of(node: ast.AST) -> str | None:
 
 def is_scope(node: ast.AST) -> bool:
     return isinstance(node, Definition | ast.Lambda)
-
-
-def as_f_string(call: ast.Call) -> ast.AST | None:
-    """The f-string equal to a call of a literal text's `format`; None if that does not take each
-    value once and in order."""
-    method = call.func if isinstance(call.func, ast.Attribute) else None
-    text = text_of(method.value) if method and method.attr == "format" else None
-    if text is None:
-        return None
-    values: dict[str | None, ast.expr] = {str(at): value for at, value in enumerate(call.args)}
-    values |= {keyword.arg: keyword.value for keyword in call.keywords}
-    parts: list[ast.expr] = []
-    taken: list[ast.expr] = []
-    for literal, field, spec, conversion in Formatter().parse(text):
-        parts += [ast.Constant(literal)] * bool(literal)
-        if field is not None:
-            value = values.get(field or str(len(taken)))
-            if value is None or "{" in (spec or ""):
-                return None
-            taken.append(value)
-            style = ast.JoinedStr([ast.Constant(spec)]) if spec else None
-            parts.append(ast.FormattedValue(value, ord(conversion) if conversion else -1, style))
-    return ast.JoinedStr(parts) if taken == list(values.values()) else None
 
 
 def variable(node: ast.AST) -> str | None:

@@ -43,7 +43,7 @@ def main() -> None:
 def train_stale(args: argparse.Namespace) -> None:
     """Run the stale stages. Raises UserError if a setting is invalid, and at the end if any stage
     failed."""
-    params.load()  # which checks it before DVC runs anything
+    params.load()  # refuses a wrong params.yaml before DVC runs anything
     ray = connect(args)
     stages = to_do()
     failed = train(ray, grouped(stages, args), args) if stages else []

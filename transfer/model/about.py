@@ -1,4 +1,4 @@
-"""The page beside a saved network, and its picture. The words are in about.md.j2."""
+"""The page beside a saved network (.md) and its picture (.png). The words are in about.md.j2."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +31,6 @@ class Examples:
 
     right: list[tuple[str, str]]
     wrong: list[tuple[str, str]]
-
-
-def page_path(output: Path) -> Path:
-    """The page of the network in the file `output`."""
-    return output.with_suffix(".md")
-
-
-def picture_path(output: Path) -> Path:
-    """The picture in that page."""
-    return output.with_suffix(".png")
 
 
 def is_page(page: Path, output: Path) -> bool:
@@ -89,10 +79,10 @@ def write(
         error=calibration.error(predicted),
         leaked=len(audit.leaked),
         examples=examples,
-        picture=picture_path(output).name,
+        picture=output.with_suffix(".png").name,
         near=len(audit.near),
     )
-    path = page_path(output)
+    path = output.with_suffix(".md")
     older = path.read_text(encoding="utf-8") if path.is_file() else ""
     files.write_text(path, fill_in(text, older))
     return path

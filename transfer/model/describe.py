@@ -1,6 +1,6 @@
 """The card of a network that is to be saved: its origin, its accuracy and its thresholds."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,12 +20,40 @@ from transfer.training.run import device_name, versions
 from transfer.training.run_cache import weights
 
 
-def card(original: Original, study: Params, probabilities: np.ndarray, **fields: Any) -> saved.Card:
-    """probabilities: float32 [m, classes], of the test images. fields: the card's others, those of
-    `thresholds` and start_needed."""
+@dataclass(frozen=True)
+class Risk:
+    """The error rate above which `predict` is unsure. guarantee: whether other images are to keep
+    it with a probability of 95 %."""
+
+    rate: float
+    guarantee: bool
+
+    @property
+    def needs(self) -> str:
+        """How many validation images a guarantee takes."""
+        if not self.rate:
+            return "no number of images can show that there is no error"
+        fewest = calibration.fewest(self.rate)
+        return f"it takes {fewest} validation images without an error, or more"
+
+
+def card(
+    original: Original,
+    study: Params,
+    probabilities: np.ndarray,
+    risk: Risk,
+    ood_distance: float | None,
+    start_needed: bool,
+) -> saved.Card:
+    """probabilities: of the test images, float32 [m, classes]. Temperature and confidence threshold
+    come from the validation images of all seeds, but a threshold with a guarantee from those of the
+    run's own seed."""
     run, data, job, start = original.run, original.job.data, original.job, weights(original.run)
     accuracy = float((probabilities.argmax(1) == data.test.label).mean())
     low, high = stats.wilson(accuracy, len(probabilities))
+    validation = original.validation
+    temperature = calibration.fit(validation)
+    judged = (original.own_validation if risk.guarantee else validation).at(temperature)
     return saved.Card(
         backbone=run.backbone,
         labels=data.classes,
@@ -42,49 +70,29 @@ def card(original: Original, study: Params, probabilities: np.ndarray, **fields:
         low=low,
         high=high,
         n=len(probabilities),
+        temperature=temperature,
+        risk=risk.rate,
+        guarantee=risk.guarantee,
+        confidence_threshold=calibration.confidence_threshold(judged, risk.rate, risk.guarantee),
+        ood_distance=ood_distance,
         start=start.as_posix(),
         start_sha256=files.sha256(start),
         start_source=public_source(run, study),
+        start_needed=start_needed,
         data_sha256=data.sha256,
         versions=versions(run.backbone),
         device=device_name(job.device),
         commit=commands.commit(),
-        **fields,
     )
 
 
-def thresholds(
-    original: Original,
-    model: nn.Module,
-    distribution: FeatureDistribution,
-    risk: float,
-    guarantee: bool,
-) -> dict[str, Any]:
-    """The card's fields that say when to trust an answer. Temperature and confidence threshold come
-    from the validation images of all seeds; a threshold with a guarantee, and the distance, which
-    depends on this network's features, from those of its own seed."""
-    validation = original.validation
-    temperature = calibration.fit(validation)
-    ood_distance = None
-    if count := len(original.job.data.validation):
-        _, features = saved.outputs(model, original.job.data.prepared_images(0, count))
-        ood_distance = out_of_distribution.ood_distance(distribution.distances(features))
-    judged = (original.own_validation if guarantee else validation).at(temperature)
-    threshold = calibration.confidence_threshold(judged, risk, guarantee)
-    return {
-        "temperature": temperature,
-        "risk": risk,
-        "guarantee": guarantee,
-        "confidence_threshold": threshold,
-        "ood_distance": ood_distance,
-    }
-
-
-def enough(risk: float) -> str:
-    """How many validation images a guarantee of that error rate takes."""
-    if not risk:
-        return "no number of images can show that there is no error"
-    return f"it takes {calibration.fewest(risk)} validation images without an error, or more"
+def ood_distance(model: nn.Module, data: Packed, distribution: FeatureDistribution) -> float | None:
+    """The card's, from the validation images of the run's own seed, since features differ between
+    seeds."""
+    if not (count := len(data.validation)):
+        return None
+    _, features = saved.outputs(model, data.prepared_images(0, count))
+    return out_of_distribution.ood_distance(distribution.distances(features))
 
 
 def feature_distribution(model: nn.Module, data: Packed) -> FeatureDistribution:

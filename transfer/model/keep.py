@@ -42,7 +42,8 @@ def main() -> None:
         own = protocol.activation, protocol.pooling
         hub.check(args.hub, run.backbone, *own, original.job.data.fit)
     print(plan(original, study), flush=True)
-    page = keep(original, study, output, args.small, args.risk, args.guarantee)
+    risk = describe.Risk(args.risk, args.guarantee)
+    page = keep(original, study, output, args.small, risk)
     export(original, output, page, args.onnx, args.hub)
 
 
@@ -101,12 +102,7 @@ def plan(original: Original, study: params.Params) -> str:
 
 
 def keep(
-    original: Original,
-    study: params.Params,
-    output: Path,
-    small: bool,
-    risk: float,
-    guarantee: bool,
+    original: Original, study: params.Params, output: Path, small: bool, risk: describe.Risk
 ) -> Path:
     """Train the network, and write its file and its page. Returns the page's path."""
     job, images = original.job, original.test_images
@@ -116,8 +112,8 @@ def keep(
     retrain.warn_if_different(original, model, probabilities)
     distribution = describe.feature_distribution(model, job.data)
     state, start_needed = saved.stored_tensors(model, weights(job.run), distribution, small)
-    fields = describe.thresholds(original, model, distribution, risk, guarantee)
-    card = describe.card(original, study, probabilities, start_needed=start_needed, **fields)
+    ood_distance = describe.ood_distance(model, job.data, distribution)
+    card = describe.card(original, study, probabilities, risk, ood_distance, start_needed)
     saved.save(output, card, state)
     print(
         f"{output}: {job.run.name}, epoch {card.epoch + 1}, accuracy {card.accuracy:.4f} "
@@ -126,12 +122,12 @@ def keep(
     )
     if card.temperature == 1:
         print("its confidence is not calibrated: too few mistakes on validation images, or no help")
-    if guarantee and card.confidence_threshold is None:
-        print(f"no confidence guarantees an error rate of {risk:g}: {describe.enough(risk)}")
+    if risk.guarantee and card.confidence_threshold is None:
+        print(f"no confidence guarantees an error rate of {risk.rate:g}: {risk.needs}")
     test = original.by_seed[job.run.seed]["test"].name, job.data.test.label
     predicted = Answers(*test, probabilities.astype(float)).at(card.temperature)
-    answers = predict.judge(card, distribution, logits, features)
-    examples = about.draw_examples(about.picture_path(output), card, model, images, predicted)
+    answers = predict.answers(card, distribution, logits, features)
+    examples = about.draw_examples(output.with_suffix(".png"), card, model, images, predicted)
     dataset = study.datasets[job.run.dataset]
     page = about.write(output, card, dataset, original.record, predicted, answers, examples)
     print(f"{page}: what the network can do and where it comes from; fill in the open lines")

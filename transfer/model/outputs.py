@@ -15,7 +15,7 @@ MARK = "which_transfer"
 def check(output: Path, onnx: Path | None, hub: Path | None) -> None:
     """Raise UserError for a wrong extension, for paths that collide or cannot be written, and for
     files that `keep` did not make and would overwrite."""
-    page, picture = about.page_path(output), about.picture_path(output)
+    page, picture = output.with_suffix(".md"), output.with_suffix(".png")
     for path, ending in ((output, ".safetensors"), (onnx, ".onnx")):
         if path and path.suffix != ending:
             raise UserError(f"{path}: give a name that ends in {ending}")

@@ -103,7 +103,7 @@ def load(
     grey = torch.full((1, card.size, card.size, 3), 128, dtype=torch.uint8)
     try:
         distribution = saved.load_distribution(path)
-        (answer,) = answers(card, model, distribution, grey)
+        (answer,) = answers(card, distribution, *saved.outputs(model, grey))
     except Exception as error:  # the type depends on the network
         raise cli.UserError(f"{path}: not a complete model: {cli.one_line(error)}") from None
     if not np.isfinite(answer.probabilities).all():
@@ -164,7 +164,7 @@ def classify(
         readable = [image for image in images if not isinstance(image, str)]
         if readable:
             batch = torch.from_numpy(np.stack(readable))
-            in_turn = iter(answers(card, model, distribution, batch))
+            in_turn = iter(answers(card, distribution, *saved.outputs(model, batch)))
         for number, ((path, _), image) in enumerate(zip(chunk, images, strict=True), start + 1):
             if isinstance(image, str):
                 yield path, image
@@ -187,16 +187,6 @@ def picture_name(number: int, path: Path, label: str) -> str:
 
 
 def answers(
-    card: saved.Card,
-    model: nn.Module,
-    distribution: FeatureDistribution | None,
-    images: torch.Tensor,
-) -> list[Answer]:
-    """For prepared images, uint8 [n, size, size, 3]."""
-    return judge(card, distribution, *saved.outputs(model, images))
-
-
-def judge(
     card: saved.Card,
     distribution: FeatureDistribution | None,
     logits: torch.Tensor,
