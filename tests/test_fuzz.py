@@ -26,7 +26,7 @@ from transfer import params
 from transfer.cli import UserError
 from transfer.images.division import divide as split
 from transfer.training import models
-from transfer.training.checkpoint import Checkpoint
+from transfer.training.engine import Checkpoint
 
 fuzzed = settings(
     max_examples=int(os.environ.get("FUZZ", 20)),

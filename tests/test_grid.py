@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import ROOT
 from transfer import params
 from transfer.own import grid, settings
-from transfer.training.estimate import Speed
+from transfer.training.preflight import Speed
 
 STUDY = params.load(ROOT / "params.yaml")
 NAME = "glioma"

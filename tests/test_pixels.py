@@ -16,12 +16,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from tests.conftest import draw_split
+from tests.test_engine import job
 from transfer import params
 from transfer.images import audit, division, packed, reader
 from transfer.model import predict
-from transfer.params import Component
-from transfer.training import augment, engine
-from transfer.training.feed import Feed
+from transfer.training import loader
 
 
 def test_prepared_images_are_torchvisions(split, data):
@@ -75,8 +74,8 @@ def test_the_middle_of_a_thin_image_is_that_of_all_of_it(height, width):
 
 def test_crops_are_pillows_within_one_grey_level(split, data):
     chosen = np.arange(len(data.train))
-    crops = augment.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
-    ours = augment.crop_batch(data, chosen, crops).numpy().astype(int)
+    crops = loader.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
+    ours = loader.crop_batch(data, chosen, crops).numpy().astype(int)
     for i, (image, _) in enumerate(ImageFolder(split / "train")):
         box = [int(side[i]) for side in (crops.top, crops.left, crops.height, crops.width)]
         theirs = functional.resized_crop(image, *box, [64, 64])
@@ -88,9 +87,9 @@ def test_crops_are_pillows_within_one_grey_level(split, data):
 def test_crops_by_matrix_products_are_the_same(data, floats):
     """Whether all are cut at once, in a few pieces, or one by one."""
     chosen = np.random.default_rng(1).permutation(len(data.train))[:9]
-    crops = augment.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
-    expected = augment.crop_batch(data, chosen, crops)
-    ours = augment.crop_chunk(data, chosen, crops, floats)
+    crops = loader.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
+    expected = loader.crop_batch(data, chosen, crops)
+    ours = loader.crop_chunk(data, chosen, crops, floats)
     assert ours.dtype == expected.dtype
     assert (ours.int() - expected.int()).abs().max() <= 1
 
@@ -98,7 +97,7 @@ def test_crops_by_matrix_products_are_the_same(data, floats):
 @pytest.mark.parametrize("height,width", [(300, 500), (20, 400), (400, 20), (1, 1)])
 def test_crops_are_distributed_as_torchvisions(height, width):
     n = 1500
-    ours = augment.random_crops(np.full(n, height), np.full(n, width), np.random.default_rng(0))
+    ours = loader.random_crops(np.full(n, height), np.full(n, width), np.random.default_rng(0))
     torch.manual_seed(0)
     image = torch.empty(3, height, width)
     theirs = np.array(
@@ -116,9 +115,9 @@ def test_crops_are_distributed_as_torchvisions(height, width):
 
 def test_normalize_is_totensor_and_normalize(split):
     image = ImageFolder(split / "train")[0][0]
-    steps = [transforms.ToTensor(), transforms.Normalize(augment.MEAN, augment.STD)]
+    steps = [transforms.ToTensor(), transforms.Normalize(loader.MEAN, loader.STD)]
     theirs = transforms.Compose(steps)(image)
-    ours = augment.normalize(torch.from_numpy(np.array(image))[None])[0]
+    ours = loader.normalize(torch.from_numpy(np.array(image))[None])[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -130,8 +129,8 @@ def test_a_tiny_image_is_packed(tmp_path):
         thin.save(tmp_path / f"split/{part}/{label}/thin.png")
     packed.write(tmp_path / "split", tmp_path / "out", resize=72, size=64, short_side=0)
     tiny = packed.load(tmp_path / "out")
-    crops = augment.random_crops(tiny.train.height, tiny.train.width, np.random.default_rng(0))
-    assert augment.crop_batch(tiny, np.arange(6), crops).shape == (6, 64, 64, 3)
+    crops = loader.random_crops(tiny.train.height, tiny.train.width, np.random.default_rng(0))
+    assert loader.crop_batch(tiny, np.arange(6), crops).shape == (6, 64, 64, 3)
     assert len(tiny.prepared_images()) == 6
 
 
@@ -149,10 +148,10 @@ def test_threads_ahead_change_nothing(threads):
 
 
 def test_an_epoch_has_every_image_once(data):
-    protocol = engine.Protocol(1e-3, 1, 4, Component("StepLR"), 0)
-    batches, crops = protocol.plan(data, 0)
-    singly = list(Feed(data, torch.device("cpu"), protocol.layout).train(batches, crops))
-    grouped = list(Feed(data, torch.device("cpu"), protocol.layout).train(batches, crops, 3))
+    made = job(data)
+    batches, crops = made.plan(0)
+    singly = list(made.feed().train(batches, crops))
+    grouped = list(made.feed().train(batches, crops, 3))
     assert sorted(np.concatenate(batches)) == list(range(len(data.train)))
     assert [len(labels) for _, labels in singly] == [4, 4, 4, 4, 4, 2]
     assert [len(labels) for _, labels in grouped] == [12, 10]

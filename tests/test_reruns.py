@@ -125,7 +125,7 @@ def test_without_dvc_checkout_what_is_not_of_the_commit_is_cleared(study):
 def test_after_an_experiment_the_results_are_those_of_the_commit(study, finished):
     study.run("dvc", "exp", "run", "-S", "train.epochs=2", "-S", f"grid.lr=[{REMOVED}]")
     page = study.folder / "metrics/recommendation.md"
-    assert "R18 0.001" not in page.read_text()
+    assert "miniR10 0.001" not in page.read_text()
     study.run("git", "checkout", "-q", ".")
     study.run("dvc", "checkout", "-q")
     assert study.repro() == set()
@@ -136,7 +136,7 @@ def test_after_an_experiment_the_results_are_those_of_the_commit(study, finished
 
 
 def test_the_recommendation_is_the_same_again_and_times_are_of_their_run(study, finished):
-    assert "R18" in study.run("python", "-m", "stages.recommend")
+    assert "miniR10" in study.run("python", "-m", "stages.recommend")
     assert study.metrics() == finished.metrics()
     times = sorted((study.folder / "data/times").iterdir())
     said = study.run("python", "-m", "stages.recommend")
@@ -207,11 +207,11 @@ SETTINGS = {
     "datasets.one.count.train": {"split@one"},
     "split.seed": {"split@one"},
     "pack.resize": {"pack@one"},
-    "weights.resnet18.sha256": {"weights@resnet18"},
+    "weights.miniresnet10.sha256": {"weights@miniresnet10"},
     "train.epochs": {"train", "report", "recommend"},  # the cost of a run
     "train.batch_size": {"train"},
     "train.schedule.StepLR.gamma": {"train"},
-    "train.device": {"train", "similarity@one-resnet18"},
+    "train.device": {"train", "similarity@one-miniresnet10"},
     "train.keep_features": set(),
     "train.probe_epochs": set(),
     "recipes.default": set(),
@@ -281,9 +281,9 @@ def make(study: Study, kind: str, what: str | None) -> set[str]:
     if kind == "new recipe":
         study.change("recipes.new", {"optimizer": "SGD"})
         return set()
-    digest = save_weights(study.folder / "data/raw/resnet18.pth", seed=next(NUMBER) + 100)
-    study.change("weights.resnet18.sha256", digest)
-    return {"weights@resnet18"}
+    digest = save_weights(study.folder / "data/raw/miniresnet10.pth", seed=next(NUMBER) + 100)
+    study.change("weights.miniresnet10.sha256", digest)
+    return {"weights@miniresnet10"}
 
 
 def undo(study: Study, finished: Study) -> None:

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from enum import Enum
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -336,8 +337,14 @@ class Pretrain(Section):
     """Seed for the first weights, the order of images and their crops."""
 
 
-SHARED = {"device", "arithmetic", "keep_features"}
-"""The settings of train that no recipe may change."""
+class Scope(Enum):
+    """Where a setting of train counts; one without a scope counts for every run and recipe."""
+
+    STUDY = "the same for all recipes"
+    HEAD = "a frozen backbone's outputs do not depend on it"
+    NOT_FROZEN = "frozen runs do not depend on it"
+    LPFT = "runs of lpft alone depend on it"
+    SPEED = "no result depends on it"
 
 
 class Train(Section):
@@ -350,25 +357,25 @@ class Train(Section):
     """How often to go over the training images."""
     batch_size: Positive
     """Training images for each step of the optimiser."""
-    optimizer: Named
+    optimizer: Annotated[Named, Scope.HEAD]
     """The optimiser: a class of torch.optim."""
-    schedule: Named
+    schedule: Annotated[Named, Scope.HEAD]
     """How the learning rate changes with the epochs: a class of torch.optim.lr_scheduler."""
-    warmup_epochs: Annotated[int, Field(ge=0)]
+    warmup_epochs: Annotated[int, Field(ge=0), Scope.HEAD]
     """How many epochs the learning rate rises evenly in, before the schedule begins; 0, as in the
     paper, for none."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    layer_decay: Annotated[float, Field(gt=0, le=1), Scope.HEAD, Scope.NOT_FROZEN]
     """What the learning rate is multiplied by from each layer to the one before it, from the head
     down; 1.0, as in the paper, is the same rate for all. A layer is a block of the backbone."""
-    clip_norm: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(ge=0), Scope.HEAD]
     """The largest norm of a step's gradient, to which larger ones are scaled; 0.0, as in the
     paper, for any."""
-    average_epochs: Annotated[int, Field(ge=0)]
+    average_epochs: Annotated[int, Field(ge=0), Scope.HEAD]
     """Over how many of the last epochs weights are averaged (SWA, Izmailov 2018), for the
     predictions of these epochs and the network that is kept; 0, as in the paper, for none."""
-    loss: Named
+    loss: Annotated[Named, Scope.HEAD]
     """The loss: a class of torch.nn, such as CrossEntropyLoss."""
-    class_weights: Literal["none", "balanced"]
+    class_weights: Annotated[Literal["none", "balanced"], Scope.HEAD]
     """Whether every class weighs the same in the loss, whatever its number of training images
     (balanced, for CrossEntropyLoss), or every image (none, as in the paper)."""
     activation: Named
@@ -378,13 +385,13 @@ class Train(Section):
     augmentation: Annotated[tuple[Named, ...], Field(strict=False)]
     """Random changes of the training images: classes of torchvision.transforms.v2, of which MixUp
     and CutMix blend the images of a batch."""
-    probe_epochs: Positive
+    probe_epochs: Annotated[Positive, Scope.HEAD, Scope.LPFT]
     """How many of the epochs train the head alone where grid.freezing is lpft."""
     frozen_batchnorm: Literal["train", "eval"]
     """Whether frozen batch norm updates its statistics (train, as in the paper) or not (eval)."""
-    device: Literal["auto", "cpu", "cuda"]
+    device: Annotated[Literal["auto", "cpu", "cuda"], Scope.STUDY]
     """Where to train: on a GPU if there is one (auto), on the CPU (cpu), or on a GPU (cuda)."""
-    arithmetic: Literal["fast", "fixed"]
+    arithmetic: Annotated[Literal["fast", "fixed"], Scope.STUDY]
     """fast takes each processor's best kernels, which round differently. fixed gives the same
     results on every x86-64 processor with AVX2, and takes one thread of the CPU."""
     memory_format: Literal["contiguous", "channels_last"]
@@ -394,19 +401,30 @@ class Train(Section):
     in float32, and bfloat16 what autocast allows in bfloat16, which is faster."""
     cuda_graph: bool
     """Whether to record a GPU's finetuning step once and replay it. Not yet tried on a GPU."""
-    keep_features: bool
+    keep_features: Annotated[bool, Scope.STUDY, Scope.SPEED]
     """Whether to keep frozen backbones' outputs, so that another learning rate takes seconds."""
 
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """What engine.Protocol takes besides the learning rate and the seed."""
-        return {k: v for k, v in self if k not in SHARED}
+    @classmethod
+    def scoped(cls, *scopes: Scope) -> set[str]:
+        """The settings that have one of these scopes."""
+        fields = cls.model_fields.items()
+        return {name for name, key in fields if any(scope in key.metadata for scope in scopes)}
 
     def deciding(self, freezing: str) -> dict[str, Any]:
-        """What the results of runs with that freezing depend on, as JSON takes it."""
-        idle = {"keep_features"} | ({"probe_epochs"} if freezing != "lpft" else set())
-        idle |= {"layer_decay"} if freezing == "frozen" else set()  # the head is one layer
-        return self.model_dump(mode="json", exclude=idle)
+        """The settings that results of runs with that freezing depend on, as JSON takes them."""
+        idle = [Scope.SPEED]
+        idle += [Scope.LPFT] if freezing != "lpft" else []
+        idle += [Scope.NOT_FROZEN] if freezing == "frozen" else []
+        return self.model_dump(mode="json", exclude=self.scoped(*idle))
+
+    def of_backbone(self) -> dict[str, Any]:
+        """The settings that a frozen backbone's outputs depend on, as JSON takes them. The device
+        and arithmetic that they mean differ between machines and are not among them."""
+        return self.model_dump(mode="json", exclude=self.scoped(Scope.STUDY, Scope.HEAD))
+
+
+SHARED = Train.scoped(Scope.STUDY)
+"""The settings of train that no recipe may change."""
 
 
 class Evidence(Section):

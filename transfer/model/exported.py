@@ -128,7 +128,7 @@ def _write(network: nn.Module, card: saved.Card, path: Path) -> tuple[Any, int]:
 
 
 def preparing(card: saved.Card, opset: Any, version: int) -> Any:
-    """packed.prepare, to one grey level, and augment.normalize as a model, from INPUT to NORMAL."""
+    """packed.prepare, to one grey level, and loader.normalize as a model, from INPUT to NORMAL."""
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, value: Any, kind: type) -> Any:

@@ -11,7 +11,7 @@ from transfer import files
 from transfer.cli import UserError, one_line
 from transfer.model import exported, saved
 from transfer.params import Component
-from transfer.training import augment, zoo
+from transfer.training import loader, zoo
 from transfer.training.components import OWN
 
 WEIGHTS = "model.safetensors"
@@ -83,10 +83,10 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
 def normalised_by(model: nn.Module) -> tuple[list[float], list[float]]:
     """The mean and the standard deviation of each channel that its network is made for."""
     if not isinstance(model, zoo.Network):
-        return list(augment.MEAN), list(augment.STD)
+        return list(loader.MEAN), list(loader.STD)
     scale, shift = model.normalization.scale.flatten(), model.normalization.shift.flatten()
-    std = torch.tensor(augment.STD) / scale
-    mean = torch.tensor(augment.MEAN) - shift * std
+    std = torch.tensor(loader.STD) / scale
+    mean = torch.tensor(loader.MEAN) - shift * std
     return mean.tolist(), std.tolist()
 
 

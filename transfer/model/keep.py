@@ -28,12 +28,11 @@ from transfer.model import (
     saved,
 )
 from transfer.runs import PREDICTIONS, Run, known
-from transfer.training import lora, models, predictions
-from transfer.training.feed import CHUNK
-from transfer.training.progress import watched
+from transfer.training import models, predictions
+from transfer.training.engine import Job, autocast
+from transfer.training.loader import CHUNK
 from transfer.training.record import Record
-from transfer.training.run import Job, device_name, fit, versions
-from transfer.training.run_cache import weights
+from transfer.training.run import device_name, fit, prepare, versions, watched
 
 CLOSE = {"default": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
 """Confidences that differ by less count as equal, by train.precision: two steps of the float16 that
@@ -56,7 +55,7 @@ def main() -> None:
         registry.check(output)
     job = load(run, study)
     if given.hub:
-        hub.check(given.hub, run.backbone, job.protocol.activation, job.protocol.pooling)
+        hub.check(given.hub, run.backbone, job.settings.activation, job.settings.pooling)
     page = keep(job, study, output, given.small, given.risk)
     if given.onnx or given.hub:
         card, model = saved.load(output)
@@ -117,7 +116,7 @@ def choose(grid: params.Grid, dataset: str, name: str | None) -> Run:
 
 def load(run: Run, study: params.Params) -> Job:
     """Raises UserError if the run's images are not those that it was trained on."""
-    job = Job.prepare(run, study)
+    job = prepare(run, study)
     if Record.load(run).data != job.data.sha256 or job.data.size != study.pack.size:
         raise cli.UserError(
             f"{run.name}: trained on other images than data/packed/{run.dataset} and params.yaml "
@@ -131,7 +130,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     path it returns."""
     run = job.run
     before = predictions.load(run.written(PREDICTIONS))
-    if len(before["test"].predicted) != job.protocol.epochs:
+    if len(before["test"].predicted) != job.settings.epochs:
         raise cli.UserError(
             f"{run.name}: trained with another train.epochs than params.yaml's; `dvc repro` first"
         )
@@ -140,7 +139,7 @@ def keep(job: Job, study: params.Params, output: Path, small: bool, risk: float)
     model = trained(job, chosen + 1)
     models.check_finite(model.state_dict(), run.name)
     images = test_images(job.data)
-    with job.protocol.autocast(job.device):
+    with autocast(job.device, job.settings.precision):
         compare(job, before["test"], chosen, saved.probabilities(model, images))
     # Without, as `predict` and other programs compute.
     found = saved.probabilities(model, images)
@@ -173,12 +172,12 @@ def trained(job: Job, epochs: int) -> nn.Module:
 
     It does not use stored features, which would leave the batch-norm statistics out.
     """
-    model = job.build()
+    model = job.build(job.run.weights)
     name, head = models.head_name(model), models.head(model)
     # Both kinds of training change the network only when asked for another epoch.
-    watched(job.run.name, epochs, job.images, islice(fit(job, model), epochs))
+    watched(job, epochs, islice(fit(job, model), epochs))
     model.set_submodule(name, head)  # a frozen run removes it
-    lora.merge(model)
+    models.merge_low_rank(model)
     return model.eval()
 
 
@@ -195,7 +194,7 @@ def originals(data: packed.Packed) -> list[np.ndarray]:
 
 def compare(job: Job, before: predictions.Predictions, chosen: int, found: np.ndarray) -> None:
     """Warn if the run's own predictions differ from `found`, float32 [m, classes]."""
-    classes, close = before.predicted[chosen] != found.argmax(1), CLOSE[job.protocol.precision]
+    classes, close = before.predicted[chosen] != found.argmax(1), CLOSE[job.settings.precision]
     apart = np.abs(before.confidence[chosen].astype(np.float32) - found.max(1)) > close
     if not (differ := int((classes | apart).sum())):
         return
@@ -215,7 +214,7 @@ def stored(run: Run, model: nn.Module, small: bool) -> tuple[models.State, bool]
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     if not small and sum(value.nbytes for value in state.values()) < WHOLE:
         return state, False
-    kept = saved.differing(state, models.load_checkpoint(weights(run)))
+    kept = saved.differing(state, models.load_checkpoint(run.weights))
     return kept, len(kept) < len(state)
 
 
@@ -224,7 +223,7 @@ def describe(
 ) -> saved.Card:
     """`chosen`: the epoch. `found`: the test images' probabilities. `needed`: whether the starting
     checkpoint is."""
-    run, data, start = job.run, job.data, weights(job.run)
+    run, data, start = job.run, job.data, job.run.weights
     accuracy = float((found.argmax(1) == data.test.label).mean())
     low, high = stats.wilson(accuracy, len(found))
     return saved.Card(
@@ -233,8 +232,8 @@ def describe(
         decoding=data.decoding,
         resize=study.pack.resize,
         size=study.pack.size,
-        activation=job.protocol.activation,
-        pooling=job.protocol.pooling,
+        activation=job.settings.activation,
+        pooling=job.settings.pooling,
         run=run.name,
         seed=run.seed,
         epoch=chosen,

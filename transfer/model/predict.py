@@ -20,7 +20,7 @@ from transfer import cli
 from transfer.images import audit, packed, reader
 from transfer.model import explain, out_of_distribution, saved
 from transfer.training import engine
-from transfer.training.feed import CHUNK
+from transfer.training.loader import CHUNK
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ from transfer.images import reader
 from transfer.images.reader import Decoding
 from transfer.model import out_of_distribution
 from transfer.params import Backbone, Component, Named, Side
-from transfer.training import augment, components, models
-from transfer.training.feed import CHUNK
+from transfer.training import components, loader, models
+from transfer.training.loader import CHUNK
 
 FORMAT = "3"
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,7 +38,7 @@ class Card(BaseModel):
     """What a file says of its network.
 
     labels: the classes in the order of the outputs. decoding: how images are read. resize, size:
-    pixels, see packed.prepare. mean, std: see augment.normalize. run, seed, epoch (from 0): where
+    pixels, see packed.prepare. mean, std: see loader.normalize. run, seed, epoch (from 0): where
     the weights come from. accuracy, low, high: this network's on the run's n test images, and its
     95 % interval (Wilson 1927). temperature: what its outputs are divided by before the softmax,
     see transfer.evidence.calibration. confidence_threshold: the confidence from which on an answer
@@ -57,8 +57,8 @@ class Card(BaseModel):
     decoding: Decoding = reader.PAPER
     resize: Side
     size: Side
-    mean: tuple[float, ...] = Field(augment.MEAN, strict=False)
-    std: tuple[float, ...] = Field(augment.STD, strict=False)
+    mean: tuple[float, ...] = Field(loader.MEAN, strict=False)
+    std: tuple[float, ...] = Field(loader.STD, strict=False)
     activation: Named
     pooling: Named
     run: str
@@ -87,7 +87,7 @@ class Card(BaseModel):
             raise ValueError(f"size {self.size} is larger than resize {self.resize}")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels: two of them are equal")
-        if (self.mean, self.std) != (augment.MEAN, augment.STD):
+        if (self.mean, self.std) != (loader.MEAN, loader.STD):
             raise ValueError("it normalises images in another way than this code")
         bounds = self.decoding.low, self.decoding.high
         low, high = (nan if bound is None else bound for bound in bounds)
@@ -227,7 +227,7 @@ def seen(
         lambda _, inputs: features.append(out_of_distribution.pooled(layer, inputs[0]).cpu())
     )
     with torch.inference_mode():
-        outputs = [model(augment.normalize(some.to(device))) for some in images.split(CHUNK)]
+        outputs = [model(loader.normalize(some.to(device))) for some in images.split(CHUNK)]
         found = (torch.cat(outputs).float() / temperature).softmax(1).cpu().numpy()
     hook.remove()
     return found, torch.cat(features).numpy()

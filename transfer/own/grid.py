@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from transfer.cli import span
 from transfer.params import Params
 from transfer.runs import runs, short
-from transfer.training import estimate
-from transfer.training.estimate import Speed
+from transfer.training import preflight
+from transfer.training.preflight import Speed
 
 VIEWS = 50_000
 """Training images that a run sees at most, an epoch after another."""
@@ -42,13 +42,13 @@ def fitting(
     larger = max(study.train.batch_size, batch)
     found = changed(study, train={"epochs": epochs, "batch_size": larger})
     images, left = {name: (train, predicted)}, {}
-    seconds = estimate.seconds(found, images, speeds)
+    seconds = preflight.seconds(found, images, speeds)
     for what, smaller in cuts(found, speeds):
         if seconds <= limit:
             break
         left[what] = seconds
         found = smaller
-        seconds = estimate.seconds(found, images, speeds)
+        seconds = preflight.seconds(found, images, speeds)
     return Plan(found, seconds, left)
 
 

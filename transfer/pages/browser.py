@@ -85,7 +85,7 @@ class Part(Fields):
         audit: Audit,
         costs: dict[str, dict[str, int]],
     ) -> Self:
-        """costs: as transfer.training.cost has them."""
+        """costs: as preflight.costs has them."""
         seeds = study.grid.seed
         choices = [choice for choice in evidence.choices if choice.dataset == name]
         data = packed.load(f"data/packed/{name}", seeds[0])

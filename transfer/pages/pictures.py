@@ -34,7 +34,7 @@ def draw(
     audits: dict[str, Audit],
     costs: dict[str, dict[str, int]],
 ) -> dict[str, Figure]:
-    """All that there are, by name. costs: as transfer.training.cost has them."""
+    """All that there are, by name. costs: as preflight.costs has them."""
     found: dict[str, Figure | None] = {**overview(study, evidence, similar, costs)}
     found["contact_sheet"] = figures.gallery(drawn_images(study), CONTACTS)
     for name, audit in audits.items():

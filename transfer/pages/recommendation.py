@@ -58,7 +58,7 @@ class Advice:
         similar: list[Similarity],
         calibration: Calibration | None = None,
     ) -> Self:
-        """known: costs, as transfer.training.cost has them."""
+        """known: costs, as preflight.costs has them."""
         first, grid = choices[0], study.grid
         run = first.run(first.init, grid.seed[0])
         cost = known[cost_of(run)]
@@ -153,7 +153,7 @@ def write(advices: list[Advice], mixed: list[Alike]) -> str:
 
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
-    """The floating-point operations of the run; `costs`: as transfer.training.cost has them."""
+    """The floating-point operations of the run; `costs`: as preflight.costs has them."""
     cost, n = costs[cost_of(run)], Record.load(run).n
     return n["train"] * cost["train"] + (n["validation"] + n["test"]) * cost["predict"]
 
@@ -165,7 +165,7 @@ def relative(choices: list[Choice], seed: int, costs: dict[str, dict[str, int]])
 
 
 def cost_of(run: Run) -> str:
-    """The run's key in transfer.training.cost."""
+    """The run's key in preflight.costs."""
     return f"{run.backbone}-{run.recipe}-{run.freezing}"
 
 

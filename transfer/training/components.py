@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from transfer.cli import one_line
 from transfer.params import Component, Train
 from transfer.training import models
-from transfer.training.augment import CROP, FLIP
+from transfer.training.loader import CROP, FLIP
 from transfer.training.step import Group, Loss
 
 OWN = "own"

@@ -1,10 +1,12 @@
-"""timm's networks. Nothing else imports timm, which only those who name one of them need.
+"""Networks that are not torchvision's: timm's, and small ones of our own.
 
-A network is built by its architecture's name, such as convnext_tiny; the name of its weights is
-timm's tag, such as fb_in22k_ft_in1k.
+timm is imported when one of its networks is named, so that studies of other networks do without it.
+A network of timm's is built by its architecture's name, such as convnext_tiny; the name of its
+weights is timm's tag, such as fb_in22k_ft_in1k.
 """
 
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,14 @@ import torch
 from torch import nn
 
 from transfer.cli import UserError, one_line
-from transfer.training.augment import MEAN, STD
+from transfer.training.loader import MEAN, STD
 
 SCALE, SHIFT = "normalization.scale", "normalization.shift"
 """The tensors of a checkpoint that say how its network's input is normalised."""
 
 
 class Normalization(nn.Module):
-    """From images normalised by augment.MEAN and STD, float32 [n, 3, h, w], to the same normalised
+    """From images normalised by loader.MEAN and STD, float32 [n, 3, h, w], to the same normalised
     by another mean and standard deviation of each channel."""
 
     scale: torch.Tensor
@@ -143,3 +145,61 @@ def convert(backbone: str, tag: str, state: dict[str, torch.Tensor], source: str
         else:
             return model.state_dict()
     raise UserError(f"{source}: not weights of {name}: {errors[0]}")
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, before: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+        self.downsample = nn.Sequential()
+        if stride > 1:
+            shortcut = nn.Conv2d(before, channels, 1, stride, bias=False)
+            self.downsample.extend([shortcut, nn.BatchNorm2d(channels)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(out + self.downsample(x))
+
+
+class MiniResNet(nn.Module):
+    """A residual network of a quarter of a ResNet's channels, for images of 32 pixels (He et al.
+    2016): four stages of that many blocks each, of 16 to 128 channels. Input float32 [n, 3, h, w].
+
+    Its parts have the names of torchvision's ResNets, whose first convolution would see more than a
+    quarter of such an image.
+    """
+
+    def __init__(self, blocks: int, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(16, 16, blocks, stride=1)
+        self.layer2 = _stage(16, 32, blocks)
+        self.layer3 = _stage(32, 64, blocks)
+        self.layer4 = _stage(64, 128, blocks)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(128, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def _stage(before: int, channels: int, blocks: int, stride: int = 2) -> nn.Sequential:
+    more = [Block(channels, channels, stride=1) for _ in range(blocks - 1)]
+    return nn.Sequential(Block(before, channels, stride), *more)
+
+
+MINIATURE = {"miniresnet10": partial(MiniResNet, 1), "miniresnet18": partial(MiniResNet, 2)}
