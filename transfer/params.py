@@ -1,8 +1,8 @@
 """params.yaml, typed and checked. Every key is required and an unknown one is refused.
 
-The docstring below each key describes it: here, in the message about a missing key, and in
+The docstring below a key describes it: in the message about a missing key, and in
 params.schema.json for editors (transfer.schema). Docstrings are no part of the hash of the code, so
-better words train nothing again.
+an edit of one trains nothing again.
 """
 
 import re
@@ -59,7 +59,7 @@ def _component(value: Any) -> Component:
 
 
 def _point(value: Any) -> Any:
-    # DVC names a stage by the text of the number, so 1 and 1.0 would be two names for one run.
+    # DVC names a stage by the number's text, so 1 and 1.0 would be two names for one run.
     if isinstance(value, int):
         raise ValueError(f"write {value}.0")
     return value
@@ -74,14 +74,13 @@ def _count(value: Any) -> Any:
 
 
 LONGEST = 50
-"""Characters of a key: so a run's name, which has three, leaves room in the 255 bytes of a file's
-name for what is added to it."""
+"""Characters of a key. A run's name has three keys, and a file's name may have 255 bytes."""
 # DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
 Key = Annotated[str, Field(pattern=rf"^[a-z0-9_]{{1,{LONGEST}}}$")]
 Backbone = Key
 Positive = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
-"""Of an image that a network sees, in pixels; one of 4096 takes gigabytes of memory."""
+"""Of an image that a network sees, in pixels; at 4096 it takes gigabytes of memory."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_point)]
 _WAYS = r"^(frozen|finetuned|lpft|norm|bias|(first|last|stage)[1-9]|lora[1-9][0-9]?)$"
@@ -126,7 +125,7 @@ class Draw(Section):
 
 
 def check_classes(names: Iterable[str]) -> None:
-    """Raises ValueError for a name that no page could show, or two that a reader takes for one."""
+    """Raises ValueError for a name that no page could show, or two that look alike to a reader."""
     seen: dict[str, str] = {}
     for name in names:
         if not name.strip() or re.search("[\0\ud800-\udfff]", name):
@@ -252,8 +251,8 @@ class Dataset(Section):
     @property
     def pooled(self) -> bool:
         """Whether the source does not say which images are for testing."""
-        found = self.folders
-        return not found.split if isinstance(found, Table) else found.all is not None
+        place = self.folders
+        return not place.split if isinstance(place, Table) else place.all is not None
 
     @model_validator(mode="after")
     def _some_test(self) -> "Dataset":
@@ -498,13 +497,13 @@ class Params(Section):
         if self.train.arithmetic == "fixed" and self.train.device != "cpu":
             raise ValueError("train.arithmetic: fixed is for train.device: cpu")
         for name in self.datasets if self.split.resplit else ():
-            self._redrawable(name)
+            self._check_resplit(name)
         grid, weighted = self.grid, {*self.weights, *self.pretrain}
         _all_in(self.datasets, "grid.dataset", grid.dataset, "datasets lacks")
         _all_in(weighted, "grid.backbone", grid.backbone, "has no weights")
         _all_in(self.recipes, "grid.recipe", grid.recipe, "recipes lacks")
-        for name, one in self.pretrain.items():
-            _all_in(self.datasets, f"pretrain.{name}.source", [one.source], "datasets lacks")
+        for name, settings in self.pretrain.items():
+            _all_in(self.datasets, f"pretrain.{name}.source", [settings.source], "datasets lacks")
         if twice := sorted({*self.weights} & {*self.pretrain}):
             raise ValueError(f"weights and pretrain both name {twice[0]!r}; keep one")
         for name in self.recipes:
@@ -515,7 +514,7 @@ class Params(Section):
                 )
         return self
 
-    def _redrawable(self, name: str) -> None:
+    def _check_resplit(self, name: str) -> None:
         pooled, count = self.datasets[name].pooled, self.datasets[name].count
         if pooled and not (count.train == "all" and isinstance(count.test, float)):
             raise ValueError(
@@ -585,14 +584,14 @@ def load(path: str | Path = "params.yaml", text: str | None = None) -> Params:
 
 
 def _first(error: ValidationError, model: type[Section]) -> str:
-    """The mistake to mend first, in words, and how many others there are. A misspelt key is one
-    mistake, though the key is unknown and the one that was meant is missing."""
+    """The mistake to correct first, in words, and how many others there are. A misspelt key counts
+    as one mistake, though that key is unknown and the right one is missing."""
     errors = error.errors(include_url=False)
-    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    first = min(errors, key=lambda mistake: mistake["type"] != "extra_forbidden")
     place, given = first["loc"], first["input"]
     if first["type"] == "extra_forbidden":
         meant = get_close_matches(str(place[-1]), _section(model, place), 1)
-        errors = [one for one in errors if one["loc"] != (*place[:-1], *meant)]
+        errors = [mistake for mistake in errors if mistake["loc"] != (*place[:-1], *meant)]
         advice = f"did you mean {meant[0]}?" if meant else "remove it or mend its spelling"
         words = f"unknown key; {advice}"
     elif first["type"] == "missing":
@@ -608,13 +607,13 @@ def _first(error: ValidationError, model: type[Section]) -> str:
         words = message[0].lower() + message[1:]
         words += "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    # Which kind of section it is, nobody has written.
+    # pydantic adds the kind of section, which is not in the file.
     where = re.sub(r"\.folders\.(Folders|Table)\b", ".folders", ".".join(map(str, place)))
     return f"{where}{': ' if place else ''}{words}{more}"
 
 
 def _section(model: Any, place: tuple[int | str, ...]) -> Any:
-    """The keys, by name, of the section that has or lacks the last of these."""
+    """Name → key, of the section that has or lacks the last part of the place."""
     for part in place[:-1]:
         if hasattr(model, "model_fields"):
             model = model.model_fields[part].annotation

@@ -21,7 +21,7 @@ from transfer.params import Component
 CHUNK = 64  # images that go through a network at once where batches do not matter
 CROP, FLIP = "RandomResizedCrop", "RandomHorizontalFlip"
 PAPER = (Component(CROP), Component(FLIP))
-"""The transforms that the crops below stand for."""
+"""The paper's augmentation, which Crops describe."""
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as in torchvision's presets
 STD = (0.229, 0.224, 0.225)
 
@@ -47,7 +47,8 @@ def random_crops(
     share: float = 224 / 256,
 ) -> Crops:
     """Crops and flips of images of these sizes, in pixels. Without RandomResizedCrop the crop is
-    the test images', a `share` of the short side, without RandomHorizontalFlip none is mirrored."""
+    that of test images, a `share` of the short side; without RandomHorizontalFlip no image is
+    mirrored."""
     options = {component.name: component.options for component in augmentation}
     if CROP in options:
         boxes = resized_crops(height, width, rng, **options[CROP])
@@ -110,11 +111,11 @@ def crop_batch(data: Packed, chosen: np.ndarray, crops: Crops) -> torch.Tensor:
 def crop_chunk(
     data: Packed, chosen: np.ndarray, crops: Crops, floats: int = 1 << 26
 ) -> torch.Tensor:
-    """What `crop_batch` does, to one grey level, for pixels on a GPU: two matrix products for all
-    images at once, instead of some launches for each.
+    """As crop_batch, to one grey level, for pixels on a GPU: two matrix products for all images at
+    once, instead of several launches for each.
 
-    The crops are laid on a canvas of the largest one's size. It and what is made of it have at
-    most `floats` numbers each, unless one crop needs more.
+    The crops are laid on a canvas of the largest one's size. This and each later tensor hold at
+    most `floats` numbers, unless one crop needs more.
     """
     height, width = crops.height[chosen], crops.width[chosen]
     tall, wide = int(height.max()), int(width.max())
@@ -160,8 +161,8 @@ def _cut(data: Packed, crops: Crops, i: int) -> torch.Tensor:
 
 
 def _triangles(lengths: np.ndarray, longest: int, size: int, device: torch.device) -> torch.Tensor:
-    """[n, size, longest]: what each of `size` output pixels takes of each of `lengths` inputs, by
-    the triangle filter that Pillow and torch resize with, widened when it shrinks."""
+    """[n, size, longest]: the weight of each of `lengths` input pixels in each of `size` output
+    pixels, by the triangle filter that Pillow and torch resize with, widened when it shrinks."""
     length = torch.from_numpy(lengths).to(device)[:, None, None].float()
     scale = length / size
     center = (torch.arange(size, device=device)[:, None] + 0.5) * scale

@@ -29,9 +29,9 @@ class Normalization(nn.Module):
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
-        by_channel = list(zip(MEAN, STD, mean, std, strict=True))
-        scale = torch.tensor([ours / own for _, ours, _, own in by_channel])
-        shift = torch.tensor([(middle - m) / own for middle, _, m, own in by_channel])
+        channels = list(zip(MEAN, STD, mean, std, strict=True))
+        scale = torch.tensor([our_std / std for _, our_std, _, std in channels])
+        shift = torch.tensor([(our_mean - mean) / std for our_mean, _, mean, std in channels])
         self.register_buffer("scale", scale[:, None, None])
         self.register_buffer("shift", shift[:, None, None])
 
@@ -49,15 +49,15 @@ class Network(nn.Module):
 
         classes = {} if num_classes is None else {"num_classes": num_classes}
         self.network = timm.create_model(backbone, **classes, **options)
-        about = self.network.pretrained_cfg
-        self.normalization = Normalization(about["mean"], about["std"])
+        card = self.network.pretrained_cfg
+        self.normalization = Normalization(card["mean"], card["std"])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(self.normalization(x))
 
     @property
     def head(self) -> Any:
-        """Its classifier: a linear layer, or what a network without such a head has there."""
+        """Its classifier: a linear layer, or another module in a network without such a head."""
         return self.network.get_classifier()
 
     @property
@@ -66,20 +66,20 @@ class Network(nn.Module):
         return self.network.pretrained_cfg["input_size"][1]
 
     def groups(self, coarse: bool) -> list[list[nn.Parameter]]:
-        """The parameters of its stem, of each stage after it (coarse) or block, and of its head.
-        Raises ValueError for a network for which timm does not say."""
+        """The parameters of its stem, of each stage (coarse) or block after it, and of its head.
+        Raises ValueError for a network of which timm does not know them."""
         from timm.models import group_parameters
 
         if not hasattr(self.network, "group_matcher"):
             raise ValueError("timm does not say what the stages of this backbone are")
-        found = group_parameters(self.network, self.network.group_matcher(coarse=coarse))
+        groups = group_parameters(self.network, self.network.group_matcher(coarse=coarse))
         named = dict(self.network.named_parameters())
-        return [[named[name] for name in found[key]] for key in sorted(found)]
+        return [[named[name] for name in groups[key]] for key in sorted(groups)]
 
 
 def check(backbone: str, others: list[str]) -> None:
-    """Raise UserError unless timm has a network of that name with one linear head. others: names
-    that are not timm's, to be named with close ones."""
+    """Raise UserError unless timm has a network of that name with one linear head. others:
+    backbones that are not timm's, for the message."""
     where = "params.yaml: grid.backbone"
     try:
         import timm
@@ -109,37 +109,37 @@ def tags(backbone: str) -> list[str]:
 
 
 def fetch(backbone: str, tag: str) -> Path:
-    """The file of these weights, downloaded from timm's place on Hugging Face's hub unless it is in
-    the hub's cache. Raises UserError where that fails."""
+    """The file of these weights, downloaded from Hugging Face's hub unless it is in the hub's
+    cache. Raises UserError where that fails."""
     import timm
     from huggingface_hub import hf_hub_download
 
-    about = timm.get_pretrained_cfg(f"{backbone}.{tag}")
-    name = about.hf_hub_filename or "model.safetensors"
+    card = timm.get_pretrained_cfg(f"{backbone}.{tag}")
+    name = card.hf_hub_filename or "model.safetensors"
     try:
-        return Path(hf_hub_download(about.hf_hub_id, name))
-    except Exception as error:  # of several libraries, by what went wrong
+        return Path(hf_hub_download(card.hf_hub_id, name))
+    except Exception as error:  # several libraries raise their own
         raise UserError(
-            f"{about.hf_hub_id}/{name}: {one_line(error)}; fetch it by other means and set "
+            f"{card.hf_hub_id}/{name}: {one_line(error)}; fetch it by other means and set "
             f"weights.{backbone}.source in params.yaml to the file"
         ) from None
 
 
 def convert(backbone: str, tag: str, state: dict[str, torch.Tensor], source: str) -> dict[str, Any]:
-    """The weights, by the names of Network, of the file `source`. Raises UserError for another
-    network's."""
+    """The state_dict of a file of timm's, `source`, as one of Network. Raises UserError for weights
+    of another network."""
     import timm
 
     name = f"{backbone}.{tag}" if tag else backbone
-    about = timm.get_pretrained_cfg(name)
-    weight = state.get(f"{about.classifier}.weight")
-    # Without one by that name, its names are older, or it has no head.
-    counts = [about.num_classes, 0] if weight is None else [len(weight)]
+    card = timm.get_pretrained_cfg(name)
+    weight = state.get(f"{card.classifier}.weight")
+    # A file without that key has older names or no head.
+    counts = [card.num_classes, 0] if weight is None else [len(weight)]
     errors = []
     for classes in counts:
-        given = {"state_dict": state, "num_classes": classes}
+        overlay = {"state_dict": state, "num_classes": classes}
         try:
-            model = Network(name, classes, pretrained=True, pretrained_cfg_overlay=given)
+            model = Network(name, classes, pretrained=True, pretrained_cfg_overlay=overlay)
         except (RuntimeError, KeyError, AttributeError) as error:
             errors.append(one_line(error))
         else:
