@@ -87,9 +87,9 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def alone(path: str | Path, what: str, shared: bool = False) -> Iterator[bool]:
-    """Hold a lock that no other process holds, or if `shared` none that does not share it; wait for
-    one that does, and say who it is. Yields whether it waited.
+def alone(path: str | Path, what: str) -> Iterator[bool]:
+    """Hold a lock that no other process holds; wait for one that does, and say who it is. Yields
+    whether it waited.
 
     The lock goes with the process, however that ends. Raises UserError on Windows.
     """
@@ -97,18 +97,17 @@ def alone(path: str | Path, what: str, shared: bool = False) -> Iterator[bool]:
         import fcntl
     except ImportError:
         raise UserError("training needs Linux or macOS; on Windows run it in WSL") from None
-    waited, kind = False, fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    path = Path(path)
+    waited, path = False, Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waited = True
             file.seek(0)
             holder = file.read().strip() or "another process"
             print(f"{what}: waiting for {holder}", file=sys.stderr, flush=True)
-            fcntl.flock(file, kind)
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
