@@ -132,11 +132,13 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     settings["datasets"] = {name: data_set(name, train=4, test=3) for name in datasets}
     for seed, name in enumerate(datasets):
         draw_source(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
-    source = f"data/raw/{BACKBONE}.pth"
-    digest = save_weights(folder / source, seed=0)
-    settings["weights"] = {BACKBONE: {"source": source, "sha256": digest}}
+    grid = {"backbone": [BACKBONE], "lr": [0.001]} | grid
+    (backbone,) = grid["backbone"]
+    source = f"data/raw/{backbone}.pth"
+    digest = save_weights(folder / source, 0, backbone)
+    settings["weights"] = {backbone: {"source": source, "sha256": digest}}
     settings["pack"] = {"resize": 40, "size": 40, "short_side": 0}
-    settings["grid"].update(dataset=list(datasets), backbone=[BACKBONE], lr=[0.001], **grid)
+    settings["grid"].update(dataset=list(datasets), **grid)
     settings["split"].update(validation=0.25)
     settings["train"].update(epochs=1, device="cpu")
     yaml.dump(settings, folder / "params.yaml")
