@@ -417,8 +417,8 @@ class Train(Section):
         return self.model_dump(mode="json", exclude=self.scoped(*idle))
 
     def of_backbone(self) -> dict[str, Any]:
-        """The settings that a frozen backbone's outputs depend on, as JSON takes them. The device
-        and arithmetic that they mean differ between machines and are not among them."""
+        """The settings that a frozen backbone's outputs depend on, as JSON takes them; without
+        device and arithmetic, which mean something else on each machine."""
         return self.model_dump(mode="json", exclude=self.scoped(Scope.STUDY, Scope.HEAD))
 
 

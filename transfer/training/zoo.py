@@ -77,20 +77,20 @@ class Network(nn.Module):
         return [[named[name] for name in groups[key]] for key in sorted(groups)]
 
 
-def check(backbone: str, others: list[str]) -> None:
-    """Raise UserError unless timm has a network of that name with one linear head. others:
-    backbones that are not timm's, for the message."""
+def check(backbone: str, resnets: list[str]) -> None:
+    """Raise UserError unless timm has a network of that name with one linear head. resnets:
+    torchvision's, for the message."""
     where = "params.yaml: grid.backbone"
     try:
         import timm
     except ModuleNotFoundError:
-        known = ", ".join(others)
+        known = ", ".join(resnets)
         raise UserError(
             f"{where}: {backbone!r} is none of {known}; for networks of timm's: pip install timm"
         ) from None
     if "." in backbone or not timm.is_model(backbone):
-        close = get_close_matches(backbone.partition(".")[0], [*others, *timm.list_models()])
-        names = ", ".join(close or others[:2])
+        close = get_close_matches(backbone.partition(".")[0], [*resnets, *timm.list_models()])
+        names = ", ".join(close or resnets[:2])
         raise UserError(f"{where}: timm has no network {backbone!r}; close are {names}")
     with torch.device("meta"):
         head = Network(backbone, num_classes=7).head
