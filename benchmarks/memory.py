@@ -91,8 +91,8 @@ def part(offsets: list[int], side: int) -> dict[str, list]:
     n = len(offsets)
     labels = [i % 2 for i in range(n)]
     names = [f"{i}" for i in range(n)]
-    sides = [side] * n
-    return {"names": names, "offset": offsets, "height": sides, "width": sides, "label": labels}
+    columns = {"names": names, "offset": offsets, "label": labels, "prepared": offsets}
+    return columns | {"height": [side] * n, "width": [side] * n}
 
 
 def total() -> int:

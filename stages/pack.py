@@ -10,14 +10,14 @@ from transfer.images.names import CLASSES, Classes
 def main() -> None:
     (name,) = cli.arguments("pack", __doc__, dataset="a key under datasets in params.yaml")
     study, split = params.load(), Path("data/split", name)
-    wanted = params.entry("datasets", study.datasets, name).folders.classes
-    if Classes.read(split / CLASSES).names != sorted(wanted):
+    classes = params.entry("datasets", study.datasets, name).folders.classes
+    if Classes.read(split / CLASSES).names != sorted(classes):
         raise cli.UserError(
             f"{split}: other classes than params.yaml has; run `dvc repro split@{name}`"
         )
-    with files.replacing(f"data/packed/{name}") as part:
-        counts = packed.write(split, part, **study.pack.model_dump())
-    words = ", ".join(f"{n} {of}" for of, n in counts.items() if n)
+    with files.replacing(f"data/packed/{name}") as fresh:
+        counts = packed.write(split, fresh, **study.pack.model_dump())
+    words = ", ".join(f"{count} {part}" for part, count in counts.items() if count)
     size = Path(f"data/packed/{name}/pixels.bin").stat().st_size
     print(f"{name}: {words} images, {size / 1e6:.0f} MB")
 

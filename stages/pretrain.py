@@ -8,7 +8,7 @@ def main() -> None:
     (backbone,) = cli.arguments("pretrain", __doc__, backbone="a key under pretrain in params.yaml")
     study = params.load()
     settings = params.entry("pretrain", study.pretrain, backbone)
-    with files.alone(f"data/checkpoints/.pretrain-{backbone}.lock", f"pretrain {backbone}"):
+    with files.locked(f"data/checkpoints/.pretrain-{backbone}.lock", f"pretrain {backbone}"):
         pretrain(backbone, settings, study.train.arithmetic)
 
 

@@ -5,24 +5,24 @@ DVC does not track them, because they vary between identical runs.
 """
 
 from transfer import cli, files, params
-from transfer.evidence.found import Evidence
 from transfer.evidence.measures import Similarity
+from transfer.evidence.records import Evidence
 from transfer.pages import recommendation
 from transfer.pages.recommendation import Advice
 
 
 def main() -> None:
     cli.arguments("recommend", __doc__)
-    settings = params.load()
-    grid, evidence = settings.grid, Evidence.read("metrics/evidence.json")
-    known = files.read_json("data/settings/costs.json")
+    study, evidence = params.load(), Evidence.read("metrics/evidence.json")
+    costs = files.read_json("data/settings/costs.json")
     advices, times = [], []
-    for name in grid.dataset:
-        choices = [choice for choice in evidence.choices if choice.dataset == name]
-        runs = [choice.run(choice.init, grid.seed[0]) for choice in choices]
-        similar = [Similarity.load(name, backbone) for backbone in grid.backbone]
-        measure, calibration = evidence.measures[name], evidence.calibration[name]
-        advices.append(Advice.from_choices(choices, measure, settings, known, similar, calibration))
+    for name in study.grid.dataset:
+        choices = evidence.ranking(name)
+        runs = [choice.run(choice.init, study.grid.seed[0]) for choice in choices]
+        similar = [Similarity.load(name, backbone) for backbone in study.grid.backbone]
+        by = evidence.measures[name], evidence.criteria[name]
+        calibration = evidence.calibration[name]
+        advices.append(Advice.from_choices(choices, *by, study, costs, similar, calibration))
         times += [(run.name, took) for run in runs if (took := recommendation.seconds(run))]
     page = recommendation.write(advices, evidence.mixed)
     files.write_text("metrics/recommendation.md", page)

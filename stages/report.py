@@ -4,8 +4,8 @@ from itertools import product
 from pathlib import Path
 
 from transfer import cli, files, params
-from transfer.evidence.found import Evidence
 from transfer.evidence.measures import Similarity
+from transfer.evidence.records import Evidence
 from transfer.images.audit import Audit
 from transfer.pages import browser, pictures, report
 from transfer.runs import all_runs
@@ -18,16 +18,17 @@ def main() -> None:
     grid = study.grid
     evidence = Evidence.read("metrics/evidence.json")
     audits = {name: Audit.load(name) for name in grid.dataset}
-    similar = [Similarity.load(*setting) for setting in product(grid.dataset, grid.backbone)]
+    similar = [Similarity.load(*pair) for pair in product(grid.dataset, grid.backbone)]
     records = [Record.load(run) for run in all_runs(grid)]
     costs = files.read_json("data/settings/costs.json")
-    drawn = pictures.draw(study, evidence, similar, audits, costs)
-    pictures.save(Path("metrics/figures"), drawn)
+    figures = pictures.draw(study, evidence, similar, audits, costs)
+    pictures.save(Path("metrics/figures"), figures)
     datasets = {name: study.datasets[name] for name in grid.dataset}
-    page = report.write(datasets, evidence, similar, audits, records, list(drawn), bool(study.draw))
+    drawn = bool(study.draw)
+    page = report.write(datasets, evidence, similar, audits, records, list(figures), drawn)
     files.write_text("metrics/report.md", page)
     parts = [browser.Part.collect(name, study, evidence, audits[name], costs) for name in datasets]
-    files.write_text("metrics/report.html", browser.write(page, parts, drawn))
+    files.write_text("metrics/report.html", browser.write(page, parts, figures))
 
 
 if __name__ == "__main__":

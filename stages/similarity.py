@@ -19,13 +19,13 @@ def main() -> None:
     model, prototypes = models.source(backbone, f"data/weights/{backbone}-pretrained.pth")
     name, count = f"{dataset}, {backbone}", -(-len(data.train) // similarity.BATCH)
     images = similarity.batches(data)
-    shown = tqdm(images, name, count, unit=" batches", disable=None)
-    observed = similarity.collect(model, shown, device)
+    progress = tqdm(images, name, count, unit=" batches", disable=None)
+    observed = similarity.collect(model, progress, device)
     print(f"{name}: {len(data.train)} images seen; measuring", flush=True)
-    # A head of one output tells no source classes apart.
+    # A head with one output does not distinguish source classes.
     classes = 0 if prototypes is None or len(prototypes) < 2 else len(prototypes)
     try:
-        found = similarity.measure(observed, data.train.label, classes > 0)
+        measures = similarity.measure(observed, data.train.label, classes > 0)
     except ValueError as error:
         advice = f"check the weights of {backbone} in params.yaml"
         raise cli.UserError(f"similarity of {name}: {error}; {advice}") from None
@@ -34,7 +34,7 @@ def main() -> None:
         backbone=backbone,
         n=len(data.train),
         source_classes=classes,
-        measures={key: round(value, 6) for key, value in found.items()},
+        measures={key: round(value, 6) for key, value in measures.items()},
     ).write(Similarity.path(dataset, backbone))
 
 

@@ -2,14 +2,14 @@
 The parts are train, test and, if split.validation is not 0, validation."""
 
 from transfer import cli, params
-from transfer.images import division
+from transfer.images import audit, split
 
 
 def main() -> None:
     (name,) = cli.arguments("split", __doc__, dataset="a key under datasets in params.yaml")
     study = params.load()
     dataset = params.entry("datasets", study.datasets, name)
-    cli.say(*division.summary(division.divide(name, dataset, study.split)))
+    cli.say(*audit.summary(split.divide(name, dataset, study.split)))
 
 
 if __name__ == "__main__":

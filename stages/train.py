@@ -20,7 +20,7 @@ def main() -> None:
     study = params.load()
     run = Run.from_words({axis: args[axis] for axis in Run.model_fields}, study.grid)
     key = run_cache.key(run, study)
-    with files.alone(f"data/checkpoints/.{run.group}.lock", run.name):
+    with files.locked(f"data/checkpoints/.{run.group}.lock", run.name):
         if not run_cache.take(run, key):
             from transfer.training.run import train_group  # PyTorch takes seconds to import
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.files import alone, read_json, write_json
+from transfer.files import locked, read_json, write_json
 from transfer.images import packed
 from transfer.images.names import CLASSES, Classes
 
@@ -92,7 +92,7 @@ def made_once(tmp_path_factory, name: str) -> Iterator[tuple[Path, bool]]:
     """A folder that the processes of a test run share, and whether the caller is to fill it."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
-    with alone(f"{folder}.lock", f"the tests' {name}"):
+    with locked(f"{folder}.lock", f"the tests' {name}"):
         if new := not folder.with_suffix(".done").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

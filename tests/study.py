@@ -137,7 +137,7 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     source = f"data/raw/{backbone}.pth"
     digest = save_weights(folder / source, 0, backbone)
     settings["weights"] = {backbone: {"source": source, "sha256": digest}}
-    settings["pack"] = {"resize": 40, "size": 40, "short_side": 0}
+    settings["pack"].update(resize=40, size=40)
     settings["grid"].update(dataset=list(datasets), **grid)
     settings["split"].update(validation=0.25)
     settings["train"].update(epochs=1, device="cpu")

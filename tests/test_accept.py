@@ -57,10 +57,8 @@ def test_where_there_is_nothing_to_compare_it_says_so(made, tmp_path):
     shutil.rmtree(study.folder / "metrics")
     shutil.rmtree(study.folder / "data/weights")
     said = study.run("python", "-m", "transfer", "accept", status=1)
-    assert "others would run in any case, such as " in said
-    assert said.splitlines()[-1].startswith(
-        "error: no run is here to compare with one of this code"
-    )
+    assert "are stale for other reasons, such as " in said
+    assert said.splitlines()[-1].startswith("error: there is no recorded run to compare with")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 
 from transfer import files, params
 from transfer.evidence import calibration
-from transfer.evidence.found import Evidence, LabelError
+from transfer.evidence.records import Evidence, LabelError
 from transfer.evidence.scores import chosen_epoch
 from transfer.images import packed
 from transfer.images.audit import Audit

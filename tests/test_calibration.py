@@ -26,9 +26,9 @@ def test_the_temperature_is_found_and_mends_the_confidence(temperature):
     fitted = calibration.fit(found)
     assert fitted == pytest.approx(temperature, rel=0.1)
     before, after = calibration.error(found), calibration.error(found.at(fitted))
-    assert after.low <= after.chance * 1.5 and after.value < 0.03
+    assert after.low <= after.chance_high and after.value < 0.03
     if temperature != 1.0:
-        assert before.low > before.chance
+        assert before.low > before.chance_high
     assert (found.at(fitted).probabilities.argmax(1) == found.probabilities.argmax(1)).all()
 
 
@@ -54,7 +54,7 @@ def test_the_error_is_that_of_its_definition():
 
 def test_images_that_several_seeds_share_count_once():
     few = predicted(FEWEST - 1, 3.0)
-    twice = Answers(*(np.concatenate([part, part]) for part in few))
+    twice = Answers(*(np.concatenate([part, part]) for part in vars(few).values()))
     assert twice.images == FEWEST - 1 and calibration.fit(twice) == 1.0
     once, again = calibration.error(few), calibration.error(twice)
     assert again.value == pytest.approx(once.value, abs=0.03)
@@ -87,7 +87,7 @@ def test_a_network_that_is_always_sure_and_right_half_the_time_is_off_by_half():
     sure = np.tile([1.0, 0.0], (100, 1))
     names = np.array([f"a/{i}" for i in range(100)])
     error = calibration.error(Answers(names, np.arange(100) % 2, sure))
-    assert error.value == 0.5 and error.chance == 0
+    assert error.value == 0.5 and error.chance_low == error.chance_high == 0
     assert calibration.fit(Answers(names, np.arange(100) % 2, sure)) == pytest.approx(20, rel=0.01)
 
 
@@ -123,3 +123,26 @@ def test_equal_confidences_are_taken_together():
     assert calibration.confidence_threshold(sure_of(confidence, right), 0.03) == pytest.approx(0.7)
     right[[60, 61]] = False
     assert calibration.confidence_threshold(sure_of(confidence, right), 0.02) is None
+
+
+def test_a_guarantee_takes_149_images_without_an_error_for_2_percent():
+    confidence = np.linspace(0.999, 0.6, 160)
+    right = np.ones(160, bool)
+    few = sure_of(confidence[:148], right[:148])
+    assert calibration.confidence_threshold(few, 0.02, guarantee=True) is None
+    enough = calibration.confidence_threshold(sure_of(confidence, right), 0.02, guarantee=True)
+    assert enough == pytest.approx(confidence[159])
+    right[100] = False
+    assert calibration.confidence_threshold(sure_of(confidence, right), 0.02, True) is None
+
+
+def test_a_temperature_that_does_not_help_on_other_images_is_not_used():
+    """Of networks whose confidence is true, most get none."""
+    fitted = [calibration.fit(predicted(60, 1.0)) for _ in range(40)]
+    assert np.mean([temperature == 1.0 for temperature in fitted]) > 0.5
+
+
+def test_chance_holds_networks_whose_confidence_is_true():
+    errors = [calibration.error(predicted(100, 1.0)) for _ in range(60)]
+    held = [error.chance_low <= error.value <= error.chance_high for error in errors]
+    assert np.mean(held) > 0.85

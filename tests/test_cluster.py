@@ -42,11 +42,10 @@ def late(study: Study) -> str:
 def test_two_workers_leave_the_collecting_alone_and_give_the_same_runs(study):
     with ThreadPoolExecutor() as second:
         waited = second.submit(late, study)
-        output = cluster(study, "--workers", "2", "--watch")
+        output = cluster(study, "--workers", "2")
     said = waited.result()
     assert "python -m transfer run: waiting for process " in said
     assert "0 of 0 stale stages done" in said and "rwlock" not in said
-    assert "4 of 4 runs done, 0 in training, 0 left" in output
     assert (
         "5 stages to run, 2 at once, in 2 groups" in output and "5 of 5 stale stages done" in output
     )
@@ -105,7 +104,6 @@ def test_what_cannot_be_given_is_one_line(study):
         assert said.startswith(f"error: Ray at {address}: ") and reason in said
         assert said.count("\n") == 1
     for words in (
-        "--clone --watch",
         "--gpus-per-run 1.5",
         "--workers 0",
         "--address auto --workers 2",
@@ -119,10 +117,9 @@ def test_workers_that_share_a_remote_alone(study, tmp_path):
     assert "not committed, so workers would not see it" in cluster(study, "--clone", status=1)
     study.commit()
     clones = tmp_path / "clones"
-    gone = clones / "study-worker-gone/commit"
-    gone.mkdir(parents=True)
+    clones.mkdir()
     output = cluster(study, "--clone", "--workers", "2", TMPDIR=str(clones), RAY_TMPDIR="/tmp")
-    assert list(clones.glob("study-worker-*/*/dvc.yaml")) and not gone.exists()
+    assert not list(clones.glob("study-worker-*"))
     assert "5 of 5 stale stages done" in output
     assert output.count("started ") == 2 and "running: 1 on " in output
     assert not (study.folder / "metrics/runs").exists()

@@ -1,36 +1,22 @@
-"""Every command of README and docs runs as it is written: here, or where RUN_BY says."""
+"""The commands of README and docs: those of dvc and git run as they are written, each verb accepts
+its arguments, and make knows its targets."""
 
+import argparse
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from tests.conftest import ROOT, draw_source
-from tests.study import Study
+from tests.study import Study, in_process
+from transfer.__main__ import main
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# What a command starts with → the test or script that runs it, or why none does here.
-RUN_BY = {
-    "make sample": ".ci/run; in miniature test_sample.py",
-    "make test": ".ci/run, in make test-all",
-    "make experiments": "test_sample.py",
-    "python3 -m venv": "Makefile",
-    "pip install": "Makefile, .ci/run",
-    "python -m pytest": ".ci/run",
-    "cd sample": "test_sample.py",
-    "dvc repro": "test_dvc.py",
-    "python -m transfer own": "test_own.py",
-    "python -m transfer accept": "test_accept.py",
-    "python -m transfer keep": "test_model.py",
-    "python -m transfer predict": "test_model.py",
-    "python -m transfer run": "test_cluster.py",
-    "python -m transfer review": "test_review.py",
-    "python -m transfer watch": "test_watch.py",
-    "cp insects.zip": "a transcript",
-    "git merge theirs": "test_reruns.py",
-    "git commit": "test_reruns.py",
-    "$EDITOR": "test_reruns.py",
-}
+ELSEWHERE = ("dvc repro", "git merge theirs", "git commit")
+"""Commands of dvc and git that need what a reader has done before; see test_reruns.py."""
 
 
 def commands(text: str) -> list[str]:
@@ -48,8 +34,7 @@ def commands(text: str) -> list[str]:
 
 def here(command: str) -> bool:
     """Whether it is run below, in a small sample."""
-    of_git = command.startswith("git ") and command not in RUN_BY
-    return of_git or (command.startswith("dvc ") and not command.startswith("dvc repro"))
+    return command.startswith(("dvc ", "git ")) and not command.startswith(ELSEWHERE)
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +87,26 @@ def test_no_command_is_outside_the_sections():
     assert len([section for section in sections() if not section.marks]) == len(WITNESSES)
 
 
-def test_every_other_command_is_run_somewhere():
-    left = {
-        f"{page.name}: {command}"
-        for page in PAGES
-        for command in commands(page.read_text())
-        if not here(command) and not command.startswith(tuple(RUN_BY))
-    }
-    assert left == {"experiments.md: make -C .. experiments IN=sample"}
-    for name in re.findall(r"\w+\.py", " ".join(RUN_BY.values())):
-        assert (ROOT / "tests" / name).is_file()
+ALL = {command for page in PAGES for command in commands(page.read_text())}
+VERBS = sorted(command for command in ALL if command.startswith("python -m transfer "))
+TARGETS = sorted(command for command in ALL if command.startswith("make "))
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_a_verb_accepts_its_arguments(command, monkeypatch):
+    parse = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(
+        argparse.ArgumentParser, "parse_args", lambda self: sys.exit(not parse(self))
+    )
+    status, _, err = in_process(ROOT, main, *shlex.split(command)[3:])
+    assert status == 0, err
+
+
+@pytest.mark.parametrize("command", TARGETS)
+def test_make_knows_its_target(command):
+    folder = ROOT / "sample" if "-C .." in command else ROOT
+    done = subprocess.run(["make", "-n", *command.split()[1:]], cwd=folder, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_links_lead_somewhere():

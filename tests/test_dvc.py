@@ -275,7 +275,7 @@ def test_a_run_takes_few_lines_of_the_lock(study):
 
 
 def test_the_samples_results_are_of_the_committed_code(monkeypatch):
-    """Its dvc.lock is in step with code and settings, comments included, so that `make sample`
+    """Its dvc.lock is up to date with code and settings, comments included, so that `make sample`
     leaves no change. If this fails, run `make sample` and commit."""
     monkeypatch.chdir(ROOT)
     assert lock.compare("sample/dvc.yaml") == page.Lock("sample/dvc.yaml", [], [])

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from torchvision import transforms
 
-from transfer.pages import examples, figures
+from transfer.pages import figures, pictures
 from transfer.training import predictions
 
 
@@ -30,8 +30,8 @@ def test_disagreements_show_the_images_and_what_was_said_of_them(split, data):
     other = label.copy()
     other[[2, 5, 9]] = 1 - other[[2, 5, 9]]
     runs = {"transfer": predicted(data, label), "baseline": predicted(data, other, epoch=0)}
-    found, among = examples.disagreements(data, runs, limit=2)
-    every, _ = examples.disagreements(data, runs)
+    found, among = pictures.disagreements(data, runs, limit=2)
+    every, _ = pictures.disagreements(data, runs)
     assert among == len(every) == 3
     assert [e.name for e in found] == [e.name for e in every[:2]]
     truths = [e.lines[0][0].removeprefix("truth: ") for e in every]
@@ -49,16 +49,16 @@ def test_disagreements_show_the_images_and_what_was_said_of_them(split, data):
 
 def test_runs_that_agree_leave_nothing_to_show(data):
     same = predicted(data, data.test.label)
-    assert examples.disagreements(data, {"transfer": same, "baseline": same}) == ([], 0)
+    assert pictures.disagreements(data, {"transfer": same, "baseline": same}) == ([], 0)
 
 
 def test_twins_are_the_named_images_prepared_alike(split, data):
     leaked = [("a/000.jpg", "train/b/003.jpg"), ("b/001.jpg", "validation/a/002.jpg")]
-    found = examples.duplicates(data, leaked)
+    found = pictures.duplicates(data, leaked)
     pairs = zip(found[1::2], found[::2], strict=True)
     assert {(test.name, duplicate.name) for test, duplicate in pairs} == {
         (f"test/{test}", duplicate) for test, duplicate in leaked
     }
     for shown in found:
         np.testing.assert_array_equal(shown.image, prepared(split, shown.name))
-    assert len(examples.duplicates(data, leaked, limit=1)) == 2
+    assert len(pictures.duplicates(data, leaked, limit=1)) == 2

@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 
 from tests.conftest import ROOT
 from transfer.evidence import calibration
-from transfer.evidence.found import Choice, Estimate, Mistake, Recall, Result, Row
+from transfer.evidence.records import Choice, Estimate, Mistake, Recall, Result, Row
 from transfer.evidence.stats import Difference
 from transfer.pages import figures
 from transfer.runs import DEFAULT, Setting
@@ -39,7 +39,9 @@ def grid(datasets="abcd", inits=INITS):
 
 def result(mean: float) -> Result:
     chosen = Estimate(mean=mean, sd=None, low=mean - 0.04, high=mean + 0.03)
-    return Result(best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None, loss=None)
+    return Result(
+        best=mean, chosen=chosen, inflation=0, n_validation=0, validation=None, penalty=None
+    )
 
 
 def choice(classes: int) -> Choice:
@@ -49,7 +51,13 @@ def choice(classes: int) -> Choice:
     return Choice(
         **dict(grid("a")[0].setting),
         **{"init": "pretrained", "n_test": 80, "n_validation": 0, "validation": None},
-        **{"difference": nothing, "as_good": True, "wins": None, "majority": "class 0"},
+        **{
+            "difference": nothing,
+            "as_good": True,
+            "again": None,
+            "penalty": None,
+            "majority": "class 0",
+        },
         **{"share": 0.1, "above": nothing, "chosen": result(0.75).chosen},
         recall=[Recall(label=name, n=8, mean=0.75, low=0.5, high=0.9) for name in names],
         mistakes=[
@@ -125,8 +133,8 @@ FIGURES = {
     "learning": lambda: figures.learning(sizes(), TITLES),
     "similarity": lambda: figures.similarity(measured()),
     "three measures": lambda: figures.similarity(measured(["x" * 99, "y", "z"])),
-    "disagreements": lambda: figures.gallery({LONG: [example(LONG)] * 8}, 4),
-    "galleries": lambda: figures.gallery(
+    "disagreements": lambda: figures.image_sheet({LONG: [example(LONG)] * 8}, 4),
+    "galleries": lambda: figures.image_sheet(
         {"In $ and $": [image(n) for n in (3, 30, 50, 300)], "many words " * 20: [image()]}, 3
     ),
 }
@@ -201,13 +209,13 @@ def test_each_point_stands_at_its_similarity_in_its_data_sets_colour():
 
 def test_images_are_shown_under_names_and_over_lines_in_their_colours():
     for count in (1, 5, 8):
-        figure = figures.gallery({"Ants": [example()] * count, "Bees": [image()]}, 4)
+        figure = figures.image_sheet({"Ants": [example()] * count, "Bees": [image()]}, 4)
         assert len(figure.axes) == count + 1
         found = [(text.get_text(), text.get_color()) for text in figure.texts]
         assert found[0] == ("Ants", figures.INK) and found[-2] == ("Bees", figures.INK)
         predicted = [("truth: bee", figures.INK), ("✓ transfer: bee 97 %", figures.VERMILION)]
         assert len(found) == 1 + 3 * count + 2 and found[2:4] == predicted
-    assert figures.gallery({"Ants": []}, 4) is None and figures.gallery({}, 4) is None
+    assert figures.image_sheet({"Ants": []}, 4) is None and figures.image_sheet({}, 4) is None
 
 
 def test_templates_in_dvc(tmp_path):

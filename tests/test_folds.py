@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from tests.test_evidence import run_of
-from tests.test_split import POOL, image, pack, patients, photos, pool, run, study, summary
+from tests.test_near import photos
+from tests.test_split import POOL, image, pack, patients, pool, run, study, summary
 from transfer import params
 from transfer.cli import UserError
 from transfer.evidence import choices, stats
 from transfer.images import packed
-from transfer.images.folds import Division
+from transfer.images.division import Division
 from transfer.training.pretrain import pretrain
 
 __all__ = ["study"]  # a fixture: each test has a folder of its own
@@ -49,7 +50,8 @@ def test_five_seeds_test_each_image_once_and_leave_no_class_out():
 def test_recall_counts_each_image_once_however_many_seeds_test_it():
     run(pack(pool(20)), POOL, test=0.2, resplit=True, validation=0.25)
     tested = [np.array(data.test.names) for data in load([*range(5), 0])]
-    recalls = choices.by_class([run_of(names, np.ones((1, 8), bool)) for names in tested])["recall"]
+    runs = [run_of(names, np.ones((1, 8), bool)) for names in tested]
+    recalls = choices.by_class(runs, resplit=True)["recall"]
     assert [(one.label, one.n) for one in recalls] == [("ant", 20), ("bee", 20)]
     assert (recalls[0].low, recalls[0].high) == stats.wilson(1.0, 20)
 
@@ -102,7 +104,7 @@ def test_a_source_that_has_test_images_keeps_them():
     first, second = load((0, 1))
     assert first.test.names == second.test.names and len(first.test) == 16
     assert first.validation.names != second.validation.names
-    assert Division.read("data/split/ab/division.json").ratio == 0
+    assert Division.read("data/split/ab/division.json").test == 0
     assert first.prepared_images().shape == (4 + 16, 8, 8, 3)
 
 
@@ -117,17 +119,27 @@ def test_a_backbone_is_pretrained_on_the_division_of_its_own_seed(capsys):
 
 def test_a_class_with_too_few_images_is_refused():
     members = {name: data for name, data in pool(20).items() if name[:5] in ("Ant/1", "Bee/0")}
-    with pytest.raises(UserError, match="no image of class 'bee'.*or set split.resplit: false"):
+    words = (
+        "no image of class 'bee' for train: it has only 1 image, too few to hold out 0.2 for test"
+    )
+    with pytest.raises(UserError, match=words + " and 0.25 for validation; add images of it$"):
         run(pack(members), POOL, test=0.2, resplit=True, validation=0.25)
     assert not Path("data/split/ab").exists()
+
+
+def test_fewer_groups_than_folds_are_refused():
+    grouped = {"all": {"ant": "Ant/*", "bee": "Bee/*"}}
+    members = patients({"Ant": [4] * 3, "Bee": [4] * 3})
+    words = (
+        "'ant' .* its 12 images form only 3 groups .* further groups, or set split.resplit: false"
+    )
+    with pytest.raises(UserError, match=words):
+        run(pack(members), grouped, test=0.2, resplit=True, validation=0.2)
+    run(pack(members), grouped, test=0.2, validation=0.2)
 
 
 def test_a_class_that_is_all_copies_of_another_is_refused():
     members = {f"{label}/{n}.png": image(n) for label in ("Ant", "Bee") for n in range(9)}
     members |= {f"Ant/{n}.png": image(n) for n in range(9, 18)}
-    with pytest.raises(UserError, match="class 'bee' has no image, without those left out"):
+    with pytest.raises(UserError, match="drop would leave class 'bee' 0 of 9 .* to keep"):
         run(pack(members), POOL, test=0.2, resplit=True, validation=0.25, duplicates="drop")
-
-
-def test_the_ratio_is_of_test_to_training_images():
-    assert Division(test=0.2, validation=0.2, units={}).ratio == pytest.approx(0.2 / 0.64)

@@ -5,6 +5,7 @@
 """
 
 import copy
+import csv
 import io
 import os
 import resource
@@ -24,7 +25,10 @@ from ruamel.yaml import YAML
 from tests.conftest import ROOT
 from transfer import params
 from transfer.cli import UserError
-from transfer.images.division import divide as split
+from transfer.images import layout, reader
+from transfer.images.archive import Source
+from transfer.images.split import divide as split
+from transfer.images.split import files_of_classes
 from transfer.training import models
 from transfer.training.engine import Checkpoint
 
@@ -151,6 +155,7 @@ def split_of(archive: bytes, folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(study)
     Path("a.zip").write_bytes(archive)
     rules = {"duplicates": "keep", "unreadable": "skip", "exif": "ignore", "transparency": "drop"}
+    rules |= {"icc": "ignore", "max_pixels": reader.MAX_PIXELS}
     rules = params.Split(seed=0, resplit=False, validation=0.0, **rules)
     try:
         split("ab", params.Dataset(source="a.zip", **DATASET), rules)
@@ -161,6 +166,66 @@ def split_of(archive: bytes, folder: Path, monkeypatch) -> None:
         ("study", "metrics", "data", "ab.json"),
         *(("study", "data", "split", "ab"),),
     }
+
+
+NAMES = ["train", "val", "test", "ants", "bees", "Ants", "p1", "p2", "images", "masks", "@eaDir"]
+ENDINGS = st.sampled_from([".jpg", ".HEIC", ".jp2", "", ".jpg?w=9", ".gif", ".txt", ".dcm", "."])
+TREES = st.dictionaries(
+    st.builds(
+        lambda folders, stem, ending: "/".join([*folders, stem + ending]),
+        st.lists(st.sampled_from(NAMES), max_size=3),
+        st.sampled_from("12.x"),
+        ENDINGS | st.from_regex(r"\.[a-z0-9_~]{1,9}", fullmatch=True),
+    ),
+    st.sampled_from([picture("PNG", 1), picture("GIF", 1), b"other", b""]),
+    max_size=25,
+)
+
+
+@settings(parent=fuzzed, max_examples=50 * fuzzed.max_examples, deadline=None)
+@given(TREES)
+def test_no_file_of_a_source_vanishes(tree):
+    """Every file is an image of a class as split reads it, or counted with those left aside; and
+    something can be read of each class."""
+    source = Source(Path("any"), sorted(tree), tree.__getitem__)
+    try:
+        reading = layout.read(source)
+    except UserError as error:
+        one_line(error)
+        return
+    members, _ = files_of_classes(source, params.Folders(**reading.folders))
+    taken = [member.path for member in members if member.path in source.images]
+    counts = [count for classes in reading.images.values() for count in classes.values()]
+    assert len(taken) == len(set(taken)) == sum(counts)
+    left = [name for aside in reading.aside for name in aside.files]
+    assert sorted([*taken, *left]) == sorted(tree)
+    readable = {(m.part, m.label) for m in members if not source.flaw(m.path)}
+    assert len(readable) == len(counts)
+
+
+CELLS = st.sampled_from(["0.jpg", "1", "x/2.jpg", "a", "b", "a,b", "", "0", "1.0", "train", "nan"])
+
+
+@settings(parent=fuzzed, max_examples=10 * fuzzed.max_examples, deadline=None)
+@given(
+    rows=st.lists(st.lists(CELLS | st.text(max_size=5), min_size=1, max_size=4), max_size=9),
+    header=st.lists(st.sampled_from(["file", "label", "split", "group", "id", ""]), max_size=4),
+    text=st.none() | st.binary(max_size=60),
+)
+def test_tables_of_anything(rows, header, text):
+    """Read, with as many images as labels, or refused in a line."""
+    out = io.StringIO()
+    csv.writer(out).writerows([header, *rows])
+    tree = {f"images/{n}.jpg": picture("PNG", n) for n in range(6)}
+    tree["labels.csv"] = out.getvalue().encode(errors="replace") if text is None else text
+    source = Source(Path("any"), sorted(tree), tree.__getitem__)
+    try:
+        reading = layout.read(source)
+    except UserError as error:
+        one_line(error)
+        return
+    members, _ = files_of_classes(source, params.Table.model_validate(reading.folders))
+    assert len(members) == sum(sum(part.values()) for part in reading.images.values())
 
 
 def whole_checkpoint() -> bytes:

@@ -42,11 +42,15 @@ def test_what_params_yaml_has_is_not_made_longer_or_its_batches_smaller():
 def test_what_matters_least_is_left_out_first_until_the_rest_fits():
     left = []
     for limit in (1e9, 1e6, 5e4, 2e4, 8e3, 4e3, 2e3, 1e3, 1):
-        found = plan(limit=limit)
+        found, before = plan(limit=limit), left
         assert found.seconds <= limit or limit == 1
-        assert list(found.left)[: len(left)] == left  # the same as with more time, and more
         left = list(found.left)
-        assert all(seconds > limit for seconds in found.left.values())
+        if grid.RATES in before and grid.FINETUNING in left:
+            before = before[:-1]
+        assert left[: len(before)] == before  # the same as with more time, and more
+        # With what was left out last, it would not have fitted.
+        assert not left or found.seconds + found.left[left[-1]] > limit
+        assert found.seconds + sum(found.left.values()) == pytest.approx(plan().seconds)
     assert left == [
         "baselines from random weights",
         "R50",
@@ -59,7 +63,20 @@ def test_what_matters_least_is_left_out_first_until_the_rest_fits():
     assert smallest.grid.init == ["pretrained"] and smallest.grid.freezing == ["frozen"]
     assert smallest.grid.backbone == ["resnet18"] and smallest.grid.seed == [0, 1, 2]
     assert smallest.train.epochs == 5 and smallest.train.schedule.options["step_size"] == 2
-    assert grid.described(found, NAME, 1)[-1] == "note: this takes more than the 1 s asked for"
+    assert smallest.grid.lr == STUDY.grid.lr
+    *_, asked, note = grid.described(found, NAME, 1)
+    assert asked.startswith("freeze or finetune? is not asked: finetuning would take ")
+    assert note == "note: this takes more than the 1 s asked for"
+
+
+def test_finetuning_is_tried_at_one_rate_where_that_fits():
+    whole = plan(limit=1)
+    smaller = grid.changed(whole.study, grid={"freezing": STUDY.grid.freezing, "lr": [1e-4]})
+    needed = grid.preflight.seconds(smaller, {NAME: (300, 100)}, SPEEDS)
+    found = plan(limit=needed)
+    assert (found.study.grid.lr, found.study.grid.freezing) == ([1e-4], ["frozen", "finetuned"])
+    assert list(found.left)[-1] == grid.RATES
+    assert plan(limit=needed - 1).study.grid == whole.study.grid
 
 
 def test_params_yaml_says_what_is_tried_and_why_and_keeps_its_other_comments():

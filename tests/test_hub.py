@@ -1,8 +1,6 @@
-"""A kept network in the hands of timm, of the real dvc and of GTO."""
+"""A kept network as timm loads it."""
 
 import json
-import re
-from contextlib import chdir
 
 import pytest
 import timm
@@ -13,7 +11,7 @@ from timm.data import create_transform, resolve_model_data_config
 from tests.study import in_process, small, yaml
 from transfer import cli
 from transfer.images import reader
-from transfer.model import hub, keep, predict, registry, saved
+from transfer.model import hub, keep, predict, saved
 from transfer.params import Component
 from transfer.training import models
 from transfer.training.components import OWN
@@ -29,22 +27,10 @@ def study(tmp_path):
     return made
 
 
-def test_timm_and_dvc_get_the_network_that_was_kept(study, tmp_path):
-    words = "one", "--hub", "hub/one", "--register"
-    status, out, err = in_process(study.folder, keep.main, *words)
-    assert (status, err) == (0, "") and "gto register models:one" in out
-
-    next_steps = re.search(r"^  (git add .*) && git commit && dvc push\n  (gto .*)$", out, re.M)
-    for command in (next_steps[1], "git commit -qm model", next_steps[2]):
-        study.run("bash", "-c", command)
-    assert study.run("git", "status", "--porcelain", "models") == ""
-    assert study.run("git", "tag").strip() == "models=one@v0.0.1"
-    source, got = str(study.folder.resolve()), tmp_path / "got.safetensors"
-    study.run("dvc", "artifacts", "get", source, "models:one", "-o", str(got))
+def test_timm_loads_the_network_that_was_kept(study):
+    status, _, err = in_process(study.folder, keep.main, "one", "--hub", "hub/one")
+    assert (status, err) == (0, "")
     kept = study.folder / "models/one.safetensors"
-    assert got.read_bytes() == kept.read_bytes()
-    assert "models:one" in study.run("gto", "show")
-
     hub.check(study.folder / "hub/one", "resnet18", Component(OWN), Component(OWN))  # once more
     card, _ = saved.load(kept)
     model = timm.create_model(f"local-dir:{study.folder / 'hub/one'}", pretrained=True).eval()
@@ -68,14 +54,15 @@ def test_timm_and_dvc_get_the_network_that_was_kept(study, tmp_path):
     assert next(iter(yaml.load_all(readme.split("\n---\n")[0])))["library_name"] == "timm"
 
 
-def test_an_artifact_is_named_from_the_repository_s_root(study):
-    deep = study.folder / "deep/models"
-    deep.mkdir(parents=True)
-    (deep / "small_one.safetensors").write_text("x")
-    with chdir(study.folder):
-        assert "\n  gto register deep/models:small-one" in registry.register(
-            deep.resolve() / "small_one.safetensors", "x"
-        )
+@pytest.mark.parametrize(("how", "mode"), hub.MODES.items())
+def test_timm_is_told_how_images_become_squares(how, mode, tmp_path):
+    model = models.architecture("resnet18")(num_classes=2).eval()
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    about = card("resnet18", 1.0).model_copy(update={"fit": how})
+    hub.export(model, about, images, "# Page\n", tmp_path / "hub")
+    again = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True)
+    config = resolve_model_data_config(again)
+    assert (config["crop_mode"], config["crop_pct"]) == (mode, 64 / 72 if how == "crop" else 1.0)
 
 
 def card(backbone: str, temperature: float) -> saved.Card:
@@ -104,11 +91,14 @@ def test_the_temperature_and_the_normalisation_go_with_it(backbone, tmp_path):
         hub._compare(again, model, wrong, images, tmp_path / "hub")
 
 
-def test_what_timm_or_dvc_cannot_take_is_one_line_before_training(study, tmp_path):
+def test_what_timm_cannot_take_is_one_line_before_training(tmp_path):
     with pytest.raises(cli.UserError, match="timm has no network miniresnet10"):
         hub.check(tmp_path / "new", "miniresnet10", Component(OWN), Component(OWN))
-    with pytest.raises(cli.UserError, match="no other train.pooling than its own"):
+    with pytest.raises(cli.UserError, match="cannot have another train.pooling"):
         hub.check(tmp_path / "new", "resnet18", Component(OWN), Component("AdaptiveMaxPool2d"))
+    hub.check(tmp_path / "new", "resnet18", Component(OWN), Component(OWN), "pad")
+    with pytest.raises(cli.UserError, match="timm pads images for test_vit in another grey"):
+        hub.check(tmp_path / "new", "test_vit", Component(OWN), Component(OWN), "pad")
     (tmp_path / "models").mkdir()
     (tmp_path / "models/other.safetensors").touch()
     (tmp_path / "link").symlink_to(tmp_path)
@@ -119,13 +109,3 @@ def test_what_timm_or_dvc_cannot_take_is_one_line_before_training(study, tmp_pat
     for name in ("models", "link", "file", "own"):
         with pytest.raises(cli.UserError, match=f"{name} holds other files; give a new folder"):
             hub.check(tmp_path / name, "resnet18", Component(OWN), Component(OWN))
-    here = "one", "--register", "--output", "one.safetensors"
-    status, _, err = in_process(study.folder, keep.main, *here)
-    assert status == 1 and "needs a folder for models" in err and err.count("\n") == 1
-    elsewhere = "one", "--register", "--output", tmp_path / "away/one.safetensors"
-    status, _, err = in_process(study.folder, keep.main, *elsewhere)
-    assert status == 1 and "needs a file within" in err and err.count("\n") == 1
-    (study.folder / ".dvc").rename(tmp_path / "gone")
-    status, _, err = in_process(study.folder, keep.main, "one", "--register")
-    assert status == 1 and "not inside of a DVC repository" in err and err.count("\n") == 1
-    assert not (study.folder / "models").exists()

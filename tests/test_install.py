@@ -110,7 +110,7 @@ def main():
         predict.main()
     except cli.UserError as error:
         print(error)
-    with files.alone("lock", "x"):
+    with files.locked("lock", "x"):
         pass
 
 cli.run(main)

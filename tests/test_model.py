@@ -26,13 +26,15 @@ from stages import evidence
 from tests.conftest import ROOT, draw_source, draw_split
 from tests.study import in_process, save_weights
 from transfer import cli, files, params, runs
+from transfer.evidence import calibration
 from transfer.evidence.scores import chosen_epoch
 from transfer.images import audit, packed, reader
-from transfer.model import about, explain, exported, out_of_distribution, outputs, predict, saved
+from transfer.model import about, explain, exported, outputs, predict, retrain, saved
 from transfer.model import keep as model
+from transfer.model.out_of_distribution import FeatureDistribution
 from transfer.training import loader, predictions, run_cache
 from transfer.training import run as training
-from transfer.training.record import curve
+from transfer.training.record import Record, Time, curve
 
 FREEZINGS = ("finetuned", "frozen", "last1")
 ROUNDING = 2**-12 + 1e-5  # of a confidence kept as float16
@@ -69,26 +71,21 @@ def study(tmp_path_factory) -> Study:
     (folder / "data/weights").mkdir()
     digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", 0, "resnet18")
     write_settings(folder, digest)
-    nothing = audit.Described(
-        images={},
-        formats={},
-        modes={},
-        pages=0,
-        short_side={},
-        wrong_extension=audit.Listed.from_names([]),
-        duplicates=audit.duplicates([]),
-    )
     found = {
-        "archive": nothing,
-        "split": nothing,
+        "archive": {},
+        "split": audit.drawn([], []),
         "dropped": {},
         "decoding": reader.PAPER,
+        "few_levels": None,
         "redrawn": None,
         "left_out": {},
         "no_class": {},
-        "groups": audit.groups([]),
+        "shared": audit.shared_groups([]),
         "leaked": [],
         "near": [],
+        "remedies": [],
+        "fixed_camera": None,
+        "shortcuts": [],
     }
     kept = audit.Audit(dataset="kept", source="data/raw/kept", rules={}, **found)
     kept.write(folder / "metrics/data/kept.json")
@@ -118,7 +115,7 @@ def write_settings(folder: Path, digest: str) -> None:
     kept.update(source="data/raw/kept", folders={"all": {"a": "a", "b": "b"}})
     settings["datasets"] = {"kept": kept}
     settings["weights"] = {"resnet18": {"source": "elsewhere.pth", "sha256": digest}}
-    settings["pack"] = {"resize": 44, "size": 40, "short_side": 0}
+    settings["pack"].update(resize=44, size=40)
     settings["grid"].update(dataset=["kept"], backbone=["resnet18"], lr=[0.001])
     settings["grid"].update(freezing=list(FREEZINGS), init=["pretrained"])
     own = {"activation": {"LeakyReLU": {"negative_slope": 0.2}}, "pooling": "AdaptiveMaxPool2d"}
@@ -143,6 +140,13 @@ def refused(study: Study | Path, main, *words) -> str:
     return lines[0]
 
 
+def test_images(data: packed.Packed) -> torch.Tensor:
+    return data.prepared_images(len(data.validation))
+
+
+test_images.__test__ = False
+
+
 @pytest.mark.parametrize("freezing", FREEZINGS)
 def test_the_network_is_that_of_the_very_epoch(study, freezing):
     """Of the epoch that was not chosen; the models saved are of the other."""
@@ -151,8 +155,8 @@ def test_the_network_is_that_of_the_very_epoch(study, freezing):
         job = training.prepare(run, params.load())
         parts = predictions.load(run.folder / runs.PREDICTIONS)
         before, epoch = parts["test"], 1 - chosen_epoch(parts, "accuracy")
-        network = model.trained(job, epoch + 1)
-    found = saved.probabilities(network, model.test_images(job.data))
+        network = retrain.train(job, epoch + 1)
+    found = saved.probabilities(network, test_images(job.data))
     assert (found.argmax(1) == before.predicted[epoch]).all()
     assert np.abs(found.max(1) - before.confidence[epoch]).max() <= ROUNDING
 
@@ -187,14 +191,16 @@ def test_the_card_says_what_the_run_was(study):
 def test_the_whole_network_is_kept_and_predicts_in_any_folder(study, tmp_path):
     run, output = study.runs["frozen"], tmp_path / "whole.safetensors"
     status, predicted = command(study, model.main, "kept", "--run", run.name, "--output", output)
-    assert status == 0 and "its confidence is as trained: too few validation images" in predicted
+    assert (
+        status == 0 and "its confidence is not calibrated: too few validation images" in predicted
+    )
     image = study.images / "a/000.jpg"
     expected = apart(study, predict.main, study.file("frozen"), image)[1]
     assert apart(tmp_path, predict.main, output, image) == (0, expected, "")
     page = (tmp_path / "whole.md").read_text()
-    assert f"{output}: " in predicted and "whole.md: what it can do" in predicted
+    assert f"{output}: " in predicted and "whole.md: what the network can do" in predicted
     card, _ = saved.load(output)
-    assert f"it is right on {card.accuracy:.3f} [" in page and run.name in page
+    assert f"Its accuracy is {card.accuracy:.3f} [" in page and run.name in page
     rows = [line.split("|") for line in page.splitlines() if re.match(r"\| [ab] ", line)]
     shares = [float(row[4].split()[0]) for row in rows]
     assert np.mean(shares) == pytest.approx(card.accuracy, abs=1e-3)  # as many of each class
@@ -231,16 +237,37 @@ def test_a_frozen_model_takes_its_own_checkpoint_alone(study, tmp_path, monkeypa
     assert apart(tmp_path, predict.main, file, image) == (0, expected, "")
 
 
+def test_it_says_first_how_long_it_takes_and_what_other_seeds_gave(study):
+    run = study.runs["finetuned"]
+    with chdir(study.folder):
+        settings = params.load()
+        original = retrain.Original.load(run, settings)
+        said = model.plan(original, settings)
+        time = Time.read(run.time)
+        seconds = (original.epoch + 1) * (16 + 6 + 10) / time.images_per_second
+        assert said == (
+            f"{run.name}: training epochs 1 to {original.epoch + 1} again, about {seconds:.0f} s"
+        )
+        parts = original.by_seed[0]
+        wrong = {part: replace(p, predicted=1 - p.label[None]) for part, p in parts.items()}
+        said = model.plan(replace(original, by_seed={0: parts, 7: wrong}), settings)
+        accuracy = study.predicted("finetuned").right.mean()
+        assert f"\ntest accuracy by seed: 0: {accuracy:.4f}, 7: 0.0000; seed 0 is saved, " in said
+        time.model_copy(update={"host": "another"}).write(run.time)
+        assert "about" not in model.plan(original, settings)
+        time.write(run.time)
+
+
 def test_without_a_run_the_best_is_taken(study):
     status, predicted = command(study, model.main, "kept", "--small")
     assert status == 0, predicted
     rows = json.loads((study.folder / "metrics/evidence.json").read_text())["rows"]
-    best = max(rows, key=lambda row: row["arms"]["pretrained"]["validation"])["freezing"]
+    best = max(rows, key=lambda row: row["results"]["pretrained"]["validation"])["freezing"]
     file = study.folder / "models/kept.safetensors"
     card, _ = saved.load(file, study.folder / "data/weights/resnet18-pretrained.pth")
     assert card.run == study.runs[best].name
     # It is the model that was kept by the run's name.
-    assert card == saved.load(study.file(best), study.folder / card.init)[0]
+    assert card == saved.load(study.file(best), study.folder / card.start)[0]
     tensors, expected = load_file(file), load_file(study.file(best))
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
@@ -279,34 +306,46 @@ def test_what_is_no_model_is_one_line(study, tmp_path):
     lacking = {name: value for name, value in state.items() if name != "fc.bias"}
     saved.save(tmp_path / "lacking", card, lacking)
     saved.save(tmp_path / "odd", card.model_copy(update={"backbone": "list_models"}), state)
-    saved.save(tmp_path / "newer", card.model_copy(update={"which_transfer": "3"}), state)
+    saved.save(tmp_path / "older", card.model_copy(update={"which_transfer": "2"}), state)
     reasons = {
         "none": "no such file",
         "text": "not a model made by `python -m transfer keep`",
         "cut": "not a model made by `python -m transfer keep`",
-        "foreign": "none of our metadata",
+        "foreign": "no metadata of a kept network",
         "lacking": "fc.bias",
         "odd": "no network 'list_models'",
-        "newer": "its format is 3",
+        "older": "has format 2, and this version reads format 3; save the network again with "
+        "`python -m transfer keep`",
     }
     for name, reason in reasons.items():
         assert reason in refused(tmp_path, predict.main, tmp_path / name, image)
 
 
-def test_predictions_that_differ_are_a_warning(study, tmp_path):
-    run = study.runs["frozen"]
-    folder = shutil.copytree(study.folder, tmp_path / "study")
-    parts = predictions.load(folder / run.folder / runs.PREDICTIONS)
-    parts["test"].predicted[:, :2] ^= 1
-    parts["test"].probabilities[:, 2] -= 0.1
-    predictions.save(folder / run.folder / runs.PREDICTIONS, parts)
-    status, _, err = apart(folder, model.main, "kept", "--run", run.name)
-    lines = [line for line in err.splitlines() if line.startswith("warning: ")]
-    assert (status, len(lines)) == (0, 1)
-    assert "3 of 10 test images" in lines[0] and "2 of them as another class" in lines[0]
+def trained(run: runs.Run) -> tuple[retrain.Original, nn.Module, np.ndarray]:
+    """The run trained again, with the network's probabilities of the test images."""
+    original = retrain.Original.load(run, params.load())
+    network = retrain.train(original.job, original.epoch + 1)
+    return original, network, saved.probabilities(network, original.test_images)
 
 
-def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path):
+def test_predictions_that_differ_are_a_warning(study, capsys):
+    with chdir(study.folder):
+        original, network, probabilities = trained(study.runs["frozen"])
+    parts = original.by_seed[0]
+    predicted, confidence = parts["test"].predicted.copy(), parts["test"].probabilities.copy()
+    predicted[:, :2] ^= 1
+    confidence[:, 2] -= 0.1
+    other = replace(parts["test"], predicted=predicted, probabilities=confidence)
+    capsys.readouterr()
+    retrain.warn_if_different(original, network, probabilities)
+    assert capsys.readouterr().err == ""
+    changed = replace(original, by_seed={0: parts | {"test": other}})
+    retrain.warn_if_different(changed, network, probabilities)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: 3 of 10 test images") and "2 of them as another class" in line
+
+
+def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path, capsys):
     folder = shutil.copytree(study.folder, tmp_path / "study")
     settings = yaml.load(folder / "params.yaml")
     settings["train"]["precision"] = "bfloat16"
@@ -315,8 +354,31 @@ def test_a_run_in_bfloat16_is_kept_without_a_warning(study, tmp_path):
     with chdir(folder):
         training.train_group([run], params.load(), every=60)
         run_cache.take(run, run_cache.key(run, params.load()))
-    status, predicted = command(folder, model.main, "kept", "--run", run.name)
-    assert status == 0 and "warning" not in predicted
+        words = trained(run)
+    retrain.warn_if_different(*words)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_network_trained_on_padded_images_pads_what_it_predicts(study, tmp_path):
+    folder = shutil.copytree(study.folder, tmp_path / "study")
+    settings = yaml.load(folder / "params.yaml")
+    settings["pack"]["fit"] = "pad"
+    yaml.dump(settings, folder / "params.yaml")
+    shutil.rmtree(folder / "data/packed/kept")
+    padded, run = Study(folder, study.runs), study.runs["frozen"]
+    with chdir(folder):
+        sizes = dict(params.load().pack)
+        packed.write(folder / "data/split/kept", folder / "data/packed/kept", **sizes)
+        training.train_group([run], params.load(), every=60)
+        run_cache.take(run, run_cache.key(run, params.load()))
+    words = "kept", "--small", "--run", run.name, "--output", padded.file("frozen")
+    assert command(padded, model.main, *words)[0] == 0
+    out = apart(padded, predict.main, padded.file("frozen"), padded.images, "--json")[1]
+    confidence = [json.loads(line)["confidence"] for line in out.splitlines()]
+    expected = padded.predicted("frozen").confidence[0]
+    assert np.abs(np.array(confidence) - expected).max() <= ROUNDING
+    before = study.predicted("frozen").confidence[0]
+    assert np.abs(expected - before).max() > ROUNDING, "cropped images are other ones"
 
 
 def test_mistakes_are_found_before_anything_is_trained(study, tmp_path):
@@ -350,7 +412,7 @@ def test_what_would_be_lost_or_cannot_be_written_is_found_before_anything_is_tra
     for path in (net, picture, page, onnx):
         for make in (Path.touch, lambda it: it.write_text("mine"), Path.mkdir, os.mkfifo):
             make(path)
-            why = f"{path.name}: (`keep` did not|a folder|no plain file)"
+            why = f"{path.name}: (`keep` did not|a folder|not a regular file)"
             with pytest.raises(cli.UserError, match=why):
                 outputs.check(net, onnx, None)
             files.remove(path)
@@ -364,10 +426,10 @@ def test_what_would_be_lost_or_cannot_be_written_is_found_before_anything_is_tra
     page.write_text(page.read_text().replace("frozen.safe", "net.safe"))
     outputs.check(net, None, None)
     for hub in (net, page, onnx, tmp_path, net / "hub", tmp_path / "x/.."):
-        with pytest.raises(cli.UserError, match="in each other's way"):
+        with pytest.raises(cli.UserError, match="collide"):
             outputs.check(net, onnx, hub)
     for path, why in {
-        page / "net.safetensors": "net.md is no folder",
+        page / "net.safetensors": "net.md is not a folder",
         tmp_path / f"{'x' * 240}.safetensors": "File name too long",
     }.items():
         with pytest.raises(cli.UserError, match=why):
@@ -429,7 +491,7 @@ def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
     _, out, _ = apart(study, predict.main, tmp_path / "hot.safetensors", study.images, "--json")
     found = [list(json.loads(line)["probabilities"].values()) for line in out.splitlines()]
     with chdir(study.folder):
-        images = model.test_images(training.prepare(study.runs["finetuned"], params.load()).data)
+        images = test_images(training.prepare(study.runs["finetuned"], params.load()).data)
     with torch.inference_mode():
         expected = (network(loader.normalize(images)) / 2.5).softmax(1).numpy()
     np.testing.assert_allclose(sorted(found), sorted(expected.tolist()), atol=1e-4)
@@ -445,12 +507,13 @@ def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
         "of six validation images"
     )
     with chdir(study.folder):
-        images = model.test_images(training.prepare(study.runs["finetuned"], params.load()).data)
-    given, features = saved.seen(network, images)
+        images = test_images(training.prepare(study.runs["finetuned"], params.load()).data)
+    logits, features = saved.outputs(network, images)
+    given = saved.softmax(logits, 1)
     assert features.shape == (10, 256)
-    seen = out_of_distribution.Known.fit(features[:7])
+    seen = FeatureDistribution.fit(features[:7])
     tensors = map(torch.from_numpy, (seen.mean, seen.precision))
-    state = network.state_dict() | dict(zip(saved.KNOWN, tensors, strict=True))
+    state = network.state_dict() | dict(zip(saved.DISTRIBUTION, tensors, strict=True))
     sure = float(given.max())
     below = int((given.max(1) < sure).sum())
     assert 0 < below < 10
@@ -460,13 +523,24 @@ def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
         file = tmp_path / "m.safetensors"
         saved.save(file, card.model_copy(update=known), state)
         status, out, err = apart(study, predict.main, file, study.images)
-        found = [line["unsure"] for line in map(json.loads, apart(
-            study, predict.main, file, study.images, "--json")[1].splitlines())]  # fmt: skip
-        assert (status, err, sum(found)) == (0, "", below)
+        lines = apart(study, predict.main, file, study.images, "--json")[1].splitlines()
+        found = [json.loads(line) for line in lines]
+        assert (status, err, sum(line["unsure"] for line in found)) == (0, "", below)
+        assert {line["none_of_these"] for line in found} == {ood_distance == 0}
         return [(line.split("\t") + [""])[3] for line in out.splitlines()]
 
     assert sorted(told(1e9)) == [""] * (10 - below) + ["unsure"] * below
     assert told(0.0) == ["none of these"] * 10
+
+    card = card.model_copy(update={"confidence_threshold": sure, "ood_distance": 0.0})
+    predicted = calibration.Answers(study.predicted("finetuned").name, np.zeros(10, int), given)
+    answers = predict.judge(card, seen, logits, features)
+    with chdir(study.folder):
+        record, dataset = Record.load(study.runs["finetuned"]), params.load().datasets["kept"]
+        words = (card, dataset, record, predicted, answers, about.Examples([], []))
+        page = about.write(tmp_path / "m.safetensors", *words).read_text()
+    assert f"Of the 10 test images, {10 - below} reach it; " in page
+    assert "It wrongly says so for 1.000 [0.722, 1.000] of the test images." in page
 
 
 class Corner(nn.Module):
@@ -485,10 +559,10 @@ class Corner(nn.Module):
 
 def test_what_an_answer_rests_on_is_where_the_network_looks(study, tmp_path):
     image = torch.full((40, 40, 3), 220, dtype=torch.uint8)
-    matter = explain.matters(Corner(), image, 1)
+    matter = explain.occlusion_map(Corner(), image, 1)
     assert matter.shape == (40, 40) and (matter[:18, :18] > 0.001).all()
     assert np.abs(matter[24:]).max() < 1e-6 and np.abs(matter[:, 24:]).max() < 1e-6
-    np.testing.assert_allclose(explain.matters(Corner(), image, 0), -matter, atol=1e-6)
+    np.testing.assert_allclose(explain.occlusion_map(Corner(), image, 0), -matter, atol=1e-6)
 
     images = shutil.copytree(study.images / "b", tmp_path / "b")
     max(images.iterdir()).rename(images / f"{'z' * 250}.png")  # near the longest that there are
@@ -543,7 +617,7 @@ class Fickle(nn.Module):
 
 def test_onnx_that_differs_is_not_left_behind(study, tmp_path):
     card, network = saved.load(study.file("finetuned"))
-    images = model.test_images(packed.load(study.folder / "data/packed/kept"))
+    images = test_images(packed.load(study.folder / "data/packed/kept"))
     with pytest.raises(cli.UserError, match="not written"):
         exported.export(Fickle(network).eval(), card, list(images.numpy()), tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -570,6 +644,6 @@ def test_a_checkpoint_of_halves_holds_what_it_gives():
 
 def test_what_a_user_has_filled_in_stays(study):
     page = study.file("finetuned").with_suffix(".md").read_text()
-    assert page.count(about.TO_FILL) == 2 and about.filled_in(page, "") == page
+    assert page.count(about.TO_FILL) == 2 and about.fill_in(page, "") == page
     mine = page.replace(f"costly: {about.TO_FILL}", "costly: nuns, wasps")
-    assert mine != page and about.filled_in(page, mine.replace("test images", "others")) == mine
+    assert mine != page and about.fill_in(page, mine.replace("test images", "others")) == mine

@@ -69,7 +69,7 @@ def study(tmp_path_factory) -> Path:
         (folder / "data/code" / stage).write_text(stage)
     shutil.copy(ROOT / "dvc.yaml", folder)
     given = YAML().load(ROOT / "params.yaml")
-    given["pack"] = {"resize": 40, "size": 32, "short_side": 0}
+    given["pack"].update(resize=40, size=32)
     given["weights"] = {"miniresnet10": {"source": "data/raw/x.pth", "sha256": "0" * 64}}
     given["grid"].update(backbone=["miniresnet10"], freezing=["frozen"])
     YAML().dump(given, folder / "before.yaml")
@@ -100,7 +100,7 @@ def entered(study: Path, folder: Path) -> tuple[str, list[str]]:
         found = layout.read(opened)
     name = own.key(folder, params.load(text=before))
     relative = folder.relative_to(study)
-    text = own.put(before, params.load(text=before), name, relative, found, 0, 1, False)
+    text = own.put(before, params.load(text=before), name, relative, found, 0, "crop", 1, False)
     text = text.replace("resplit: true", "resplit: false")  # folds miss classes this small
     params.load(text=text)
     (study / "params.yaml").write_text(text, encoding="utf-8")

@@ -15,9 +15,8 @@ RNG = np.random.default_rng(0)
 def test_distances_are_mahalanobis_s_with_few_images_too():
     own, others = RNG.normal(size=(30, 50)) * np.arange(1, 51), RNG.normal(size=(6, 50)) * 9
     fitted = LedoitWolf().fit(own)
-    found = out_of_distribution.Known.fit(own.astype(np.float32)).distances(
-        others.astype(np.float32)
-    )
+    distribution = out_of_distribution.FeatureDistribution.fit(own.astype(np.float32))
+    found = distribution.distances(others.astype(np.float32))
     np.testing.assert_allclose(found**2, fitted.mahalanobis(others), rtol=1e-4)
 
 
@@ -34,10 +33,10 @@ def test_at_most_a_twentieth_of_its_own_kind_count_as_strangers():
 
 
 def test_so_many_images_are_compared_with_and_always_the_same():
-    kept = out_of_distribution.some(out_of_distribution.MOST + 5)
+    kept = out_of_distribution.sample(out_of_distribution.MOST + 5)
     assert len(set(kept)) == out_of_distribution.MOST and (np.diff(kept) > 0).all()
-    assert np.array_equal(kept, out_of_distribution.some(out_of_distribution.MOST + 5))
-    assert np.array_equal(out_of_distribution.some(9), np.arange(9))
+    assert np.array_equal(kept, out_of_distribution.sample(out_of_distribution.MOST + 5))
+    assert np.array_equal(out_of_distribution.sample(9), np.arange(9))
 
 
 @pytest.mark.parametrize(

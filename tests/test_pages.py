@@ -1,14 +1,17 @@
 """What the pages say of runs made up for them."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from tests.test_evidence import ABOUT, NAMES, SETTINGS, made_up, run_of, unseen
-from transfer.evidence import compare, trained
+from tests.conftest import ROOT
+from tests.test_evidence import DATA, NAMES, SETTINGS, made_up, run_of, unseen
+from transfer.evidence import claims, compare, results
 from transfer.evidence.measures import Similarity
 from transfer.evidence.results import Scored
 from transfer.evidence.stats import Difference
@@ -35,25 +38,29 @@ def test_the_best_by_validation_is_recommended_and_what_is_as_good_and_cheaper()
     assert len(found) == 64 and len(own) == 16
     first, *rest = own
     assert (first.label, first.init) == ("R50 0.001 finetuned", "pretrained")
-    assert (first.difference.value, first.difference.sign, first.wins) == (0, 0, 1)
+    assert (first.difference.value, first.difference.sign, first.again) == (0, 0, 1)
     assert all(choice.difference.high < 0 for choice in rest if choice.init == "scratch")
     costs = [90 if c.backbone == "resnet50" else 30 + 1000 * (i % 2) for i, c in enumerate(own)]
     relative = [cost / 90 for cost in costs]
     advice = advise(own, relative, margin=0.12)
-    good = advice.cheaper
+    good = advice.as_good
     assert good and {c.init for c, _ in good} == {"pretrained"}
     assert {cost for _, cost in good} == {1 / 3}
     text = recommendation.write([advice], [])
     assert "**Take R50 0.001 finetuned from pretrained weights**: right on 0.9" in text
     assert "of 200 test images, chosen among 16 settings on 100 validation images." in text
-    assert "it is the best in 100 % of draws" in text
+    assert (
+        "has the best Brier score there; other validation images, for these runs, would choose"
+        in text
+    )
+    assert "with a probability of about 100 %" in text
     assert "is as good to within 12 points on the test images" in text
     assert "takes 33 % of the computation" in text
     assert "Its learning rate is the highest of the grid: try 0.01 too." in text
-    assert "11.2 million parameters, 44.7 MB" in text and "another seed may order" in text
+    assert "11.2 million parameters, 44.7 MB" in text and "another seed may rank" in text
     unsure = [choice.model_copy(update={"as_good": False}) for choice in own]
     text = recommendation.write([replace(advice, choices=unsure)], [])
-    assert "to within 12 points, so few test images and seeds cannot tell" in text
+    assert "do not show whether it is as good to within 12 points" in text
     assert "Doubtful" not in text
     equal = recommendation.write([replace(advice, costs=[1.0] * 16)], [])
     assert "of the computation" not in equal
@@ -72,6 +79,7 @@ def advise(choices, costs=None, fit=(1.0,), margin=0.01, grid=SETTINGS.grid) -> 
         dataset=SETTINGS.datasets["glioma"],
         grid=grid,
         measure="accuracy",
+        chosen_by="brier",
         choices=choices,
         costs=costs or [1.0] * len(choices),
         margin=margin,
@@ -111,22 +119,30 @@ def test_only_what_beats_one_answer_is_recommended(names, accuracy, bold):
         return run_of(name, right[None], 0, 0.9)
 
     grid = SETTINGS.grid.model_copy(update={"dataset": ["glioma"]})
-    found = compare.compute(grid, SETTINGS.datasets, ABOUT, 0.01, read, unseen)
+    found = compare.compute(grid, SETTINGS.datasets, DATA, 0.01, read, unseen)
     advice = advise(found.choices, fit=(0.6, 0.6))
     text, datasets = recommendation.write([advice], []), {"glioma": SETTINGS.datasets["glioma"]}
     assert ("**Take" in text) == bold == ("None of these settings works yet" not in text)
     assert ("`python -m transfer keep glioma`" in text) == bold
-    assert ("does no better" in page(datasets, found)) != bold
+    assert ("is not significantly better" in page(datasets, found)) != bold
     first = found.choices[0]
     assert f"Always answering “{first.majority}” is right on {first.share:.3f} of these" in text
     if accuracy == "always a":
         assert first.share == 0.95 and "b 0.000 [0.000, 0.658] of 2" in text
 
 
+def test_the_pages_do_without_pytorch_and_statsmodels():
+    names = ["evidence", "tables", "report", "recommend"]
+    code = f"import sys, {', '.join(f'stages.{name}' for name in names)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "stages.recommend" in loaded and not {"torch", "statsmodels"} & loaded
+
+
 def test_what_to_try_next_is_read_from_the_curve():
     choices = made_up(0.5, 0.5).choices
     for fit, words in {
-        (0.5, 0.55, 0.6, 0.65): "More epochs may help: its accuracy on the training images still",
+        (0.5, 0.55, 0.6, 0.65): "More epochs may help: accuracy on the training images was still",
         (0.5, 0.9, 0.97, 0.97): "More images, stronger augmentation or a frozen backbone may help",
         (0.5, 0.5, 0.51, 0.51): "Another learning rate, larger images or another backbone may",
         (0.97,): "it fits its training images (0.970), but not others",
@@ -134,8 +150,9 @@ def test_what_to_try_next_is_read_from_the_curve():
         assert words in advise(choices[:1], fit=fit).next
 
 
-def page(datasets, evidence, similar=(), pictures=(), records=(RECORD,)) -> str:
-    return report.write(datasets, evidence, list(similar), {}, list(records), list(pictures))
+def page(datasets, evidence, similar=(), pictures=(), records=(RECORD,), drawn=False) -> str:
+    lists = map(list, (records, pictures))
+    return report.write(datasets, evidence, list(similar), {}, *lists, drawn)
 
 
 DATASETS = {name: SETTINGS.datasets[name] for name in SETTINGS.grid.dataset}
@@ -143,9 +160,12 @@ DATASETS = {name: SETTINGS.datasets[name] for name in SETTINGS.grid.dataset}
 
 def test_the_page_says_what_was_found():
     helps = page(DATASETS, made_up())
-    assert helps.count("Over its own baseline from random weights it gains +0.3") >= 3
+    gained = page(DATASETS, made_up(validation=lambda _: 0.9))
+    assert len(re.findall(r"transfer setting and the best baseline differ by \+0\.3", gained)) >= 3
     assert "All runs have one seed." in helps
-    assert "states 200 test images: its accuracies are no multiples of 1/200" in helps
+    assert (
+        "states 200 test images, but its accuracies are multiples of 1/153, not of 1/200" in helps
+    )
     assert "figures/" not in helps
     assert "![Accuracy of every setting](figures/gains.png)" in page(
         DATASETS, made_up(), pictures=["gains"]
@@ -159,9 +179,9 @@ def test_the_page_says_what_was_found():
     several = RECORD.model_copy(update={"seed": 1})
     judged = page(DATASETS, made_up(**worse, seed=[0, 1, 2]), records=[RECORD, several])
     assert "hurts: negative transfer" in judged and "on 100 validation images" in judged
-    assert ", over the best baseline -0.3" in judged
+    assert re.search(r"and the best baseline differ by -0\.3", judged)
     leaks = page(DATASETS, made_up(leaked=NAMES[::2]))
-    assert "Of glioma no test image of a is left." in leaks and "0 a, 100 b" in leaks
+    assert "In glioma no test image of a is left." in leaks and "0 a, 100 b" in leaks
 
 
 CPU, GPU = "cpu (AVX2, 1 thread)", "NVIDIA H200"
@@ -200,7 +220,7 @@ def test_the_pages_say_which_runs_were_trained_otherwise(changed, expected):
 def test_what_a_recipe_computes_in_on_a_gpu_is_no_mixture():
     first = RECORD.model_copy(update={"device": GPU, "arithmetic": "TF32"})
     other = first.model_copy(update={"recipe": "half", "arithmetic": "bfloat16", "threads": 9})
-    assert trained.mixed([first, other]) == []
+    assert results.mixed([first, other]) == []
 
 
 def test_sizes_and_seeds_stand_in_the_tables():
@@ -215,6 +235,22 @@ def test_claims_without_runs_are_told_apart():
     text = page(DATASETS, made_up(backbone=["resnet18"]))
     assert "are not judged here, because the grid lacks runs" in text
     assert "no such runs" not in text
+
+
+def test_two_other_backbones_stand_in_for_the_papers():
+    parameters = {"large": 20, "small": 10}
+    stand_ins = claims.stand_ins(parameters)
+    assert stand_ins == {"resnet18": "small", "resnet50": "large"}
+    evidence = made_up(backbone=["large", "small"], stand_ins=stand_ins)
+    alike = made_up(backbone=["small", "large"], stand_ins=stand_ins)
+    assert evidence.claims.ours == alike.claims.ours
+    text = page(DATASETS, evidence)
+    assert "small, stands in for R18 and the larger, large, for R50" in text
+    assert "not judged here" not in text and "no evidence" not in text
+    assert "is no evidence about the claims." in page(DATASETS, evidence, drawn=True)
+    assert "stands in" not in page(DATASETS, made_up())
+    for other in ({"small": 1}, {"small": 1, "large": 2, "x": 3}, {"resnet18": 1, "large": 2}):
+        assert claims.stand_ins(other) == {}
 
 
 def test_every_table_is_one(monkeypatch):
@@ -257,8 +293,8 @@ def test_why_a_measure_is_missing_is_said():
     kept = [key for key in report.MEASURES if key not in ("batchnorm_frechet", "leep")]
     fewer = [one.model_copy(update={"measures": {key: one.measures[key] for key in kept}})
              for one in similar()]  # fmt: skip
-    words = "no batch norm, and no head that was trained with it, which these measures compare"
-    assert f"–: this backbone has {words}." in page(DATASETS, made_up(), fewer)
+    words = "because this backbone has no batch norm, and no head that was trained with it."
+    assert f"–: not measured, {words}" in page(DATASETS, made_up(), fewer)
 
 
 def test_four_data_sets_cannot_show_a_correlation():

@@ -176,7 +176,7 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(tmp_path, path, mea
             "split.validation",
             "The share of each class's training images to hold out, to choose epochs",
         ),
-        ("pack", "The sizes of images, in pixels."),
+        ("pack", "How images become the squares that networks see."),
         (
             "datasets.glioma.count",
             "How many images of each class to use: a number, a fraction, or all",

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from tests.study import in_process
 from transfer import cli
 from transfer.evidence import calibration
-from transfer.model import out_of_distribution, predict, saved
+from transfer.model import predict, saved
+from transfer.model.out_of_distribution import FeatureDistribution
 from transfer.params import Component
 from transfer.training import models
 from transfer.training.components import OWN
@@ -121,11 +122,11 @@ def test_numbers_that_are_not_finite_are_refused(value, network, file, images, t
 
 def test_numbers_that_an_image_makes_infinite_cost_it_a_line(network, file, images):
     state = {name: one.clone() for name, one in network.state_dict().items()}
-    card, loaded, _ = predict.opened(str(file), None)
+    card, loaded, _ = predict.load(str(file), None)
     loaded.fc.weight[:] = float("nan")
-    found = predict.classified(card, loaded, None, [(images / "1.png", "")])
+    found = predict.classify(card, loaded, None, [(images / "1.png", "")])
     assert [answer for _, answer in found] == [predict.NO_NUMBER]
-    nowhere = out_of_distribution.Known(np.zeros(64, np.float32), -np.eye(64, dtype=np.float32))
+    nowhere = FeatureDistribution(np.zeros(64, np.float32), -np.eye(64, dtype=np.float32))
     loaded.load_state_dict(state)
     sure = card.model_copy(update={"ood_distance": 1e9, "confidence_threshold": 0.0})
     grey = torch.zeros((1, 40, 40, 3), dtype=torch.uint8)
@@ -137,11 +138,13 @@ def test_numbers_that_an_image_makes_infinite_cost_it_a_line(network, file, imag
 
 def test_what_training_images_look_like_must_fit_the_network(network, file, images):
     for mean, precision in ((3, 3), (64, 63)):
-        known = {"known.mean": torch.zeros(mean), "known.precision": torch.zeros(mean, precision)}
+        known = dict(
+            zip(saved.DISTRIBUTION, (torch.zeros(mean), torch.zeros(mean, precision)), strict=True)
+        )
         saved.save(
             file, CARD.model_copy(update={"ood_distance": 1.0}), network.state_dict() | known
         )
-        assert "not a whole model" in refused(file, images)
+        assert "not a complete model" in refused(file, images)
 
 
 def test_names_cannot_forge_a_line_or_reach_the_terminal(network, file, images, tmp_path):
@@ -181,12 +184,12 @@ def test_what_is_no_file_costs_a_line_each(file, images, tmp_path):
     names = [line.split("\t")[0].removeprefix(f"{images}/") for line in out]
     assert (status, names) == (1, ["1.png", "2.png", "deep/3.png", "link/4.png"])
     wrong = [line.removeprefix(f"error: {images}/") for line in err]
-    assert "named as an image" in wrong[0] and "too long" in wrong[1]
+    assert "has an image's extension" in wrong[0] and "too long" in wrong[1]
     assert [line.split(": ")[0] for line in wrong[2:]] == [
         "cut.jpg", "deep/loop", "gone.jpg", "null.jpg", "pipe.jpg", "socket.jpg", "vast.png"
     ]  # fmt: skip
     assert sum("not a regular file" in line for line in wrong) == 3
-    assert "bomb" in wrong[-1] and "a link to a folder that it is in" in wrong[3]
+    assert "400000000 pixels" in wrong[-1] and "a link to a folder that contains it" in wrong[3]
 
 
 def test_pictures_need_a_folder(file, images, tmp_path):

@@ -178,7 +178,7 @@ SETTINGS = [
     ("datasets.one.title", "another", PAGES),
     ("pack.resize", 44, {"pack@one"}),
     ("train.batch_size", 3, TRAINED),
-    ("train.epochs", 2, TRAINED | {"report", "recommend"}),  # which show what a run costs
+    ("train.epochs", 2, TRAINED | PAGES - {"tables"}),  # which show what a run costs
     ("train.device", "cuda", TRAINED | {SIMILARITY}),
     ("train.probe_epochs", 7, set()),
     ("recipes.other", {"epochs": 9}, set()),

@@ -206,7 +206,7 @@ def test_the_time_before_an_interruption_counts(data, tmp_path, monkeypatch):
 
 
 def test_a_second_process_waits_and_says_for_whom(study):
-    with files.alone(study / f"data/checkpoints/.{RUN.group}.lock", "the test"):
+    with files.locked(study / f"data/checkpoints/.{RUN.group}.lock", "the test"):
         second = init(study, RUN)
         line = second.stderr.readline()
     finish(second)

@@ -107,7 +107,7 @@ def test_a_change_that_was_run(base, change, tmp_path):
     clone = bare(change, tmp_path / "clone")
     text = comment(clone, "HEAD~1", "--check", **server)
     assert text.startswith(MARK + "\n")
-    assert "`dvc.yaml`: dvc.lock is in step" in text
+    assert "`dvc.yaml`: dvc.lock is up to date" in text
     assert "`never/dvc.yaml`: not run yet" in text
     assert "- `metrics/summary.json`: 2 of 3 rows of accuracies changed.\n" in text
     assert "Of those accuracies, 1 rose and 1 fell significantly.\n" in text
@@ -148,11 +148,11 @@ def test_a_change_that_was_not_run(change, tmp_path):
     clone = bare(change, tmp_path / "clone")
     said = comment(clone, "HEAD~1", "--check", "--output", "comment.md", status=1)
     assert said == (
-        "error: the dvc.lock of dvc.yaml is out of step; run `dvc repro` and commit what it makes\n"
+        "error: the dvc.lock of dvc.yaml is out of date; run `dvc repro` and commit the results\n"
     )
     text = (clone.folder / "comment.md").read_text()
     # DVC itself stops at the first stage whose data are not here, which is `pack`.
-    assert "**dvc.lock is out of step.** `dvc repro` would run 2 stages, `pack`, `tables`, " in text
+    assert "**dvc.lock is out of date.** `dvc repro` would run 2 stages, `pack`, `tables`, " in text
     assert "| `cells` | `r18-0.0001-frozen` | 0.6000 → – | 0.5000 → – |" in text
 
 
@@ -187,9 +187,9 @@ EDITS = {
     "code of the stage params": [longer("transfer/training/preflight.py", "\n_EDITED = 1\n")],
     "a page": [longer("metrics/report.md", "by hand\n")],
 }
-COSTED = {"report", "recommend"}
-FOLLOWING = {"a size": COSTED, "epochs": COSTED, "a page": {"recommend"}}
-"""By the computation that runs take, which is known once `params` has run; and by the page."""
+COSTED = {"evidence", "report", "recommend"}
+FOLLOWING = {"a size": COSTED, "epochs": COSTED}
+"""By the computation that runs take, which is known once `params` has run."""
 LATE = [pytest.param(name, marks=pytest.mark.release) for name in EDITS if name != RATE]
 
 
@@ -213,8 +213,8 @@ def test_what_it_says_that_would_run_runs(finished, tmp_path, edit):
 
 def test_a_lock_in_step_says_what_would_only_be_noted():
     text = write(locks=[page.Lock("sample/dvc.yaml", [], ["code", "params"])])
-    only = "`cd sample && dvc repro` would run only `code`, `params`, in seconds, and change"
-    assert f"is in step with code and settings. {only} dvc.lock but no result.\n" in text
+    only = "`cd sample && dvc repro` would run only `code`, `params`, which takes seconds and"
+    assert f"is up to date with code and settings. {only} changes dvc.lock but no result." in text
     assert "would run" not in write(locks=[page.Lock("dvc.yaml", [])])
 
 
@@ -292,7 +292,7 @@ def test_what_did_not_change_is_counted():
         "",
         "- `metrics/summary.json`: 0 of 1 row of accuracies changed.",
         "  - The recommended setting or its accuracy changed for 2 of 3 data sets.",
-        "  - Before and after were both trained on `cpu`, with `torch 2`.",
+        "  - Both sides were trained on `cpu`, with `torch 2`.",
         "- 0 settings changed.",
         "- 0 figures changed.",
         "",
@@ -310,7 +310,7 @@ def test_without_both_numbers_of_images_a_change_has_no_interval():
     entries = summary(rows=1) | {"rows.ants_bees.test_images": page.Sides(None, 153)}
     text = write({"metrics/summary.json": entries})
     assert "0.5000 → 0.8750<br>+0.375 †" in text
-    assert "\n†: There is no interval, because" in text and "fell significantly" not in text
+    assert "\n†: No interval, because" in text and "fell significantly" not in text
     assert "†" not in write({"metrics/summary.json": summary(rows=1)})
 
 
@@ -325,7 +325,7 @@ def test_rows_that_only_one_side_has_lead_to_what_both_have():
     chosen = {"chosen.a": page.Sides(0.5, 0.75), "chosen.b": page.Sides(None, 0.5)}
     text = write({"metrics/summary.json": entries | chosen})
     assert "  - 3 of these rows have an accuracy on one side only, because the grid" in text
-    assert "`chosen.<data set>` in `dvc metrics diff` is how" in text
+    assert "`chosen.<data set>` in `dvc metrics diff` compares" in text
     # As where a study runs for the first time.
     assert "one side only" not in write({"s": entries | {"chosen.b": page.Sides(None, 0.5)}})
     assert "one side only" not in write({"s": summary(rows=2) | chosen})
@@ -334,9 +334,9 @@ def test_rows_that_only_one_side_has_lead_to_what_both_have():
 def test_a_side_whose_runs_were_not_all_trained_alike_is_told():
     mixed = "2 with torch 2; 1 with torch 3"
     text = write({"s": {"trained.mixed": page.Sides(None, mixed)}})
-    assert f"**After the change, not all runs were trained alike**: `{mixed}`." in text
+    assert f"**After the change, not all runs were trained in the same way**: `{mixed}`." in text
     assert "Before the change" not in text
-    assert "trained alike" not in write({"s": summary(rows=2)})
+    assert "trained in the same way" not in write({"s": summary(rows=2)})
 
 
 def test_values_cannot_break_the_table():
@@ -389,28 +389,30 @@ def test_the_interval_is_newcombes(counts, expected):
     assert (found.low, found.high) == pytest.approx(expected, abs=5e-5)
 
 
-def test_the_linter_of_the_hooks_is_the_pinned_one():
-    config = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")
-    ruff = next(repo["rev"] for repo in config["repos"] if "ruff" in repo["repo"])
-    assert f"\nruff=={ruff.removeprefix('v')}\n" in (ROOT / "requirements.txt").read_text()
-
-
 def test_the_workflow_looks_for_the_mark_of_its_comment():
     workflow = (ROOT / ".github/workflows/comment.yaml").read_text()
     assert f'startswith("{MARK}")' in workflow
 
 
-@pytest.mark.parametrize(
-    ("path", "generated"),
-    [
-        ("dvc.lock", "set"),
-        ("sample/dvc.lock", "set"),
-        ("sample/metrics/figures/gains.png", "set"),
-        ("metrics/report.md", "set"),
-        ("metrics/README.md", "unset"),
-        ("params.yaml", "unspecified"),
-    ],
-)
-def test_github_folds_what_dvc_makes(path, generated):
-    said = Study(ROOT).run("git", "check-attr", "linguist-generated", "--", path)
-    assert said == f"{path}: linguist-generated: {generated}\n"
+def test_github_folds_what_dvc_makes_and_git_does_not_merge_it():
+    """Of the pipeline's outputs those that git keeps, in the root and in the sample."""
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].values()
+    entries = [
+        out for stage in stages for kind in ("outs", "metrics") for out in stage.get(kind, [])
+    ]
+    kept = [
+        path for out in entries if isinstance(out, dict) for path in out if "cache" in out[path]
+    ]
+    made = [f"{folder}{name}" for folder in ("", "sample/") for name in ("dvc.lock", *kept)]
+    made += [f"{path}/gains.png" for path in made if path.endswith("figures")]
+    assert "sample/metrics/report.md" in made and "metrics/figures/gains.png" in made
+    written = ["params.yaml", "dvc.yaml", "metrics/README.md", "docs/method.md", "sample/dvc.yaml"]
+    said = Study(ROOT).run(
+        "git", "check-attr", "linguist-generated", "merge", "--", *made, *written
+    )
+    of = dict(line.rsplit(": ", 1) for line in said.splitlines())
+    assert {(of[f"{path}: linguist-generated"], of[f"{path}: merge"]) for path in made} == {
+        ("set", "unset")
+    }
+    assert not {of[f"{path}: linguist-generated"] for path in written} & {"set"}
+    assert not {of[f"{path}: merge"] for path in written} & {"unset"}

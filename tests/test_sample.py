@@ -52,7 +52,7 @@ def test_the_review_looks_into_both_repositories(sample, tmp_path):
     made.commit()
     made.run("git", "clone", "-q", "..", str(tmp_path / "clone"))
     text = Study(tmp_path / "clone").run("python", "-m", "transfer", "review", "HEAD~1", "--check")
-    assert "`dvc.yaml`: not run yet" in text and "`sample/dvc.yaml`: dvc.lock is in step" in text
+    assert "`dvc.yaml`: not run yet" in text and "`sample/dvc.yaml`: dvc.lock is up to date" in text
     assert "| `sample/params.yaml` | `train.epochs` | `1` | `2` |" in text
     assert "`sample/metrics/summary.json`: " in text and "both trained on `cpu (" in text
 
@@ -65,7 +65,7 @@ def test_the_review_tells_an_edit_of_the_code_from_one_of_a_comment(sample, tmp_
     with open(root.folder / "sample/params.yaml", "a") as file:
         file.write("\n# A comment.\n")
     text = root.run("python", "-m", "transfer", "review", "HEAD", "--check")
-    assert "`sample/dvc.yaml`: dvc.lock is in step" in text
+    assert "`sample/dvc.yaml`: dvc.lock is up to date" in text
     assert "`cd sample && dvc repro` would run only `code`, `params`, in seconds" in text
     with open(root.folder / "stages/tables.py", "a") as file:
         file.write("\n_EDITED = 1\n")

@@ -213,7 +213,7 @@ def test_missing_input_is_one_line(study):
 def set_sizes(study: Path, **train) -> None:
     settings = yaml.load(study / "params.yaml")
     by_hand(settings, lr=[0.001, 1e30])
-    settings["pack"] = {"resize": 32, "size": 32, "short_side": 0}
+    settings["pack"].update(resize=32, size=32)
     settings["train"].update(epochs=1, **train)
     yaml.dump(settings, study / "params.yaml")
 

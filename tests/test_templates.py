@@ -19,7 +19,7 @@ from tests.test_hub import card
 from tests.test_pages import RECORD, advise, similar
 from transfer import templates
 from transfer.evidence import calibration
-from transfer.evidence.found import Evidence, Recall
+from transfer.evidence.records import Evidence, Recall
 from transfer.model import about
 from transfer.pages import recommendation, report, tables
 
@@ -138,6 +138,8 @@ def pages(made: dict, first: str, second: str) -> dict[str, str]:
         dataset="glioma",
         redrawn=None,
         near=[],
+        remedies=["drop"],
+        fixed_camera=None,
         left_out={second: SimpleNamespace(count=1)},
         split=SimpleNamespace(
             images={"train": {first: 3, second: 4}},
@@ -163,20 +165,24 @@ def pages(made: dict, first: str, second: str) -> dict[str, str]:
 def beside(first: str, second: str) -> str:
     """The page beside a network."""
     texts = dict.fromkeys(("run", "start", "start_source", "device", "commit"), second)
+    thresholds = {"confidence_threshold": 0.5, "ood_distance": 1.0}
+    share = Recall(label="", n=1, mean=1, low=0, high=1)
     return templates.render(
         ROOT / "transfer/model/about.md.j2",
         file=first,
         title=first,
         source=second,
         card=card("resnet18", 1.0).model_copy(
-            update={"labels": [first, second], "versions": {first: second}} | texts
+            update={"labels": [first, second], "versions": {first: second}} | texts | thresholds
         ),
         counts={"train": {first: 1, second: 1}},
         recall=[Recall(label=label, n=1, mean=1, low=0, high=1) for label in (first, second)],
-        looks=about.OcclusionMaps([(first, first)], [(first, second)]),
+        examples=about.Examples([(first, first)], [(first, second)]),
         picture=first,
-        error=calibration.Error(value=0.1, low=0.0, high=0.2, chance=0.1, bins=[]),
-        **{"sure": None, "strangers": None, "leaked": 1, "near": 1},
+        error=calibration.Error(
+            value=0.1, low=0.0, high=0.2, chance_low=0.0, chance_high=0.1, bins=[]
+        ),
+        **{"wrong_if_sure": share, "none_of_these": share, "leaked": 1, "near": 1},
     )
 
 

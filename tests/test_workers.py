@@ -1,9 +1,6 @@
 """What the driver and its workers do around DVC and git, with the real ones and without Ray."""
 
-import json
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from queue import Queue
@@ -16,10 +13,10 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 from tests.study import in_process
-from transfer import cli
-from transfer.cluster import run
+from transfer import cli, commands
+from transfer.cluster import run, worker
 
-SLEEPS = "touch began; while ! [ -e go ]; do sleep 0.1; done; echo a > a"
+WAITS = "touch began; while ! [ -e go ]; do sleep 0.1; done; echo a > a"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -41,59 +38,26 @@ def origin(tmp_path) -> Path:
     return folder
 
 
-@pytest.fixture
-def temporary(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    run.clones.cache_clear()
-    yield folder
-    run.clones.cache_clear()
-
-
-def job(root: Path | str, commit: str) -> run.Job:
-    return run.Job("a", ["train@a"], str(root), ".", 1, commit)
-
-
-def test_a_worker_clones_a_commit_once_and_whole_or_not_at_all(origin, temporary):
+def test_a_clone_is_of_the_commit_and_removed_afterwards(origin, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     first = git(origin, "rev-parse", "HEAD~").strip()
-    folder = run.clone(job(origin, first))
-    assert (folder / "file").read_text() == "first"
-    assert run.clone(job(origin, first)) == folder
+
+    def read(root: Path, commit: str) -> str:
+        job = worker.Job("a", ["train@a"], str(root), ".", 1, commit)
+        with worker.checkout(job) as folder:
+            assert folder.parent.stat().st_mode & 0o777 == 0o700
+            return (folder / "file").read_text()
+
+    assert read(origin, first) == "first"
     for root, commit, words in (
         (origin, "0" * 40, f"the commit 000000000 is not in {origin}; push it"),
         (origin / "none", first[:-1], "does not exist"),
     ):
         with pytest.raises(cli.UserError, match=words):
-            run.clone(job(root, commit))
-    assert [path.name for path in folder.parent.iterdir()] == [first]
-    assert [path.name for path in temporary.iterdir()] == [folder.parent.name]
-    assert folder.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_clones_of_ended_processes_go_and_all_else_stays(origin, temporary, tmp_path):
-    def named(name: str) -> Path:
-        return temporary / f"{run.CLONES}{name}"
-
-    for folder in (named("ended"), named("lives"), tmp_path / "elsewhere"):
-        (folder / "commit").mkdir(parents=True)
-    named("file").touch()
-    named("link").symlink_to(tmp_path / "elsewhere")
-    os.mkfifo(named("pipe"))
-    named("empty").mkdir()
-    there = {path for path in temporary.iterdir() if path != named("ended")}
-    code = f"from transfer.cluster.run import *; locked(Path({str(named('lives'))!r})); input(1)"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
-        assert other.stdout.read(1) == b"1"
-        own = run.clones()
-        assert {*temporary.iterdir()} == there | {own}
-        other.kill()
-    (own / "commit").mkdir()
-    run.clones.cache_clear()  # as if in another process
-    run.clones()
-    assert own.is_dir() and not named("lives").exists()
-    assert (tmp_path / "elsewhere/commit").is_dir()
+            read(root, commit)
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -121,8 +85,10 @@ def study(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "study"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(commands, "PAUSE", 0.2)
+    commands.announce.cache_clear()
     told = "echo https://user:T0ken@host.test; echo b > b"
-    each = {"foreach": {"a": SLEEPS, "b": told}, "do": {"cmd": "${item}", "outs": ["${key}"]}}
+    each = {"foreach": {"a": WAITS, "b": told}, "do": {"cmd": "${item}", "outs": ["${key}"]}}
     YAML().dump({"stages": {"train": each}}, folder / "dvc.yaml")
     (folder / "transfer").symlink_to(ROOT / "transfer")
     assert dvc(["init", "-q", "--no-scm"]) == 0
@@ -145,29 +111,17 @@ def at_work(study):
 def test_the_driver_waits_for_another_dvc(at_work, capsys):
     assert "Stage 'train@a' didn't change" in run.dvc("repro", "--dry", "train@a")
     said = capsys.readouterr().err
-    assert said.startswith(f"waiting for process {at_work.pid}: ") and said.count("\n") == 1
+    assert said.startswith("waiting for another DVC command: ") and said.count("\n") == 1
+    assert f"(PID {at_work.pid})" in said and "manually remove" in said
 
 
 def test_a_worker_waits_for_another_dvc_and_its_log_has_no_users(at_work, study):
     stages = ["train@a", "train@b"]
-    done = run.reproduce(run.Job("group", stages, str(study), ".", 1), Queue())
+    done = worker.reproduce(worker.Job("group", stages, str(study), ".", 1), Queue())
     assert (done.failed, at_work.poll()) == ([], 0)
     log = Path("data/logs/group.log").read_text()
     assert f"(PID {at_work.pid})" in log  # it did try
     assert "\nhttps://host.test\n" in log and "T0ken" not in log + done.log
-
-
-def test_a_process_that_is_no_dvc_is_not_waited_for(study):
-    """DVC lists what a killed one used, until it sees that its number is nobody's."""
-    with subprocess.Popen(["sleep", "60"]) as other:
-        held = {"write": {str(study / "a"): {"pid": other.pid, "cmd": "dvc repro"}}, "read": {}}
-        Path(".dvc/tmp/rwlock").write_text(json.dumps(held))
-        try:
-            with pytest.raises(cli.UserError, match="'train@a': '.*' is busy"):
-                run.dvc("repro", "--dry", "train@a")
-        finally:
-            other.kill()
-    assert "Running stage 'train@a'" in run.dvc("repro", "--dry", "train@a")
 
 
 def test_the_driver_checks_params_before_it_calls_dvc(study):
@@ -184,4 +138,4 @@ def test_the_driver_waits_for_a_dvc_that_works_on_its_own_files(study, capsys):
     lock = zc.lockfile.LockFile(".dvc/tmp/lock")
     Timer(6, lock.close).start()
     assert "Running stage 'train@a'" in run.dvc("repro", "--dry", "train@a")
-    assert capsys.readouterr().err == "waiting for another DVC command in this folder\n"
+    assert "Unable to acquire lock" in capsys.readouterr().err

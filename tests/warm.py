@@ -28,7 +28,7 @@ MODULES = ("dvc", "stages.", "transfer")  # any other command is the interpreter
 PACKAGES = """
     dvc.cli.parser dvc.dvcfile dvc.repo.reproduce dvc.repo.status dvc.stage.run dvc.stage.cache
     jinja2 markdown_it matplotlib.backends.backend_agg pydantic ruamel.yaml scipy.stats
-    sklearn.model_selection sklearn.neighbors statsmodels.stats.proportion tabulate torch
+    sklearn.model_selection sklearn.neighbors tabulate torch
     torch.optim.swa_utils torch.utils.flop_counter torchvision.models torchvision.transforms.v2
 """
 CLIENT = """#!{python} -IS

@@ -6,15 +6,12 @@ from importlib import import_module
 from transfer import arithmetic, cli
 
 VERBS = {
-    "own": ("own.enter", "enter your own images in params.yaml; `dvc repro` then does the rest"),
-    "run": ("cluster.run", "train many runs at once, on this machine or a Ray cluster"),
+    "own": ("own.enter", "enter your own images in params.yaml, for `dvc repro` to train on"),
+    "run": ("cluster.run", "train many runs in parallel, on this machine or a Ray cluster"),
     "watch": ("cluster.watch", "show all runs in one table while they are trained"),
     "keep": ("model.keep", "save the network of a data set's recommended run in one file"),
     "predict": ("model.predict", "classify images with a saved network"),
-    "accept": (
-        "accept",
-        "after an edit of the code that changes no result, train a few runs, not all",
-    ),
+    "accept": ("accept", "after an edit that changes no result, train a few runs instead of all"),
     "review": ("review.comment", "summarise for a pull request how a change affects the study"),
 }
 USAGE = "\n".join(
@@ -30,7 +27,7 @@ def main() -> None:
     if verb in ("-h", "--help"):
         print(USAGE)
     elif verb not in VERBS:
-        sys.exit(f"error: there is no verb {verb!r}\n{USAGE}")
+        sys.exit(f"error: no verb {verb!r}\n{USAGE}")
     else:
         del sys.argv[1]
         arithmetic.settle()

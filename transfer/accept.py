@@ -1,6 +1,6 @@
-"""Accept an edit of the code that is meant to change no result. It trains a few of the stale runs
-again, compares their results with the recorded ones, and if all bytes are equal, records the other
-stale runs as up to date."""
+"""Accept an edit of the code that is meant to change no result. It makes a few of the stale stages
+again. If their results equal the recorded ones byte for byte, it records the other stages that are
+stale by the code alone as up to date."""
 
 import argparse
 import json
@@ -20,19 +20,18 @@ from transfer import cli, files, params
 from transfer.commands import dvc, own_path, succeeded
 from transfer.runs import RECORD, all_runs
 
-CHECKED = ("pretrain", "train", "similarity")
-"""The kinds of stage that take long, of which a few are made again."""
+SLOW = ("pretrain", "train", "similarity")
+"""Kinds of stage of which only a few are made again."""
 BEFORE = ("download", "draw", "split", "pack", "weights")
-"""The kinds that those build on."""
-ELSEWHERE = Path("data/.accept.part")
+"""Kinds that these depend on."""
+SCRATCH = Path("data/.accept.part")
 PROVENANCE = ("arithmetic", "device", "threads", "versions")
-"""What a run's record says of how it was trained, which is no result."""
+"""Fields of a run's record that are not results."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of dvc.lock. size: of what it depends on, in bytes; the
-    cheapest is taken to be that with the least."""
+    """A stage of dvc.lock. size: bytes of its inputs, by which its cost is judged."""
 
     name: str
     cmd: str
@@ -52,19 +51,18 @@ def main() -> None:
     make("params")
     if first := [name for name in stale()[0] if name.startswith(BEFORE)]:
         make(*first)
-    edited, other = stale()
-    stages = {stage.name: stage for stage in locked() if stage.kind in CHECKED}
-    by_code = [stages[name] for name in edited if name in stages]
-    others = sorted(name for name in other if name.startswith(CHECKED))
-    print(f"{len(by_code)} stages that take long would run again because of the code alone")
+    code_only, reasons = stale()
+    stages = {stage.name: stage for stage in recorded() if stage.kind in SLOW}
+    by_code = [stages[name] for name in code_only if name in stages]
+    others = sorted(name for name in reasons if name.startswith(SLOW))
+    print(f"{len(by_code)} slow stages are stale because of the code alone")
     if others:
-        print(
-            f"{len(others)} others would run in any case, such as {others[0]} ({other[others[0]]})"
-        )
-    devices: set[str] = set()
-    chosen = choose(by_code or [s for s in stages.values() if s.name not in other], args.runs)
+        example = f"{others[0]} ({reasons[others[0]]})"
+        print(f"{len(others)} are stale for other reasons, such as {example}")
+    chosen = choose(by_code or [s for s in stages.values() if s.name not in reasons], args.runs)
     if not chosen:
-        raise cli.UserError("no run is here to compare with one of this code; run `dvc repro`")
+        raise cli.UserError("there is no recorded run to compare with; run `dvc repro`")
+    devices: set[str] = set()
     for number, stage in enumerate(chosen, 1):
         print(f"{number} of {len(chosen)}: {stage.name} again", flush=True)
         devices |= check(stage)
@@ -79,7 +77,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer accept", description=__doc__)
-    help = "how many runs to train again, or all (default: one for each way of freezing and start)"
+    help = "runs to train again, or all (default: one for each freezing and initial weights)"
     parser.add_argument("--runs", type=count, metavar="N|all", help=help)
     return parser.parse_args()
 
@@ -91,7 +89,7 @@ def count(text: str) -> int:
 
 
 def make(*stages: str) -> None:
-    """Bring stages up to date, or without any name all. Raises UserError where DVC fails."""
+    """Bring these stages up to date, or all if none is named. Raises UserError if DVC fails."""
     run_dvc("repro", *stages)
 
 
@@ -102,30 +100,31 @@ def run_dvc(*arguments: str) -> None:
 
 
 def stale() -> tuple[list[str], dict[str, str]]:
-    """The stages that DVC would run because of their code alone; and those that it would run for
-    other reasons, with the first of these."""
-    by_code, other = [], {}
-    for name, reasons in json.loads(succeeded(dvc("status", "--json"))).items():
-        changed = list(chain.from_iterable(map(why, reasons)))
-        left = [reason for reason in changed if not reason.startswith("data/code/")]
-        if left:
-            other[name] = left[0]
+    """The stages that are stale because of their code alone; and the other stale stages, each with
+    another reason."""
+    code_only, others = [], {}
+    for name, entries in json.loads(succeeded(dvc("status", "--json"))).items():
+        reasons = chain.from_iterable(map(changes, entries))
+        other = next((reason for reason in reasons if not reason.startswith("data/code/")), None)
+        if other:
+            others[name] = other
         else:
-            by_code.append(name)
-    return by_code, other
+            code_only.append(name)
+    return code_only, others
 
 
-def why(reason: Any) -> Iterator[str]:
-    """One of the reasons that `dvc status` gives, in words that begin with a path."""
-    if isinstance(reason, str):
-        yield reason
+def changes(entry: Any) -> Iterator[str]:
+    """An entry of `dvc status` in words that begin with a path."""
+    if isinstance(entry, str):
+        yield entry
         return
-    for paths in reason.values():
-        for path, how in paths.items():
-            yield f"{path}: {how}" if isinstance(how, str) else f"{path} changed"
+    for paths in entry.values():
+        for path, change in paths.items():
+            yield f"{path}: {change}" if isinstance(change, str) else f"{path} changed"
 
 
-def locked() -> list[Stage]:
+def recorded() -> list[Stage]:
+    """The stages of dvc.lock."""
     lock = yaml.load(Path("dvc.lock").read_text(encoding="utf-8"), yaml.CSafeLoader)
     return [
         Stage(
@@ -139,8 +138,8 @@ def locked() -> list[Stage]:
 
 
 def choose(stages: list[Stage], most: int | None) -> list[Stage]:
-    """The cheapest of each kind, and of runs of each way of freezing and kind of start; or `most`
-    runs, which are taken from these in turn."""
+    """The cheapest stage of each kind; of runs, the cheapest for each freezing and initial weights,
+    or `most` of them, taken from these groups in turn."""
     runs = {f"train@{run.name}": run for run in all_runs(params.load().grid)}
     groups: dict[tuple[str, ...], list[Stage]] = {}
     for stage in sorted(stages, key=lambda stage: stage.size):
@@ -154,20 +153,22 @@ def choose(stages: list[Stage], most: int | None) -> list[Stage]:
 
 
 def check(stage: Stage) -> set[str]:
-    """Make a stage again in a folder of its own, and return what a run was trained on. Raises
-    UserError where the results are not the recorded ones."""
+    """Make a stage again in a scratch folder, and return the devices of its runs. Raises UserError
+    if it fails or its results differ from the recorded ones."""
     command = stage.cmd + " --alone" * (stage.kind == "train")
-    with elsewhere() as folder, open(folder / "log", "w+b") as log:
+    with scratch() as folder, open(folder / "log", "w+b") as log:
         done = subprocess.run(command, shell=True, cwd=folder, stdout=log, stderr=log)
         if done.returncode:
             log.seek(0)
             sys.stderr.write(log.read().decode(errors="replace"))
-            raise cli.UserError(f"{stage.name} fails with this code, so nothing is recorded")
-        found = (first_difference(Path(out), folder / out) for out in stage.outs)
-        if difference := next(filter(None, found), ""):
             raise cli.UserError(
-                f"{stage.name} gives another result, so nothing is recorded: {difference}. "
-                "`dvc repro` makes all again"
+                f"{stage.name} fails with this code, so nothing is recorded; see above"
+            )
+        differences = (first_difference(Path(out), folder / out) for out in stage.outs)
+        if difference := next(filter(None, differences), ""):
+            raise cli.UserError(
+                f"{stage.name} gives another result, so nothing is recorded: {difference}; "
+                "`dvc repro` makes all stages again"
             )
         records = [
             files.read_json(path) for out in stage.outs for path in (folder / out).glob(RECORD)
@@ -176,26 +177,26 @@ def check(stage: Stage) -> set[str]:
 
 
 @contextmanager
-def elsewhere() -> Iterator[Path]:
-    """A folder in which stages find what they need here, and write beside it."""
-    files.remove(ELSEWHERE)
+def scratch() -> Iterator[Path]:
+    """A folder with links to the inputs of stages, in which they write their outputs."""
+    files.remove(SCRATCH)
     try:
-        whole = ["stages", "transfer", "params.yaml", "data/code", "data/packed", "data/settings"]
-        for name in [*whole, *map(str, Path("data/weights").glob("*.pth"))]:
-            link = ELSEWHERE / name
+        inputs = ["stages", "transfer", "params.yaml", "data/code", "data/packed", "data/settings"]
+        for name in [*inputs, *map(str, Path("data/weights").glob("*.pth"))]:
+            link = SCRATCH / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(Path(name).resolve())
-        yield ELSEWHERE
+        yield SCRATCH
     finally:
-        files.remove(ELSEWHERE)
+        files.remove(SCRATCH)
 
 
 def first_difference(recorded: Path, made: Path) -> str:
-    """Where two files or folders differ first, or ''. A run's provenance is no result."""
+    """The first place where two files or folders differ, provenance aside; '' if none."""
     if recorded.is_dir():
         names = sorted({p.relative_to(top) for top in (recorded, made) for p in top.rglob("*")})
-        found = (first_difference(recorded / name, made / name) for name in names)
-        return next(filter(None, found), "")
+        differences = (first_difference(recorded / name, made / name) for name in names)
+        return next(filter(None, differences), "")
     if not (recorded.is_file() and made.is_file()):
         return "" if recorded.exists() and made.exists() else f"{recorded} is on one side only"
     before, after = result(recorded), result(made)
@@ -207,7 +208,7 @@ def first_difference(recorded: Path, made: Path) -> str:
 
 
 def result(file: Path) -> bytes:
-    """What a file holds, but for the provenance in a run's record."""
+    """A file's content, without the provenance in a run's record."""
     if file.name != RECORD:
         return file.read_bytes()
     kept = {key: value for key, value in files.read_json(file).items() if key not in PROVENANCE}
@@ -215,10 +216,13 @@ def result(file: Path) -> bytes:
 
 
 def summary(chosen: list[Stage], by_code: list[Stage], devices: set[str]) -> str:
-    """What was recorded, and what that rests on."""
+    """What was recorded, and on what evidence."""
     names, where = ", ".join(stage.name for stage in chosen), " and ".join(sorted(devices))
-    rests = f"{len(chosen)} were made again, on {where}, and gave the same bytes: {names}"
+    evidence = f"{len(chosen)} were made again on {where} and gave the same bytes: {names}"
     if not by_code:
-        return f"no stage that takes long was stale; {rests}"
+        return f"no slow stage was stale; {evidence}"
     left = len({stage.name for stage in by_code} - {stage.name for stage in chosen})
-    return f"{len(by_code)} stages are recorded as up to date; {rests}; the other {left} were not"
+    return (
+        f"{len(by_code)} stages are recorded as up to date; {evidence}; the other {left} were not "
+        "made again"
+    )

@@ -1,4 +1,4 @@
-"""How a stage meets its user: one clear line for each mistake, and no traceback."""
+"""What every command shares: one-line errors in place of tracebacks, and text for a terminal."""
 
 import argparse
 import errno
@@ -19,8 +19,8 @@ SHELLS = {"sh", "bash", "dash", "fish", "ksh", "zsh"}
 
 
 def printable(text: str) -> str:
-    """The text on one line, what would break it or steer a terminal written as Python escapes it:
-    names may hold anything."""
+    """The text on one line, with characters that break the line or control a terminal escaped as in
+    Python."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -30,8 +30,8 @@ def say(*lines: str) -> None:
 
 
 class UserError(Exception):
-    """Bad input. The message is one line: what is wrong, where, and what to do. It may quote names
-    and other programs, so it is printable, and URLs in it have no user."""
+    """Bad input. The message is one line: what is wrong, where, and what to do. Names and other
+    programs' messages in it are made printable, and users are removed from URLs."""
 
     def __init__(self, message: str) -> None:
         super().__init__(without_users(printable(message)))
@@ -50,9 +50,9 @@ _SYSTEM_ERRORS = {
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Call main and exit: 0 when it returns, 1 with one line on stderr for a user's mistake."""
-    if "DVC_STAGE" in os.environ:  # DVC, when killed, leaves its stage running
+    if "DVC_STAGE" in os.environ:  # a killed DVC leaves its stage running
         end_with_parent()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # no name is too strange for the terminal
+    if isinstance(sys.stdout, io.TextIOWrapper):  # so that any name can be printed
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
@@ -74,7 +74,7 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 
 def arguments(name: str, about: str | None, **words: str) -> list[str]:
-    """What a stage of that name is given on its command line: these words, each with its help."""
+    """A stage's command-line arguments. words: their names, each with its help."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", description=about)
     for word, help in words.items():
         parser.add_argument(word, help=help)
@@ -82,27 +82,26 @@ def arguments(name: str, about: str | None, **words: str) -> list[str]:
 
 
 def one_line(error: Exception) -> str:
-    """What a library's error says, or the start of it; if that is nothing, its kind."""
+    """The start of a library's error message, or the error's type if it has none."""
     return " ".join(without_users(str(error)).split())[:200] or type(error).__name__
 
 
 def without_users(text: str) -> str:
-    """A text of other programs, and in each of its URLs no user, password or token, even one with a
-    slash that is not quoted."""
+    """The text without the user, password or token of its URLs, even one with an unquoted slash."""
     return re.sub(r"(?<=://)([^\s/]*|[^\s/:]*:(?!\d*/)\S*)@", "", text)
 
 
 def span(seconds: float) -> str:
-    """A time as a person is told it."""
+    """A duration for people."""
     if seconds < 600:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3 * 3600 else f"{seconds / 3600:.0f} h"
 
 
 def end_with_parent() -> None:
-    """End by SIGTERM when the process that started this one, be it by way of a shell, has died."""
+    """End by SIGTERM when the process that started this one, directly or by a shell, has died."""
     parents = psutil.Process().parents()
-    starter = next((one for one in parents if one.name() not in SHELLS), None)
+    starter = next((process for process in parents if process.name() not in SHELLS), None)
     threading.Thread(target=_outlive, args=(starter,), daemon=True).start()
 
 

@@ -1,16 +1,16 @@
-"""A hash of the code that a stage runs: it changes when the code's meaning does.
+"""A hash of the code that a stage runs, which changes only when the code's meaning does.
 
 DVC compares files byte by byte, so a stage that depended on its modules would run again after an
-edit of a comment. This hash is of the syntax tree of every module that the stage's script imports
-within the project, wherever the import stands. What cannot change a result is no part of it:
+edit of a comment. The hash covers the syntax trees of all modules of the project that the stage's
+script imports, at any depth. It leaves out what cannot change a result:
 
 - comments, docstrings, layout, and whether a text is an f-string or made by `format`;
-- the names of a function's variables, and of parameters that nothing tells by name;
-- annotations outside classes, where pydantic and dataclasses read them;
-- the words that a stage prints, or fails with.
+- names of a function's variables, and of parameters that are only passed by position;
+- annotations outside classes (in classes pydantic and dataclasses read them);
+- the wording of printed lines and error messages.
 
-Everything else is: the order of definitions, a function that the stage never calls, an equal
-expression. `python -m transfer accept` is for edits of such things.
+It covers everything else, such as the order of definitions and functions that the stage never
+calls. `python -m transfer accept` is for edits of these.
 """
 
 import ast
@@ -30,45 +30,46 @@ ROOT = Path(__file__).parents[1]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 SEES_NAMES = {"dir", "eval", "exec", "globals", "locals", "vars"}
-"""Functions to which the names of variables mean something."""
+"""Functions that can read the names of variables."""
 
 
 def digest(script: str, root: Path = ROOT) -> str:
-    """The sha256 of what `script`, such as stages.train, imports below `root`; itself included.
+    """The sha256 of `script`, such as stages.train, and of all that it imports below `root`.
 
-    A file that an imported module names, by a string, and that lies beside it counts as well.
+    Data files count if they lie beside an imported module that names them in a string.
     """
-    found, read = {}, modules(script, root)
-    told = set().union(*(told_by(tree) for _, tree in read.values()))
-    for name, (path, tree) in read.items():
-        files = {file.name: sha256(file) for file in named(tree, path)}
-        kept = frozenset(told & {node.arg for node in nodes(tree) if isinstance(node, ast.arg)})
-        found[name] = meaning(path.read_bytes(), kept), files
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    meanings, trees = {}, modules(script, root)
+    words = set().union(*(words_in(tree) for _, tree in trees.values()))
+    for name, (path, tree) in trees.items():
+        files = {file.name: sha256(file) for file in data_files(tree, path)}
+        parameters = {node.arg for node in nodes(tree) if isinstance(node, ast.arg)}
+        meanings[name] = meaning(path.read_bytes(), frozenset(words & parameters)), files
+    return hashlib.sha256(json.dumps(meanings, sort_keys=True).encode()).hexdigest()
 
 
 def recorded(stage: str, root: Path) -> str:
-    """What data/code/STAGE has to hold."""
+    """The content of data/code/STAGE."""
     return digest(f"stages.{stage}", root) + "\n"
 
 
 def modules(script: str, root: Path) -> dict[str, tuple[Path, ast.Module]]:
-    """Each module that the script imports, its own and their packages included, and its tree."""
-    found: dict[str, tuple[Path, ast.Module]] = {}
+    """The path and syntax tree of the script's module, and of all that it imports with their
+    packages."""
+    trees: dict[str, tuple[Path, ast.Module]] = {}
     waiting = [script]
     while waiting:
         name = waiting.pop()
         path = module_path(name, root)
-        if path and name not in found:
-            found[name] = path, parsed(path.read_bytes())
-            waiting += [*parents(name), *imported(found[name][1], name, path)]
-    return found
+        if path and name not in trees:
+            trees[name] = path, parsed(path.read_bytes())
+            waiting += [*parents(name), *imported(trees[name][1], name, path)]
+    return trees
 
 
-# The stages share most of their modules, so what takes long is done once for each.
+# The stages share most of their modules, so slow functions are cached by module.
 @cache
 def parsed(text: bytes) -> ast.Module:
-    """A module's tree, without what cannot change a result; variables have their own names."""
+    """A module's tree, without what cannot change a result apart from names of variables."""
     return Plain().visit(ast.parse(text))
 
 
@@ -79,18 +80,18 @@ def nodes(tree: ast.AST) -> list[ast.AST]:
 
 
 @cache
-def meaning(text: bytes, told: frozenset[str]) -> Any:
-    """A module's canonical tree. told: the parameters whose names mean something."""
+def meaning(text: bytes, kept: frozenset[str]) -> Any:
+    """A module's canonical tree. kept: parameters whose names count."""
     tree = Plain().visit(ast.parse(text))
-    rename_variables(tree, set(dir(builtins)) | set(defined(tree)), told)
+    rename_variables(tree, set(dir(builtins)) | set(defined(tree)), kept)
     return canonical(tree)
 
 
 def module_path(name: str, root: Path) -> Path | None:
-    """The file of a module of the project; None for what is no module, or not the project's."""
+    """The file of a module of the project; None for other names."""
     path = root.joinpath(*name.split("."))
-    found = [path.with_suffix(".py"), path / "__init__.py"]
-    return next((file for file in found if file.is_file()), None)
+    files = [path.with_suffix(".py"), path / "__init__.py"]
+    return next((file for file in files if file.is_file()), None)
 
 
 def parents(name: str) -> list[str]:
@@ -100,7 +101,7 @@ def parents(name: str) -> list[str]:
 
 
 def imported(tree: ast.AST, name: str, path: Path) -> Iterator[str]:
-    """Every name that may be a module: `from a import b` gives a and a.b."""
+    """All names that may be modules: `from a import b` gives a and a.b."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in nodes(tree):
         if isinstance(node, ast.Import):
@@ -113,12 +114,13 @@ def imported(tree: ast.AST, name: str, path: Path) -> Iterator[str]:
 
 
 @cache
-def told_by(tree: ast.AST) -> set[str]:
-    """Every word that code could name a parameter by: of keywords, attributes and texts."""
-    return set(_told(tree))
+def words_in(tree: ast.AST) -> set[str]:
+    """All words by which code could refer to a parameter: keywords, attributes, words of texts and
+    fields of classes."""
+    return set(_words_in(tree))
 
 
-def _told(tree: ast.AST) -> Iterator[str]:
+def _words_in(tree: ast.AST) -> Iterator[str]:
     for node in nodes(tree):
         if isinstance(node, ast.Attribute):
             yield node.attr
@@ -126,13 +128,12 @@ def _told(tree: ast.AST) -> Iterator[str]:
             yield node.arg
         elif text := text_of(node):
             yield from re.findall(r"\w+", text)
-        elif isinstance(node, ast.ClassDef):  # fields, which `**` may spell out
+        elif isinstance(node, ast.ClassDef):  # whose fields may be passed by `**`
             yield from filter(None, map(variable, (n for s in node.body for n in ast.walk(s))))
 
 
-def named(tree: ast.AST, path: Path) -> Iterator[Path]:
-    """The files beside a module that its strings name, such as published.yaml. Modules count when
-    they are imported."""
+def data_files(tree: ast.AST, path: Path) -> Iterator[Path]:
+    """The files beside a module that its strings name, such as published.yaml, except modules."""
     beside = {file.name: file for file in path.parent.iterdir() if file.suffix != ".py"}
     for node in ast.walk(tree):
         if (file := beside.get(text_of(node) or "")) and file.is_file():
@@ -140,7 +141,7 @@ def named(tree: ast.AST, path: Path) -> Iterator[Path]:
 
 
 class Plain(ast.NodeTransformer):
-    """Takes out of a tree what cannot change a result, names of variables aside."""
+    """Removes from a tree what cannot change a result, apart from names of variables."""
 
     inside = ""
 
@@ -157,9 +158,9 @@ class Plain(ast.NodeTransformer):
         # A decorator might read annotations.
         if self.inside != "ClassDef" and not node.decorator_list:
             node.returns = None
-            for one in ast.walk(node.args):
-                if isinstance(one, ast.arg):
-                    one.annotation = None
+            for argument in ast.walk(node.args):
+                if isinstance(argument, ast.arg):
+                    argument.annotation = None
         return self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
@@ -168,7 +169,7 @@ class Plain(ast.NodeTransformer):
         return self.generic_visit(ast.Assign([node.target], node.value)) if node.value else None
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        # Nothing but cli.run, which prints it, looks at what a UserError says.
+        # A UserError's text is only printed, by cli.run.
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         to_file = any(keyword.arg == "file" for keyword in node.keywords)
         if name == "UserError" or (name == "print" and not to_file):
@@ -177,8 +178,7 @@ class Plain(ast.NodeTransformer):
 
 
 class Wordless(ast.NodeTransformer):
-    """Takes the literal texts out of a message. What it calls for its values stays, for that could
-    do more."""
+    """Removes the literal texts from a message. Calls stay, since they may have effects."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         plain = ast.BinOp | ast.IfExp | ast.JoinedStr
@@ -189,7 +189,7 @@ class Wordless(ast.NodeTransformer):
 
 
 def text_of(node: ast.AST) -> str | None:
-    """The text that a node is."""
+    """The text of a string literal, None for other nodes."""
     value = node.value if isinstance(node, ast.Constant) else None
     return value if isinstance(value, str) else None
 
@@ -199,26 +199,26 @@ def is_scope(node: ast.AST) -> bool:
 
 
 def as_f_string(call: ast.Call) -> ast.AST | None:
-    """The f-string that says the same as `format` of a literal text; None where there is none that
-    takes each value once and in order."""
-    of = call.func if isinstance(call.func, ast.Attribute) and call.func.attr == "format" else None
-    text = text_of(of.value) if of else None
+    """The f-string equal to a call of a literal text's `format`; None if that does not take each
+    value once and in order."""
+    method = call.func if isinstance(call.func, ast.Attribute) else None
+    text = text_of(method.value) if method and method.attr == "format" else None
     if text is None:
         return None
-    given: dict[str | None, ast.expr] = {str(at): value for at, value in enumerate(call.args)}
-    given |= {keyword.arg: keyword.value for keyword in call.keywords}
+    values: dict[str | None, ast.expr] = {str(at): value for at, value in enumerate(call.args)}
+    values |= {keyword.arg: keyword.value for keyword in call.keywords}
     parts: list[ast.expr] = []
     taken: list[ast.expr] = []
     for literal, field, spec, conversion in Formatter().parse(text):
         parts += [ast.Constant(literal)] * bool(literal)
         if field is not None:
-            value = given.get(field or str(len(taken)))
+            value = values.get(field or str(len(taken)))
             if value is None or "{" in (spec or ""):
                 return None
             taken.append(value)
             style = ast.JoinedStr([ast.Constant(spec)]) if spec else None
             parts.append(ast.FormattedValue(value, ord(conversion) if conversion else -1, style))
-    return ast.JoinedStr(parts) if taken == list(given.values()) else None
+    return ast.JoinedStr(parts) if taken == list(values.values()) else None
 
 
 def variable(node: ast.AST) -> str | None:
@@ -231,7 +231,7 @@ def variable(node: ast.AST) -> str | None:
 
 
 def defined(statement: ast.AST) -> Iterator[str]:
-    """The names that a statement binds where it stands, other than as variables of a function."""
+    """The names that a statement binds in its own scope."""
     waiting = [statement]
     while waiting:
         node = waiting.pop()
@@ -244,36 +244,37 @@ def defined(statement: ast.AST) -> Iterator[str]:
         waiting += [] if is_scope(node) else ast.iter_child_nodes(node)
 
 
-def rename_variables(node: ast.AST, shared: set[str], told: Set[str]) -> None:
-    """Number each function's variables in the order in which they stand. Names stay that mean
-    something elsewhere: `shared` ones, which are the module's or Python's own; of parameters those
-    that are `told`; and all in a function that can see names."""
-    if not isinstance(node, Function):
-        for part in ast.iter_child_nodes(node):
-            rename_variables(part, shared, told)
+def rename_variables(tree: ast.AST, shared: set[str], parameters: Set[str]) -> None:
+    """Number each function's variables in order of appearance. Names stay if they count elsewhere:
+    `shared` names of the module and of Python; these `parameters`; and all names in a function that
+    can read names."""
+    if not isinstance(tree, Function):
+        for child in ast.iter_child_nodes(tree):
+            rename_variables(child, shared, parameters)
         return
-    nodes = list(ast.walk(node))
-    kept = shared | {one.arg for one in nodes if isinstance(one, ast.arg)} & told
-    for one in nodes:
-        if isinstance(one, ast.Name) and one.id in SEES_NAMES:
+    nodes = list(ast.walk(tree))
+    kept = shared | {node.arg for node in nodes if isinstance(node, ast.arg)} & parameters
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id in SEES_NAMES:
             return
-        if isinstance(one, ast.Import | ast.ImportFrom | Definition):
-            kept |= set(defined(one))
-        elif isinstance(one, ast.Global | ast.Nonlocal):
-            kept |= set(one.names)
-        elif isinstance(one, ast.MatchAs | ast.MatchStar | ast.MatchMapping):
+        if isinstance(node, ast.Import | ast.ImportFrom | Definition):
+            kept |= set(defined(node))
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            kept |= set(node.names)
+        elif isinstance(node, ast.MatchAs | ast.MatchStar | ast.MatchMapping):
             return
-        if isinstance(one, ast.ClassDef):
-            kept |= {name for statement in one.body for name in defined(statement)}
-    found = dict.fromkeys(name for one in nodes if (name := variable(one)) and name not in kept)
-    numbered = {name: f"{number}" for number, name in enumerate(found)}
-    for one in nodes:
-        if field := {"Name": "id", "arg": "arg", "ExceptHandler": "name"}.get(type(one).__name__):
-            setattr(one, field, numbered.get(getattr(one, field), getattr(one, field)))
+        if isinstance(node, ast.ClassDef):
+            kept |= {name for statement in node.body for name in defined(statement)}
+    names = dict.fromkeys(name for node in nodes if (name := variable(node)) and name not in kept)
+    numbered = {name: f"{number}" for number, name in enumerate(names)}
+    for node in nodes:
+        if field := {"Name": "id", "arg": "arg", "ExceptHandler": "name"}.get(type(node).__name__):
+            setattr(node, field, numbered.get(getattr(node, field), getattr(node, field)))
 
 
 def canonical(node: Any) -> Any:
-    """A tree as JSON takes it. Empty fields are left out: versions of Python differ in them."""
+    """A tree as lists and dicts for JSON. Without empty fields, in which versions of Python
+    differ."""
     if isinstance(node, ast.AST):
         fields = {name: canonical(value) for name, value in ast.iter_fields(node) if name != "kind"}
         return [type(node).__name__, {k: v for k, v in fields.items() if v not in (None, [])}]
@@ -281,6 +282,5 @@ def canonical(node: Any) -> Any:
 
 
 def constant(value: Any) -> Any:
-    """None stays None, for it marks an empty field; so a literal None is told from it by its
-    node."""
+    """A constant with its type (1 is not 1.0); an empty field stays None."""
     return None if value is None else [type(value).__name__, repr(value)]

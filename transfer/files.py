@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent, and locks."""
+"""Files that are written whole or not at all, and locks."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from transfer.cli import UserError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a fresh path beside `path`; what the caller writes there (a file or a folder)
-    becomes `path` when the block ends without error, and is removed otherwise."""
+    """Yield a new path beside `path`. The file or folder that the caller writes there replaces
+    `path` when the block ends, or is removed if it fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -52,22 +52,22 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 class Fields(BaseModel):
-    """A part of a file: a subclass says which fields it has."""
+    """A record with checked types. Unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Stored(Fields):
-    """A JSON file that one stage writes and others read."""
+    """A record that is a JSON file of its own."""
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Raises UserError for a file with other fields, as an older version of this code wrote."""
+        """Raises UserError if the fields differ, as in a file of an older version."""
         try:
             return cls.model_validate_json(Path(path).read_bytes())
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise UserError(f"{path}: of another version ({where}); run `dvc repro`") from None
+            field = ".".join(map(str, error.errors()[0]["loc"]))
+            raise UserError(f"{path}: of another version ({field}); run `dvc repro`") from None
 
     def write(self, path: str | Path) -> None:
         write_json(path, self.model_dump(mode="json"))
@@ -79,7 +79,7 @@ def sha256(path: str | Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """A file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -87,12 +87,9 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def alone(path: str | Path, what: str) -> Iterator[bool]:
-    """Hold a lock that no other process holds; wait for one that does, and say who it is. Yields
-    whether it waited.
-
-    The lock goes with the process, however that ends. Raises UserError on Windows.
-    """
+def locked(path: str | Path, who: str) -> Iterator[bool]:
+    """Hold an exclusive lock on the file; print whom it waits for. Yields whether it waited. The
+    lock ends with the process. Raises UserError on Windows."""
     try:
         import fcntl
     except ImportError:
@@ -106,7 +103,7 @@ def alone(path: str | Path, what: str) -> Iterator[bool]:
             waited = True
             file.seek(0)
             holder = file.read().strip() or "another process"
-            print(f"{what}: waiting for {holder}", file=sys.stderr, flush=True)
+            print(f"{who}: waiting for {holder}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         file.truncate()

@@ -192,12 +192,14 @@ class Folders(Section):
 class Table(Section):
     """A table in the source that lists its images, such as labels.csv."""
 
-    table: str
-    """Its path in the source."""
+    table: str | dict[Literal["train", "validation", "test"], str]
+    """Its path in the source; or part → path, for one table with the images of each part."""
     file: str
-    """The column with an image's path, or its name with or without extension."""
-    label: str
-    """The column with its class."""
+    """The column with an image's path, or its name with or without extension. In a table without a
+    header, columns are called 1, 2 and so on."""
+    label: str | list[str]
+    """The column with its class; or several columns, called as the classes, of which an image has 1
+    in one and 0 in the others."""
     split: str | None = None
     """The column with its part: train, validation or test, in any common spelling. Without it,
     split.seed divides the images."""
@@ -211,6 +213,21 @@ class Table(Section):
     def _told_apart(self) -> "Table":
         check_classes(self.classes)
         return self
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """part → path; one table has the part `all`."""
+        return {"all": self.table} if isinstance(self.table, str) else dict(self.table.items())
+
+    @property
+    def labels(self) -> list[str]:
+        """The columns that say the class."""
+        return [self.label] if isinstance(self.label, str) else self.label
+
+    @property
+    def divided(self) -> bool:
+        """Whether it says which images are for testing."""
+        return self.split is not None or len(self.tables) > 1
 
 
 def _kind(value: Any) -> str:
@@ -252,7 +269,7 @@ class Dataset(Section):
     def pooled(self) -> bool:
         """Whether the source does not say which images are for testing."""
         place = self.folders
-        return not place.split if isinstance(place, Table) else place.all is not None
+        return not place.divided if isinstance(place, Table) else place.all is not None
 
     @model_validator(mode="after")
     def _some_test(self) -> "Dataset":
@@ -283,18 +300,32 @@ class Split(Section):
     transparency: Literal["drop", "white"]
     """Whether transparent pixels are laid on white, or, as in the paper, shown in the colour that
     they hide."""
+    icc: Literal["ignore", "convert"]
+    """Whether colours with another ICC profile, such as Display P3 of phones, are converted to
+    sRGB, or, as in the paper, taken for sRGB."""
+    max_pixels: Annotated[int, Field(ge=1, le=10**9)]
+    """The largest image that is read, as width times height in pixels; larger ones are unreadable.
+    Pillow's limit is 89478485. Reading takes about 15 bytes of memory a pixel."""
 
 
 class Pack(Section):
-    """The sizes of images, in pixels."""
+    """How images become the squares that networks see. Sizes are in pixels."""
 
+    fit: Literal["crop", "pad", "squash"]
+    """How an image that is not square becomes one: crop, as in the paper, resizes its short side to
+    `resize` and takes the square of `size` at its centre; pad resizes its long side to `size` and
+    adds grey borders; squash resizes both sides to `size`. Random crops of training images are cut
+    from the image itself (crop), or from the padded or squashed square."""
     resize: Side
-    """The short side to which test images are resized before they are cropped, in pixels."""
+    """The short side to which test images are resized before they are cropped, in pixels; pad and
+    squash resize them to `size` instead."""
     size: Side
-    """The side of the square that networks see, in pixels. Test images are cropped to it at their
-    centre, training images at random and anew in every epoch."""
+    """The side of the square that networks see, in pixels. Training images are cropped at random,
+    anew in every epoch."""
     short_side: Annotated[int, Field(ge=0)]
-    """The short side to which larger training images are reduced, in pixels; 0 reduces none."""
+    """The short side to which larger training images are reduced, in pixels; 0 reduces none. Padded
+    and squashed training images have at most this side; with 0, at most 4 times `size`, or as many
+    pixels as the image."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Pack":
@@ -429,11 +460,12 @@ SHARED = Train.scoped(Scope.STUDY)
 class Evidence(Section):
     """How settings are compared. A change trains nothing again."""
 
-    select_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
-    """What epochs and settings are chosen by, on the validation images, and judged by on the test
-    images: accuracy, as in the paper; the mean of the classes' recalls (balanced_accuracy) or of
-    their F1 scores (macro_f1); or the area under the ROC curve (auroc). auto is balanced_accuracy
-    where a class has more than twice as many training images as another, else accuracy."""
+    select_by: Literal["auto", "brier", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
+    """What settings are chosen by on the validation images. auto, which is brier, takes the Brier
+    score, and chooses epochs and judges settings by accuracy; both are balanced where a class has
+    more than twice as many training images as another. The others do all by one measure: accuracy;
+    the mean of the classes' recalls (balanced_accuracy) or of their F1 scores (macro_f1); or the
+    area under the ROC curve (auroc)."""
     margin: Annotated[float, Field(ge=0, lt=1)]
     """By how much a cheaper setting may be worse and is still called as good; 0.01 is one point."""
 

@@ -1,4 +1,4 @@
-"""Write params.schema.json, by which an editor completes, describes and checks params.yaml."""
+"""Write params.schema.json, with which an editor completes, describes and checks params.yaml."""
 
 import json
 from typing import Any
@@ -8,16 +8,16 @@ from transfer.params import SHARED, Params, Train
 
 
 def schema() -> dict[str, Any]:
-    """What Params takes, as JSON Schema; a recipe takes those settings of train that it may change.
+    """The JSON Schema of Params; in a recipe only the settings of train that it may change.
 
-    An editor cannot see what a schema cannot say, such as that grid.dataset names keys of datasets.
+    Rules across settings, such as that grid.dataset names keys of datasets, are not in it.
     """
-    found = Params.model_json_schema()
+    schema = Params.model_json_schema()
     changed = [name for name in Train.model_fields if name not in SHARED]
-    (recipe,) = found["properties"]["recipes"]["patternProperties"].values()
+    (recipe,) = schema["properties"]["recipes"]["patternProperties"].values()
     recipe["properties"] = {name: {"$ref": f"#/$defs/Train/properties/{name}"} for name in changed}
     recipe["additionalProperties"] = False
-    return {"$schema": "http://json-schema.org/draft-07/schema#"} | found
+    return {"$schema": "http://json-schema.org/draft-07/schema#"} | schema
 
 
 if __name__ == "__main__":

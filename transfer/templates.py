@@ -1,5 +1,5 @@
-"""Pages from Jinja2 templates, which hold the words. Whatever a template is given is text: it is
-escaped for markdown and HTML, unless it is Markup."""
+"""Pages from Jinja2 templates, which hold the words. A template escapes the values that it is given
+for markdown and HTML, unless they are Markup."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from transfer.runs import capital, short
 
-# Controls, and what reorders the text around it or is in no UTF-8.
+# Control characters, characters that reorder the text around them, and lone surrogates.
 INVISIBLE = re.compile(r"[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 SPECIAL = re.compile(
     r"""[&<"*`|~\\#$]               # anywhere
@@ -30,10 +30,10 @@ SPECIAL = re.compile(
 
 
 def environment(folder: Path) -> Environment:
-    """For the templates there, of markdown or HTML. `{% filter aligned %}` pads a table's cells,
-    for those who read the markdown itself. `code`, `address` and `shell` are for text in places
-    that are not of plain text."""
-    made = Environment(
+    """For the folder's templates of markdown or HTML. `{% filter aligned %}` pads a table's cells
+    for readers of the markdown itself. `code`, `address` and `shell` are for values inside code,
+    links and commands."""
+    jinja = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
         finalize=escape,
@@ -42,9 +42,9 @@ def environment(folder: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    own = (aligned, capital, short, code, address, shell)
-    made.filters |= {of.__name__: of for of in own}
-    return made
+    filters = (aligned, capital, short, code, address, shell)
+    jinja.filters |= {function.__name__: function for function in filters}
+    return jinja
 
 
 def render(template: Path, **values: Any) -> str:
@@ -53,24 +53,24 @@ def render(template: Path, **values: Any) -> str:
 
 
 def escape(value: Any) -> Markup:
-    """Its text, in characters that show just this in a line of markdown, in HTML, and in an HTML
-    attribute in double quotes. Character references do in all three, unlike backslashes."""
+    """The value's text, escaped for a line of markdown, for HTML, and for an attribute in double
+    quotes. Character references work in all three, unlike backslashes."""
     if hasattr(value, "__html__"):
         return Markup(value)
-    return Markup(SPECIAL.sub(lambda found: _referred(found[0]), visible(str(value))))
+    return Markup(SPECIAL.sub(lambda match: _references(match[0]), visible(str(value))))
 
 
-def _referred(text: str) -> str:
+def _references(text: str) -> str:
     return "".join(f"&{codepoint2name.get(ord(c), f'#{ord(c)}')};" for c in text)
 
 
 def visible(text: str) -> str:
-    """With what cannot be seen as Python escapes it."""
-    return INVISIBLE.sub(lambda found: repr(found[0])[1:-1], text)
+    """The text with invisible characters as Python escapes them."""
+    return INVISIBLE.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def code(text: str) -> Markup:
-    """As code, in which nothing is a link or a mention, and that a table's cell takes."""
+    """As code, in which nothing becomes a link or a mention; it may stand in a table's cell."""
     plain = visible(text)
     if not plain.strip() or plain != plain.strip() or re.search("[`|]", plain):
         return Markup(f"<code>{escape(text)}</code>")
@@ -88,7 +88,7 @@ def shell(text: str) -> Markup:
 
 
 def aligned(markdown: str) -> Markup:
-    """A markdown table, its first line the header, with columns of one width and a rule."""
+    """A markdown table, its first line the header, with aligned columns and a rule."""
     lines = [line.strip().split("|")[1:-1] for line in markdown.strip().splitlines()]
     header, *rows = [[Markup(text.strip()) for text in line] for line in lines]
     return table(header, rows) + Markup("\n")

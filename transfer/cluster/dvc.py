@@ -1,9 +1,9 @@
-"""DVC that writes its files atomically and soon: `python -m transfer.cluster.dvc …`, as `dvc …`.
+"""DVC that writes its files atomically and quickly: `python -m transfer.cluster.dvc …` for `dvc …`.
 
-DVC writes dvc.lock and .dvc/tmp/rwlock in place, so that one killed just then leaves a part of
-them, on which every DVC after it would fail. And it parses and writes all of dvc.lock at every
-stage, which takes seconds at a thousand runs; here only the stage's own lines are replaced, by the
-text that DVC itself makes. A DVC that is another inside runs as it is.
+DVC writes dvc.lock and .dvc/tmp/rwlock in place. If it is killed meanwhile, half a file is left, on
+which every later DVC command fails. It also parses and writes all of dvc.lock for every stage,
+which takes seconds at a thousand runs; here only the stage's own lines are replaced, by the text
+that DVC itself writes. A DVC whose internals differ from the pinned version's runs unchanged.
 """
 
 import os
@@ -19,78 +19,71 @@ from typing import Any
 
 from transfer import cli, files
 
-INSIDE = {
-    "dvc.utils.serialize._common:_dump_data": "path data dumper fs dumper_args",
-    "dvc.utils.serialize:dumps_yaml": "d",
+USED = {
     "dvc.dvcfile:Lockfile.dump_stages": "self stages kwargs",
+    "dvc.rwlock:rwlock": "tmp_dir fs cmd read write hardlink",
     "dvc.stage.serialize:to_lockfile": "stage kwargs",
-    "dvc.rwlock:_edit_rwlock": "lock_dir fs hardlink",
+    "dvc.utils.serialize:dumps_yaml": "d",
 }
-"""What is replaced or used of DVC that it promises to nobody, and the names of its parameters."""
+"""Undocumented functions of DVC that are replaced or called here, with their parameters."""
+EMPTY = "schema: '2.0'\nstages:\n"
 
 
 def main() -> None:
     from dvc.cli import main as dvc
 
-    cli.end_with_parent()  # a worker that died leaves no DVC behind
-    if name := other_inside():
-        told = "so it runs as it is, and may leave a part of dvc.lock if it is killed"
-        print(f"{name}: not in this version of DVC as it was, {told}", file=sys.stderr, flush=True)
+    cli.end_with_parent()  # so that no DVC outlives its worker
+    if name := first_difference():
+        problem = "so DVC runs unchanged, and may leave half of dvc.lock if it is killed"
+        print(f"{name}: differs in this version of DVC, {problem}", file=sys.stderr, flush=True)
     else:
         patch()
     sys.exit(dvc(sys.argv[1:]))
 
 
-def other_inside() -> str:
-    """The first of INSIDE that this DVC lacks, or has with other parameters; '' if none."""
-    for name, parameters in INSIDE.items():
+def first_difference() -> str:
+    """The first of USED that this DVC lacks or has with other parameters; '' if none."""
+    for name, parameters in USED.items():
         try:
-            found = resolve_name(name)
-            same = [*signature(found).parameters] == parameters.split()
+            function = resolve_name(name)
+            same = [*signature(function).parameters] == parameters.split()
         except (ImportError, AttributeError, TypeError):
             return name
-        if not same or found.__qualname__ != name.partition(":")[2]:  # such as a base class's
+        if not same or function.__qualname__ != name.partition(":")[2]:  # such as a base class's
             return name
     return ""
 
 
 def patch() -> None:
-    """Change how DVC writes YAML and its list of paths in use. It has no setting for it, and
-    requirements.txt pins it."""
+    """Change how DVC writes dvc.lock and its list of paths in use, for which it has no setting."""
     from dvc import rwlock
     from dvc.dvcfile import Lockfile
     from dvc.stage import serialize
-    from dvc.utils.serialize import _common
 
-    in_place, whole, edit = _common._dump_data, Lockfile.dump_stages, rwlock._edit_rwlock
+    dump_stages, lock_paths = Lockfile.dump_stages, rwlock.rwlock
 
-    @wraps(in_place)
-    def replaced(path: str | Path, *arguments: Any, **named: Any) -> None:
-        with files.replacing(path) as part:
-            in_place(part, *arguments, **named)
-
-    @wraps(whole)
-    def spliced(self: Any, stages: list[Any], **options: Any) -> None:
+    @wraps(dump_stages)
+    def splice_stages(self: Any, stages: list[Any], **options: Any) -> None:
         path = Path(self.path)
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        before = path.read_text(encoding="utf-8") if path.is_file() else EMPTY
+        text = before
         for stage in stages:
             text = with_stage(text, stage.name, serialize.to_lockfile(stage, **options))
         if not text:
-            whole(self, stages, **options)
-        elif text != path.read_text(encoding="utf-8"):
+            dump_stages(self, stages, **options)
+        elif text != before:
             files.write_text(path, text)
             self.repo.scm_context.track_file(self.relpath)
 
-    @wraps(edit)
-    def edited(folder: str, _: Any, hardlink: bool) -> Any:
-        return edit(folder, WholeFiles, hardlink)
+    @wraps(lock_paths)
+    def lock_paths_atomically(folder: str, _: Any, *arguments: Any) -> Any:
+        return lock_paths(folder, WholeFiles, *arguments)
 
-    _common._dump_data, Lockfile.dump_stages = replaced, spliced
-    rwlock._edit_rwlock = edited
+    Lockfile.dump_stages, rwlock.rwlock = splice_stages, lock_paths_atomically
 
 
 class WholeFiles:
-    """As much of DVC's file system as the rwlock needs, with files that are whole or absent."""
+    """The part of DVC's file system that rwlock uses, with files that are whole or absent."""
 
     join = staticmethod(os.path.join)
 
@@ -106,18 +99,18 @@ class WholeFiles:
 
 
 def with_stage(text: str, name: str, entry: dict[str, Any]) -> str:
-    """dvc.lock with this entry of a stage in place of its own or at the end; '' for a text that is
-    not all stages, of which DVC knows more."""
+    """dvc.lock with the stage's entry replaced, or added at the end; '' if the text holds anything
+    but stages, which is left to DVC."""
     from dvc.utils.serialize import dumps_yaml
 
     head, _, body = text.partition("stages:\n")
     if head != "schema: '2.0'\n" or re.search(r"^\S", body, re.M):
         return ""
-    # As it stands in the file; a name that YAML has to quote, too.
+    # As in the file, where YAML may quote the name.
     lines = dumps_yaml({"stages": entry}).partition("\n")[2]
     key = re.escape(lines.partition("\n")[0])
-    own = re.compile(rf"^{key}\n(?:    .*\n)*", re.M)
-    body = own.sub(lambda _: lines, body, count=1) if own.search(body) else body + lines
+    old = re.compile(rf"^{key}\n(?:    .*\n)*", re.M)
+    body = old.sub(lambda _: lines, body, count=1) if old.search(body) else body + lines
     return f"{head}stages:\n{body}"
 
 

@@ -1,13 +1,12 @@
-"""Show all runs of the grid in one table while they are trained, by `dvc repro` or by workers.
+"""Show all runs of the grid in one table while `dvc repro` or workers train them.
 
-Of each run it has the accuracy on the test images, at the epoch that is best on the validation
-images or else the last; or, before it is done, the epochs trained so far.
+A finished run shows its test accuracy, at the epoch that is best on the validation images or else
+the last; an unfinished one the number of epochs trained so far.
 """
 
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -20,27 +19,28 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer import cli, files, params
-from transfer.evidence import trained
+from transfer.evidence.results import mixed, mixed_warning
 from transfer.params import Params
 from transfer.runs import CURVE, RECORD, Run, all_runs, runs
 from transfer.training import run_cache
 from transfer.training.record import Record, Time, chosen, curve_in
 
-EVERY = 2.0  # seconds between looks
+EVERY = 2.0  # seconds between updates, or ten times what an update takes
 QUIET = 600.0
-"""Seconds without another epoch after which a run counts as interrupted, if its epochs are no
-longer than a third of that."""
+"""Seconds without a new epoch, or three times an epoch's if that is longer, after which a run
+counts as interrupted."""
 
 
 @dataclass(frozen=True)
 class State:
-    """A run's. accuracy, record: None before it is done. epochs: trained so far, None if it has not
-    begun. going: whether another came lately. seconds: that it took so far, None if unknown."""
+    """How far a run is. accuracy, record: None before it is finished. epochs: trained so far, None
+    before it starts. training: whether it is being trained. seconds: spent so far, None if unknown.
+    """
 
     accuracy: float | None = None
     record: Record | None = None
     epochs: int | None = None
-    going: bool = False
+    training: bool = False
     seconds: float | None = None
 
 
@@ -50,98 +50,76 @@ States = dict[Run, State]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m transfer watch", description=__doc__)
     parser.parse_args()
-    with Watching(params.load()) as look:
+    study, states, console = params.load(), States(), Console()
+    with Live(console=console, auto_refresh=False) as live:
         while True:
-            states = look()
+            began = time.monotonic()
+            states = read_states(study, states)
+            live.update(table(study, states, console.height), refresh=True)
             if states and all(state.accuracy is not None for state in states.values()):
                 break
-            time.sleep(EVERY)
+            time.sleep(max(EVERY, 10 * (time.monotonic() - began)))
 
 
-class Watching:
-    """The table at the foot of the terminal, as a context; what is printed meanwhile goes above it.
-    Gives a function that looks where the runs stand, at most so often."""
-
-    def __init__(self, study: Params) -> None:
-        self.study, self.found, self.next = study, States(), 0.0
-        self.console = Console()
-        self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=1)
-
-    def __enter__(self) -> Callable[[], States]:
-        self.live.start()
-        return self.look
-
-    def __exit__(self, *error: object) -> None:
-        self.next = 0.0
-        self.live.stop()
-
-    def look(self) -> States:
-        began = time.monotonic()
-        if began > self.next:
-            with suppress(OSError, yaml.YAMLError):  # which DVC is just writing
-                self.found = look(self.study)
-            took = time.monotonic() - began
-            self.next = began + max(EVERY, 10 * took)
-        return self.found
-
-    def table(self) -> RenderableType:
-        return table(self.study, self.look(), self.console.height)
-
-
-def look(study: Params) -> States:
-    """Where each run of the grid stands, by what lies in the working folder."""
-    is_stale = run_cache.staleness()
-    return {run: _state(run, study, is_stale(run)) for run in all_runs(study.grid)}
+def read_states(study: Params, before: States) -> States:
+    """The state of each run of the grid, from the files in the working folder; `before` if one of
+    them is being written."""
+    try:
+        is_stale = run_cache.staleness()
+        return {run: _state(run, study, is_stale(run)) for run in all_runs(study.grid)}
+    except (OSError, yaml.YAMLError):
+        return before
 
 
 def _state(run: Run, study: Params, stale: bool) -> State:
-    spent = Time.read(run.time) if run.time.is_file() else None
-    there = [] if stale else [run.folder]
-    # Those that its group has trained, and that its own stage has not taken yet.
-    with suppress(FileNotFoundError):  # of weights that are not there yet
-        there += [kept for kept in run_cache.RUN_CACHE.glob(f"{run.name}.*") if _current(run, kept)]
-    for folder in there:
+    time_file = Time.read(run.time) if run.time.is_file() else None
+    folders = [] if stale else [run.folder]
+    # Results that its group has trained, and that its own stage has not taken yet.
+    with suppress(FileNotFoundError):  # weights that are not made yet
+        cached = run_cache.RUN_CACHE.glob(f"{run.name}.*")
+        folders += [folder for folder in cached if _current(run, folder)]
+    for folder in folders:
         if (folder / RECORD).is_file():
-            own = spent and spent.of == files.sha256(folder / RECORD)
+            timed = time_file and time_file.of == files.sha256(folder / RECORD)
             accuracy = chosen(curve_in(folder / CURVE)).test_accuracy
-            seconds = spent.seconds if spent and own else None
+            seconds = time_file.seconds if time_file and timed else None
             return State(accuracy, Record.read(folder / RECORD), seconds=seconds)
-    if not spent or spent.epochs is None:
+    if not time_file or time_file.epochs is None:
         return State()
-    patience = max(QUIET, 3 * spent.seconds / max(1, spent.epochs))
-    going = time.time() - run.time.stat().st_mtime < patience
-    return State(None, None, spent.epochs, going, spent.seconds)
+    patience = max(QUIET, 3 * time_file.seconds / max(1, time_file.epochs))
+    training = time.time() - run.time.stat().st_mtime < patience
+    return State(None, None, time_file.epochs, training, time_file.seconds)
 
 
 @cache
-def _current(run: Run, kept: Path) -> bool:
-    return kept == run_cache.kept(run, run_cache.key(run, params.load()))
+def _current(run: Run, folder: Path) -> bool:
+    return folder == run_cache.kept(run, run_cache.key(run, params.load()))
 
 
 def table(study: Params, states: States, height: int) -> RenderableType:
-    """A row for each setting, and the runs of each seed side by side. Where the lines do not
-    suffice, data sets that nothing is going on with take one."""
-    grid, made = study.grid, Table(box=None, pad_edge=False)
-    found = defaultdict(State, states)
+    """A row for each setting, with the runs of all seeds. If the terminal is too low for that, data
+    sets without a run in training take one row."""
+    grid, rows = study.grid, Table(box=None, pad_edge=False)
+    state_of = defaultdict(State, states)
     for heading in ("data set", "images", "setting", *grid.init):
-        made.add_column(heading)
-    crowded = len(all_runs(grid)) / len(grid.init) / len(grid.seed) + 4 > height
+        rows.add_column(heading)
+    too_high = len(all_runs(grid)) / len(grid.init) / len(grid.seed) + 4 > height
     for name in grid.dataset:
-        own = runs(grid, name)
-        if crowded and not any(found[run].going for run in own):
-            done = sum(found[run].accuracy is not None for run in own)
-            made.add_row(name, "", f"{done} of {len(own)} runs done")
+        members = runs(grid, name)
+        if too_high and not any(state_of[run].training for run in members):
+            done = sum(state_of[run].accuracy is not None for run in members)
+            rows.add_row(name, "", f"{done} of {len(members)} runs done")
             continue
-        for setting in dict.fromkeys(run.setting for run in own):
+        for setting in dict.fromkeys(run.setting for run in members):
             cells = [
-                Text(" ").join(_cell(found[setting.run(init, seed)], study, setting.recipe)
+                Text(" ").join(_cell(state_of[setting.run(init, seed)], study, setting.recipe)
                                for seed in grid.seed)
                 for init in grid.init
             ]  # fmt: skip
-            made.add_row(setting.dataset, str(setting.images), setting.label, *cells)
+            rows.add_row(setting.dataset, str(setting.images), setting.label, *cells)
     records = [state.record for state in states.values() if state.record]
-    lines = [summary(list(states.values())), trained.sentence(trained.mixed(records))]
-    return Group(made, *map(Text, filter(None, lines)))
+    lines = [summary(list(states.values())), mixed_warning(mixed(records))]
+    return Group(rows, *map(Text, filter(None, lines)))
 
 
 def _cell(state: State, study: Params, recipe: str) -> Text:
@@ -149,19 +127,19 @@ def _cell(state: State, study: Params, recipe: str) -> Text:
         return Text(f"{state.accuracy:.3f}", "green")
     if state.epochs is None:
         return Text("·", "dim")
-    words = f"{state.epochs}/{study.trained_by(recipe).epochs}"
-    return Text(words, "yellow" if state.going else "dim")
+    progress = f"{state.epochs}/{study.trained_by(recipe).epochs}"
+    return Text(progress, "yellow" if state.training else "dim")
 
 
 def summary(states: list[State]) -> str:
-    """How many runs are done, and how long the others will take at the present pace."""
+    """How many runs are done, and how long the others should take at the present rate."""
     done = [state for state in states if state.accuracy is not None]
-    going = sum(state.going for state in states)
-    left = len(states) - len(done) - going
-    words = f"{len(done)} of {len(states)} runs done, {going} in training, {left} left"
+    training = sum(state.training for state in states)
+    left = len(states) - len(done) - training
+    text = f"{len(done)} of {len(states)} runs done, {training} in training, {left} left"
     took = [state.seconds for state in done if state.seconds is not None]
-    if not (took and going):
-        return words
-    spent = sum(state.seconds or 0.0 for state in states if state.going)
-    to_go = max(0.0, sum(took) / len(took) * (going + left) - spent) / going
-    return f"{words}; about {cli.span(to_go)} to go"
+    if not (took and training):
+        return text
+    spent = sum(state.seconds or 0.0 for state in states if state.training)
+    to_go = max(0.0, sum(took) / len(took) * (training + left) - spent) / training
+    return f"{text}; about {cli.span(to_go)} to go"

@@ -2,19 +2,21 @@
 
 A rule is a list of differences with 95 % intervals, all expected above 0. It `holds` if every
 interval lies above 0 and no run is missing (an intersection of tests, which needs no correction:
-Berger 1982), `does not` if one is below with p ≤ 0.05 after Holm's correction for their number, and
-otherwise one `cannot tell`. A rule that begins with "not:" has `holds` and `does not` exchanged.
-The best and the worst of eight settings are compared by intervals that hold for all 28 pairs at
-once (Bonferroni).
+Berger 1982), `does not` if a difference is below 0 with p ≤ 0.05 after Holm's correction for their
+number, and otherwise one `cannot tell`. A rule that begins with "not:" has `holds` and `does not`
+exchanged. What is best of eight settings by the test images is compared by intervals that hold for
+all eight at once, and the best with the worst by intervals that hold for all 28 pairs (Bonferroni).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, product
-from math import comb, hypot
+from math import comb, hypot, prod
 from typing import Any
 
-from transfer.evidence.published import Published, settings
+from scipy.special import ndtr, ndtri
+
+from transfer.evidence.published import COLUMNS, Published
 from transfer.evidence.stats import LEVEL, Difference, holm, newcombe, normal
 from transfer.runs import short
 
@@ -23,32 +25,34 @@ NO_RUNS = "no such runs"
 CONTRARY = {HOLDS: DOES_NOT, DOES_NOT: HOLDS, CANNOT_TELL: CANNOT_TELL}
 
 Key = tuple[str, float, str, str]
-BACKBONE, LR, FREEZING, START = range(4)  # places in a key
+BACKBONE, LR, FREEZING, INIT = range(4)  # places in a key
+BACKBONES = ("resnet18", "resnet50")
 SETTINGS: list[Key] = list(
-    product(("resnet18", "resnet50"), (0.001, 0.0001), ("frozen", "finetuned"), ("pretrained",))
+    product(BACKBONES, (0.001, 0.0001), ("frozen", "finetuned"), ("pretrained",))
 )
 PAIRS = comb(len(SETTINGS), 2)
+SAME = 0.01
+"""Settings whose difference is certain to be no larger count as the same."""
 FINETUNED = [key for key in SETTINGS if key[FREEZING] == "finetuned"]
 
 SETS = {1: "small similar", 2: "large similar", 3: "small different", 4: "large different"}
-"""The paper's data sets, by the number of their table: how large, and how like ImageNet."""
+"""The paper's data sets by table: how large they are, and how similar to ImageNet."""
 DATA = {table: f"the {name.replace(' ', ', ')} data" for table, name in SETS.items()}
 
-# By table, as the paper states it, but for its percent signs: these are fractions.
+# By table, as the paper states it; what it prints in percent is a fraction here.
 STATED = {1: 200, 2: 2000, 3: 200, 4: 2000}  # test images, section 3.1
 MARGINS = {1: 0.307189, 2: 0.355, 3: 0.155, 4: 0.027}  # best setting less its baseline, 3.4
 SOTA = {1: (0.99, 0.035), 2: (0.991, 0.007)}  # quoted accuracy, its lead over the best, 3.4
-
 
 Labelled = tuple[str, Difference | None]  # None: a run is missing
 
 
 @dataclass(frozen=True)
 class Study:
-    """Accuracies and number of test images by the paper's table. Tables and runs may be missing.
+    """Accuracies and numbers of test images by the paper's table. Tables and runs may be missing.
 
     compare(table, first, second, among): the first's accuracy minus the second's, on that table's
-    images, picked among so many differences.
+    images; among: see stats.wilson.
     """
 
     accuracy: dict[int, dict[Key, float]]
@@ -58,17 +62,21 @@ class Study:
 
 @dataclass(frozen=True)
 class Claim:
+    """power: in which share of such studies its rule would hold if the differences were true, None
+    for one without a rule."""
+
     section: str
     text: str
     rule: str
     verdict: str
     numbers: str
+    power: float | None = None
 
 
 @dataclass(frozen=True)
 class Size:
-    """A table's test images: as stated, and the fewest its accuracies allow (None: no number
-    does). chance: that 16 independent counts out of `stated` would all allow `implied` too."""
+    """A table's number of test images: as stated, and the smallest that its accuracies allow (None:
+    none does). chance: the probability that 16 random counts of `stated` images allow `implied`."""
 
     table: int
     stated: int
@@ -77,11 +85,20 @@ class Size:
     chance: float
 
 
+def stand_ins(parameters: dict[str, int]) -> dict[str, str]:
+    """The paper's backbone → the one that stands in for it: the smaller and the larger of two, if
+    neither is the paper's; otherwise {}. parameters: the number of each of the grid's backbones."""
+    smaller, *larger = sorted(parameters, key=lambda backbone: parameters[backbone])
+    if len(larger) != 1 or {smaller, *larger} & set(BACKBONES):
+        return {}
+    return dict(zip(BACKBONES, (smaller, *larger), strict=True))
+
+
 def published_study(published: dict[int, Published], sizes: dict[int, int]) -> Study:
     """The printed accuracies as a study.
 
-    Which images each run got right was not printed, so two accuracies are compared as if on
-    different images. That is conservative where both runs tend to be right on the same ones.
+    The paper does not print which images each run got right, so accuracies are compared as if on
+    different images. That is conservative if both runs tend to be right on the same ones.
     """
     accuracy = {table: _flat(printed) for table, printed in published.items()}
 
@@ -102,9 +119,9 @@ def minus(first: Difference | None, second: Difference | None) -> Difference | N
     return normal(value, low, high)
 
 
-def judge(found: list[Labelled]) -> tuple[str, str]:
+def judge(differences: list[Labelled]) -> tuple[str, str]:
     """(verdict, numbers) of "every difference is above 0"."""
-    known = [(difference, label) for label, difference in found if difference]
+    known = [(difference, label) for label, difference in differences if difference]
     if not known:
         return CANNOT_TELL, NO_RUNS
     above = sum(difference.value > 0 for difference, _ in known)
@@ -115,33 +132,44 @@ def judge(found: list[Labelled]) -> tuple[str, str]:
     ]
     least, label = min(below or known, key=lambda pair: pair[0].value)
     numbers = f"{least} ({label})"
-    if len(found) > 1:
+    if len(differences) > 1:
         which = f"{len(below)} below beyond noise, as" if below else "least"
         numbers = f"{above} of {len(known)} above; {beyond} beyond noise; {which} {numbers}"
-    if len(known) < len(found):
-        numbers += f"; {len(found) - len(known)} not run"
-    return DOES_NOT if below else HOLDS if beyond == len(found) else CANNOT_TELL, numbers
+    if len(known) < len(differences):
+        numbers += f"; {len(differences) - len(known)} not run"
+    return DOES_NOT if below else HOLDS if beyond == len(differences) else CANNOT_TELL, numbers
 
 
-def claim(section: str, text: str, rule: str, found: list[Labelled]) -> Claim:
+def claim(section: str, text: str, rule: str, differences: list[Labelled]) -> Claim:
     """Judged by the differences that its rule names."""
-    verdict, numbers = judge(found)
-    return Claim(section, text, rule, CONTRARY[verdict] if rule[:4] == "not:" else verdict, numbers)
+    verdict, numbers = judge(differences)
+    verdict = CONTRARY[verdict] if rule[:4] == "not:" else verdict
+    return Claim(section, text, rule, verdict, numbers, power(differences))
+
+
+def power(differences: list[Labelled]) -> float | None:
+    """The probability that all intervals lie above 0, if the true differences are these, as if each
+    were independent of the others; None if a run is missing."""
+    known = [difference for _, difference in differences if difference]
+    if len(known) < len(differences) or not known:
+        return None
+    z = ndtri(1 - LEVEL / 2)
+    reached = [z * d.value / (d.value - d.low) if d.value > d.low else 0.0 for d in known]
+    return round(prod(float(ndtr(one - z)) for one in reached), 4)
 
 
 def quantitative(study: Study) -> list[Claim]:
     """Sections 3.4 and 3.5."""
-    best = {table: _ranked(study, table)[:1] for table in MARGINS}
     example = [key for key in SETTINGS if key[:2] == ("resnet18", 0.0001)]
     return [
         *(Claim("3.4", f"The state of the art leads the best setting on {DATA[t]} by {SOTA[t][1]}",
                 "none: quoted without source or test images", CANNOT_TELL, _lead(study, t))
           for t in SOTA),
         *(claim("3.4", f"The best setting on {DATA[t]} is frozen R50 at 0.001",
-                "above each other transfer setting", _others(study, t))
+                "above each other transfer setting", _against_others(study, t))
           for t in SOTA),
         *(claim("3.4", f"The best setting on {DATA[t]} beats its baseline (by {MARGINS[t]:.3f})",
-                "above its own baseline", _gains(study, [t], best[t]))
+                "above its own baseline", _best_gain(study, t))
           for t in MARGINS),
         *(claim("3.4", f"The best setting on {DATA[t]} beats the best baseline",
                 "above each baseline", _over_baselines(study, t))
@@ -197,7 +225,7 @@ def discussion(study: Study) -> list[Claim]:
               "each transfer setting above itself on each other data set (independent images)",
               _across(study, 4, [1, 2, 3])),
         Claim("3.7", "On the large, different data accuracies are too high to tell settings apart",
-              "the interval of best less worst setting does not lie above 0",
+              f"every difference of two settings is certain to be at most {SAME:g}",
               *_apart(study, 4)),
         Claim("3.7", "It is unsure that cars and bikes differ from ImageNet", "none", CANNOT_TELL,
               "the paper does not measure similarity"),
@@ -210,10 +238,10 @@ def check(study: Study) -> list[Claim]:
 
 
 def implied_sizes(published: dict[int, Published], largest: int = 5000) -> list[Size]:
-    """What the printed accuracies say of each table's number of test images.
+    """What the printed accuracies say about each table's number of test images.
 
-    Up to three digits are read as complete, with zeros left off after them: Table 1 has six, so
-    the author did not round to three. Had Tables 2 to 4 been rounded, any 1000 or more would fit.
+    Up to three digits are read as exact, with trailing zeros omitted: Table 1 has six, so the
+    author did not round to three. Had Tables 2 to 4 been rounded, any 1000 or more would fit.
     """
     return [_size(table, [*_flat(rows).values()], largest) for table, rows in published.items()]
 
@@ -226,7 +254,7 @@ def _size(table: int, accuracies: list[float], largest: int) -> Size:
 
 
 def _is_count(accuracy: float, n: int) -> bool:
-    """Whether some k / n is printed like this."""
+    """Whether a share k / n is printed like this."""
     digits = len(str(accuracy).partition(".")[2])
     tolerance = 0.5 * 10 ** -(digits if digits > 3 else 6)
     return abs(round(accuracy * n) / n - accuracy) <= tolerance
@@ -235,8 +263,8 @@ def _is_count(accuracy: float, n: int) -> bool:
 def _flat(printed: Published) -> dict[Key, float]:
     return {
         (*setting, init): accuracy
-        for setting, pair in settings(printed).items()
-        for init, accuracy in zip(("pretrained", "scratch"), pair, strict=True)
+        for setting, pair in printed.items()
+        for init, accuracy in zip(COLUMNS, pair, strict=True)
     }
 
 
@@ -249,8 +277,8 @@ def _baseline(key: Key) -> Key:
     return *key[:3], "scratch"
 
 
-def _pairs(study: Study, pairs: list[tuple[int, Key, Key]]) -> list[Labelled]:
-    return [(_label(*pair), _compare(study, *pair)) for pair in pairs]
+def _compare_all(study: Study, runs: list[tuple[int, Key, Key]], among: int = 1) -> list[Labelled]:
+    return [(_label(*pair), _compare(study, *pair, among)) for pair in runs]
 
 
 def _label(table: int, first: Key, second: Key) -> str:
@@ -258,9 +286,9 @@ def _label(table: int, first: Key, second: Key) -> str:
     return f"{SETS[table]}, {_name(first)}{other}"
 
 
-def _compare(study: Study, table: int, first: Key, second: Key) -> Difference | None:
+def _compare(study: Study, table: int, first: Key, second: Key, among: int) -> Difference | None:
     runs = study.accuracy.get(table, {})
-    return study.compare(table, first, second, 1) if first in runs and second in runs else None
+    return study.compare(table, first, second, among) if {first, second} <= set(runs) else None
 
 
 def _ranked(study: Study, table: int) -> list[Key]:
@@ -279,9 +307,9 @@ def _lead(study: Study, table: int) -> str:
     return NO_RUNS
 
 
-def _others(study: Study, table: int) -> list[Labelled]:
+def _against_others(study: Study, table: int) -> list[Labelled]:
     best = ("resnet50", 0.001, "frozen", "pretrained")
-    return _pairs(study, [(table, best, other) for other in SETTINGS if other != best])
+    return _compare_all(study, [(table, best, other) for other in SETTINGS if other != best])
 
 
 def _change(
@@ -295,51 +323,62 @@ def _change(
     """Settings with `better` at that place of the key, less the same with `worse` there."""
     keys = [key for key in among if key[place] == better]
     worse_keys = [(key, (*key[:place], worse, *key[place + 1 :])) for key in keys]
-    return _pairs(study, [(table, *worse_key) for table, worse_key in product(tables, worse_keys)])
+    return _compare_all(
+        study, [(table, *worse_key) for table, worse_key in product(tables, worse_keys)]
+    )
 
 
 def _gains(study: Study, tables: list[int], keys: list[Key]) -> list[Labelled]:
-    return _change(study, tables, START, "pretrained", "scratch", keys)
+    return _change(study, tables, INIT, "pretrained", "scratch", keys)
+
+
+def _best_gain(study: Study, table: int) -> list[Labelled]:
+    best = [(table, key, _baseline(key)) for key in _ranked(study, table)[:1]]
+    return _compare_all(study, best, len(SETTINGS))
 
 
 def _over_baselines(study: Study, table: int) -> list[Labelled]:
-    pairs = [(best, _baseline(key)) for best in _ranked(study, table)[:1] for key in SETTINGS]
-    return _pairs(study, [(table, *pair) for pair in pairs])
+    best = _ranked(study, table)[:1]
+    pairs = [(table, key, _baseline(k)) for key in best for k in SETTINGS]
+    return _compare_all(study, pairs, len(SETTINGS))
 
 
 def _other_gains(study: Study, table: int) -> list[Labelled]:
-    """What every other setting gains, less what the best one does."""
+    """Every other setting's gain less the best one's."""
     gains = _gains(study, [table], _ranked(study, table))
     return [(label, minus(gain, gains[0][1])) for label, gain in gains[1:]]
 
 
-def _spreads(study: Study, pairs: list[tuple[int, int]]) -> list[Labelled]:
+def _spreads(study: Study, tables: list[tuple[int, int]]) -> list[Labelled]:
     """Best less worst transfer setting, of the first table minus that of the second."""
     ranked = {table: _ranked(study, table) for table in MARGINS}
     spread = {t: study.compare(t, keys[0], keys[-1], PAIRS) for t, keys in ranked.items() if keys}
-    return [(f"{SETS[a]} - {SETS[b]}", minus(spread.get(a), spread.get(b))) for a, b in pairs]
+    return [(f"{SETS[a]} - {SETS[b]}", minus(spread.get(a), spread.get(b))) for a, b in tables]
 
 
 def _across(study: Study, table: int, others: list[int]) -> list[Labelled]:
     """Each setting on one table, less the same on others, whose test images are different ones."""
 
     def difference(key: Key, other: int) -> Difference | None:
-        runs = [study.accuracy.get(number, {}) for number in (table, other)]
-        if any(key not in found for found in runs):
+        first, second = (study.accuracy.get(number, {}) for number in (table, other))
+        if key not in first or key not in second:
             return None
-        return newcombe(runs[0][key], study.sizes[table], runs[1][key], study.sizes[other])
+        return newcombe(first[key], study.sizes[table], second[key], study.sizes[other])
 
-    places = product(others, SETTINGS)
-    return [(f"{SETS[table]} - {SETS[t]}, {_name(key)}", difference(key, t)) for t, key in places]
+    return [
+        (f"{SETS[table]} - {SETS[other]}, {_name(key)}", difference(key, other))
+        for other, key in product(others, SETTINGS)
+    ]
 
 
 def _apart(study: Study, table: int) -> tuple[str, str]:
-    """(verdict, numbers) of a claim that says no more than that the intervals overlap."""
+    """(verdict, numbers) of the claim that settings cannot be told apart."""
     both = combinations(_ranked(study, table), 2)
-    pairs = [study.compare(table, *pair, PAIRS) for pair in both]
-    if not pairs:
+    differences = [study.compare(table, *pair, PAIRS) for pair in both]
+    if not differences:
         return CANNOT_TELL, NO_RUNS
-    spread = pairs[len(SETTINGS) - 2]  # the first with the last
-    apart = sum(pair.low > 0 or pair.high < 0 for pair in pairs)
-    numbers = f"{spread}; {apart} of {len(pairs)} pairs of settings differ beyond noise"
-    return DOES_NOT if spread.low > 0 else HOLDS, numbers
+    spread = differences[len(SETTINGS) - 2]  # the first with the last
+    apart = sum(difference.sign != 0 for difference in differences)
+    numbers = f"{spread}; {apart} of {len(differences)} pairs of settings differ beyond noise"
+    alike = all(max(-difference.low, difference.high) <= SAME for difference in differences)
+    return HOLDS if alike else DOES_NOT if spread.low > 0 else CANNOT_TELL, numbers

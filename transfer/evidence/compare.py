@@ -1,14 +1,17 @@
 """From the runs' predictions on the test images to the evidence."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import product
 from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 
-from transfer.evidence import calibration, choices, claims, label_errors, scores, stats, trained
-from transfer.evidence.found import (
+from transfer.evidence import choices, claims, scores, stats
+from transfer.evidence.calibration import calibrate
+from transfer.evidence.choices import Load
+from transfer.evidence.published import COLUMNS, published
+from transfer.evidence.records import (
     Claims,
     Estimate,
     Evidence,
@@ -21,83 +24,81 @@ from transfer.evidence.found import (
     Transfer,
     Unleaked,
 )
-from transfer.evidence.published import INITS, published
-from transfer.evidence.results import About, Read, Results, Scored
+from transfer.evidence.results import DataInfo, Read, Results, Scored, mixed, trained_with
 from transfer.evidence.stats import Seeds
 from transfer.params import QUADRANTS, Dataset, Grid
 from transfer.runs import DEFAULT, Run, Setting, at_first_size, settings
 from transfer.training.record import Record
 
-BOTH = ("pretrained", "scratch")
+TRANSFER, BASELINE = "pretrained", "scratch"
 VERDICTS = {1: "helps", -1: "hurts", 0: claims.CANNOT_TELL}
 
 
 def compute(
     grid: Grid,
     datasets: dict[str, Dataset],
-    about: dict[str, About],
+    data: dict[str, DataInfo],
     margin: float,
     read: Read,
-    load: label_errors.Load,
+    load: Load,
     records: Iterable[Record] = (),
+    stand_ins: dict[str, str] | None = None,
 ) -> Evidence:
-    """Everything. Runs of several seeds are taken together, paired by seed. `about`: by data set.
-    margin: see choices.of. `records`: of all runs."""
-    results = Results(grid, about, read)
-    there = [setting for name in grid.dataset for setting in settings(grid, name)]
-    found = _corrected([row(setting, grid.init, results) for setting in there])
-    sizes = claims.implied_sizes(published())
-    chosen = {name: choices.rank(found, name, results, margin) for name in grid.dataset}
-    implied = {size.table: size.implied or size.stated for size in sizes}
-    doubted = {
-        name: label_errors.find(own, grid.seed, load, about[name].measure)
-        for name, own in chosen.items()
-    }
+    """All evidence. Runs of several seeds are taken together, paired by seed. data: by data set.
+    margin: see choices.rank. records: of all runs. stand_ins: see claims.stand_ins."""
+    results = Results(grid, data, read)
+    all_settings = [setting for name in grid.dataset for setting in settings(grid, name)]
+    rows = _corrected([_row(setting, results) for setting in all_settings])
+    ranked = {name: choices.rank(rows, name, results, margin) for name in grid.dataset}
     return Evidence(
-        measures={name: about[name].measure for name in grid.dataset},
-        rows=found,
-        frozen_finetuned=_corrected(list(_frozen_finetuned(there, results))),
-        transfer=list(_transfer(found, results)),
-        choices=[choice for own in chosen.values() for choice in own],
+        measures={name: data[name].measure for name in grid.dataset},
+        criteria={name: data[name].criterion for name in grid.dataset},
+        rows=rows,
+        frozen_finetuned=_corrected(list(_frozen_finetuned(all_settings, results))),
+        transfer=list(_transfer(rows, results)),
+        choices=[choice for ranking in ranked.values() for choice in ranking],
         calibration={
-            name: calibration.calibrate(
-                [load(own[0].run(own[0].init, seed)) for seed in grid.seed], about[name].measure
-            )
-            for name, own in chosen.items()
+            name: calibrate([load(run) for run in ranking[0].runs(grid.seed)], data[name].measure)
+            for name, ranking in ranked.items()
         },
         gains=list(_gains(grid, results)),
-        learning=list(_learning(found, results)),
-        label_errors=[one for own in doubted.values() for one in own],
-        implied_sizes=sizes,
-        claims=Claims(
-            published=claims.check(claims.published_study(published(), implied)),
-            ours=claims.check(_study(grid, datasets, results)),
-        ),
-        mixed=trained.mixed(records),
+        learning=list(_learning(rows, results)),
+        label_errors=[
+            error
+            for name, ranking in ranked.items()
+            for error in choices.label_errors(ranking, grid.seed, load, data[name].measure)
+        ],
+        implied_sizes=claims.implied_sizes(published()),
+        claims=_claims(grid, datasets, results, stand_ins or {}),
+        mixed=mixed(records),
     )
 
 
-def summary(found: Evidence, grid: Grid, records: Iterable[Record]) -> dict[str, Any]:
-    """Of all that was found, what `dvc metrics diff` compares.
+def summary(evidence: Evidence, grid: Grid, records: Iterable[Record]) -> dict[str, Any]:
+    """The evidence that `dvc metrics diff` compares.
 
-    Of each data set's recommended setting its name, what it is chosen by (`measure`), and that
-    on the test images at the epoch chosen (`chosen`). `rows`: data set → row → accuracy (and
-    baseline) of the best test epoch, as in the paper's tables, with `test_images`: how many images
-    those are of. `trained`: see trained.summary; with what is `mixed`, if anything is.
+    By data set: the recommended `setting`, what it is chosen by (`chosen_by`) and judged by
+    (`measure`), and that measure on the test images at the chosen epoch (`chosen`). rows: data set
+    → setting → accuracy (and baseline) of the best test epoch, as in the paper's tables, and the
+    number of `test_images`.
+    trained: see results.trained_with; `mixed` is in it if not all runs were trained alike.
     """
-    first = {choice.dataset: choice for choice in reversed(found.choices)}  # the recommended
+    first = {name: evidence.ranking(name)[0] for name in grid.dataset}  # the recommended
     lines: dict[str, Any] = {name: {"test_images": first[name].n_test} for name in first}
-    for row in found.rows:
+    for row in evidence.rows:
         if row.images == grid.images[0]:
-            best = {INITS[init].lower(): row.results[init].best for init in grid.init}
+            best = {COLUMNS[init].lower(): row.results[init].best for init in grid.init}
             lines[row.dataset][_name(row)] = best
-    mixed = {"mixed": "; ".join(map(str, found.mixed))} if found.mixed else {}
+    trained = trained_with(records)
+    if evidence.mixed:
+        trained["mixed"] = "; ".join(map(str, evidence.mixed))
     return {
         "chosen": {name: choice.chosen.mean for name, choice in first.items()},
         "setting": {name: f"{_name(choice)}-{choice.init}" for name, choice in first.items()},
-        "measure": dict(found.measures),
+        "measure": dict(evidence.measures),
+        "chosen_by": dict(evidence.criteria),
         "rows": lines,
-        "trained": trained.summary(records) | mixed,
+        "trained": trained,
     }
 
 
@@ -106,50 +107,46 @@ def _name(setting: Setting) -> str:
 
 
 def best(rows: list[Row], init: str) -> Row:
-    """The row of the best setting with that start, by validation images where there are any."""
+    """The row of the best setting with that init, by validation images if there are any."""
     return min(rows, key=lambda row: row.results[init].rank)
 
 
 def best_run(grid: Grid, rows: list[Row]) -> Run:
     """The first run of the best setting at the first size: transfer, if the grid has any."""
-    init = "pretrained" if "pretrained" in grid.init else grid.init[0]
+    init = TRANSFER if TRANSFER in grid.init else grid.init[0]
     row = best([row for row in rows if row.images == grid.images[0]], init)
     return row.run(init, grid.seed[0])
 
 
-def row(setting: Setting, inits: Sequence[str], results: Results) -> Row:
-    """One line of a table: the measure from each of these starts, and transfer against baseline."""
-    about = results.about[setting.dataset]
-    first = results.runs(setting, inits[0])[0]
-    found = {
-        init: _result(results.runs(setting, init), results.seeds(setting, init), about)
-        for init in inits
-    }
+def _row(setting: Setting, results: Results) -> Row:
+    inits, info = results.grid.init, results.data[setting.dataset]
+    both = len(inits) == 2
     return Row(
         **dict(setting),
-        n_test=len(first.name),
-        results=found,
-        paired=_paired(results, (setting, BOTH[0]), (setting, BOTH[1]))
-        if len(inits) == 2
-        else None,
-        unleaked=_unleaked(setting, results, about.leaked) if about.leaked else None,
+        n_test=len(results.runs(setting, inits[0])[0].name),
+        results={
+            init: _result(results.runs(setting, init), results.seeds(setting, init), info)
+            for init in inits
+        },
+        paired=_paired(results, (setting, TRANSFER), (setting, BASELINE)) if both else None,
+        unleaked=_unleaked(setting, results, info.leaked) if info.leaked else None,
     )
 
 
-def _result(runs: list[Scored], seeds: Seeds, about: About) -> Result:
+def _result(runs: list[Scored], seeds: Seeds, info: DataInfo) -> Result:
     first = runs[0]
-    low, high = stats.interval(seeds, scores.images(about.measure, first.labels))
-    held = [float(run.held.mean()) for run in runs if run.held is not None]
-    losses = [float(run.loss.mean()) for run in runs if run.loss is not None]
+    low, high = stats.interval(seeds, scores.effective_images(info.measure, first.labels))
+    validation = [float(run.validation.mean()) for run in runs if run.validation is not None]
+    penalties = [float(run.penalty.mean()) for run in runs if run.penalty is not None]
     inflation = [run.best - float(run.right[run.chosen].mean()) for run in runs]
     sd = None if seeds.sd is None else round(seeds.sd, 6)
     return Result(
         best=round(first.best, 6),
         chosen=Estimate(mean=round(seeds.value, 6), sd=sd, low=low, high=high),
         inflation=round(float(np.mean(inflation)), 6),
-        n_validation=0 if first.held is None else len(first.held),
-        validation=round(float(np.mean(held)), 6) if held else None,
-        loss=round(float(np.mean(losses)), 6) if losses else None,
+        n_validation=0 if first.validation is None else len(first.validation),
+        validation=round(float(np.mean(validation)), 6) if validation else None,
+        penalty=round(float(np.mean(penalties)), 6) if penalties else None,
     )
 
 
@@ -165,120 +162,136 @@ def _unleaked(setting: Setting, results: Results, leaked: list[str]) -> Unleaked
 
 
 def _recall(right: np.ndarray, labels: np.ndarray) -> float | None:
-    """Mean over the classes of the share of their images that is right, bool [seeds, n]; None
-    without images. Unlike accuracy it does not move when a class loses images at random."""
+    """Mean recall over the classes, right: bool [seeds, n]; None without images. Unlike accuracy it
+    does not change if a class loses images at random."""
     shares = [right[:, labels == label].mean() for label in np.unique(labels)]
     return round(float(np.mean(shares)), 6) if shares else None
 
 
-def _frozen_finetuned(there: list[Setting], results: Results) -> Iterable[Freezing]:
-    if not ({"frozen", "finetuned"} <= set(results.grid.freezing) and BOTH[0] in results.grid.init):
+def _frozen_finetuned(all_settings: list[Setting], results: Results) -> Iterator[Freezing]:
+    grid = results.grid
+    if not ({"frozen", "finetuned"} <= set(grid.freezing) and TRANSFER in grid.init):
         return
-    for setting in there:
+    for setting in all_settings:
         if setting.freezing == "frozen":
             finetuned = setting.model_copy(update={"freezing": "finetuned"})
-            paired = _paired(results, (setting, BOTH[0]), (finetuned, BOTH[0]))
+            paired = _paired(results, (setting, TRANSFER), (finetuned, TRANSFER))
             yield Freezing(**dict(setting), paired=paired)
 
 
-def _transfer(rows: list[Row], results: Results) -> Iterable[Transfer]:
-    """One for each data set, and then for each place but for its learning rate; none without
-    validation images or without both starts."""
-    if len(results.grid.init) < 2 or not rows[0].results[BOTH[1]].n_validation:
+def _transfer(rows: list[Row], results: Results) -> Iterator[Transfer]:
+    """First one for each data set and size, then one for each setting without its learning rate;
+    none without validation images or without both inits."""
+    if len(results.grid.init) < 2 or not rows[0].results[BASELINE].n_validation:
         return
-    groups: dict[Any, list[Row]] = {}
+    by_data: dict[Any, list[Row]] = {}
+    by_setting: dict[Any, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.dataset, row.images), []).append(row)
-    for own in groups.values():
-        yield _chosen_transfer(own, results, overall=True)
-    groups = {}
-    for row in rows:
-        groups.setdefault(row.setting.model_copy(update={"lr": 0.0}), []).append(row)
-    for own in groups.values():
-        yield _chosen_transfer(own, results, overall=False)
+        by_data.setdefault((row.dataset, row.images), []).append(row)
+        by_setting.setdefault(row.setting.model_copy(update={"lr": 0.0}), []).append(row)
+    overall = [_chosen_transfer(group, results, overall=True) for group in by_data.values()]
+    corrected = stats.holm([transfer.difference.p for transfer in overall])
+    for transfer, p in zip(overall, corrected, strict=True):
+        certain = p <= stats.LEVEL and len(results.grid.seed) > 1
+        verdict = VERDICTS[transfer.difference.sign if certain else 0]
+        yield transfer.model_copy(update={"verdict": verdict})
+    for group in by_setting.values():
+        yield _chosen_transfer(group, results, overall=False)
 
 
 def _chosen_transfer(rows: list[Row], results: Results, overall: bool) -> Transfer:
-    first, second = (best(rows, init).setting for init in BOTH)
-    difference = stats.compare(results.seeds(first, BOTH[0]), results.seeds(second, BOTH[1]))
-    told = len(results.grid.seed) > 1
-    return Transfer(
-        **dict(first),
-        baseline=second,
-        overall=overall,
-        difference=difference,
-        verdict=VERDICTS[difference.sign] if told else claims.CANNOT_TELL,
-    )
+    first, second = (best(rows, init).setting for init in (TRANSFER, BASELINE))
+    difference = stats.compare(results.seeds(first, TRANSFER), results.seeds(second, BASELINE))
+    return Transfer(**dict(first), baseline=second, overall=overall, difference=difference)
 
 
-def _gains(grid: Grid, results: Results) -> Iterable[Gain]:
-    if not set(BOTH) <= set(grid.init):
+def _gains(grid: Grid, results: Results) -> Iterator[Gain]:
+    if not {TRANSFER, BASELINE} <= set(grid.init):
         return
     for dataset, images, backbone in product(grid.dataset, grid.images, grid.backbone):
-        own = [p for p in settings(grid, dataset) if (p.images, p.backbone) == (images, backbone)]
-        first, second = (stats.average([results.seeds(p, init) for p in own]) for init in BOTH)
-        yield Gain(
-            dataset=dataset,
-            images=images,
-            backbone=backbone,
-            difference=stats.compare(first, second),
+        averaged = [
+            setting
+            for setting in settings(grid, dataset)
+            if (setting.images, setting.backbone) == (images, backbone)
+        ]
+        transfer, baseline = (
+            stats.average([results.seeds(setting, init) for setting in averaged])
+            for init in (TRANSFER, BASELINE)
         )
+        difference = stats.compare(transfer, baseline)
+        yield Gain(dataset=dataset, images=images, backbone=backbone, difference=difference)
 
 
-def _learning(rows: list[Row], results: Results) -> Iterable[Learning]:
+def _learning(rows: list[Row], results: Results) -> Iterator[Learning]:
     sizes = sorted(results.grid.images, key=lambda n: inf if isinstance(n, str) else n)[-2:]
-    init = BOTH[0] if BOTH[0] in results.grid.init else results.grid.init[0]
+    init = TRANSFER if TRANSFER in results.grid.init else results.grid.init[0]
     for name in results.grid.dataset if len(sizes) > 1 else ():
-        own = [[r for r in rows if (r.dataset, r.images) == (name, size)] for size in sizes]
-        smaller, larger = (results.seeds(best(some, init).setting, init) for some in own)
+        by_size = [[r for r in rows if (r.dataset, r.images) == (name, size)] for size in sizes]
+        smaller, larger = (results.seeds(best(group, init).setting, init) for group in by_size)
         difference = stats.compare(larger, smaller)
         yield Learning(dataset=name, smaller=sizes[0], larger=sizes[1], difference=difference)
 
 
 def _paired(results: Results, first: tuple[Setting, str], second: tuple[Setting, str]) -> Paired:
-    one, other = (
-        run.right[run.chosen] for run in (results.runs(*pair)[0] for pair in (first, second))
-    )
+    runs = (results.runs(*pair)[0] for pair in (first, second))
+    right, other = (run.right[run.chosen] for run in runs)
     difference = stats.compare(results.seeds(*first), results.seeds(*second))
-    alone = int((one & ~other).sum()), int((~one & other).sum())
+    alone = int((right & ~other).sum()), int((~right & other).sum())
     return Paired(difference=difference, alone=alone, p_holm=difference.p)
 
 
 Compared = TypeVar("Compared", Row, Freezing)
 
 
-def _corrected(compared: list[Compared]) -> list[Compared]:
-    """With Holm's p-values: the rows are as many answers to one question."""
-    p = iter(stats.holm([one.paired.difference.p for one in compared if one.paired]))
+def _corrected(rows: list[Compared]) -> list[Compared]:
+    """With p-values that are corrected for the number of rows by Holm's method."""
+    p = iter(stats.holm([row.paired.difference.p for row in rows if row.paired]))
     return [
-        one.model_copy(update={"paired": one.paired.model_copy(update={"p_holm": next(p)})})
-        if one.paired
-        else one
-        for one in compared
+        row.model_copy(update={"paired": row.paired.model_copy(update={"p_holm": next(p)})})
+        if row.paired
+        else row
+        for row in rows
     ]
 
 
-def _study(grid: Grid, datasets: dict[str, Dataset], results: Results) -> claims.Study:
+def _claims(
+    grid: Grid, datasets: dict[str, Dataset], results: Results, stand_ins: dict[str, str]
+) -> Claims:
+    printed = published()
+    sizes = {size.table: size.implied or size.stated for size in claims.implied_sizes(printed)}
+    return Claims(
+        published=claims.check(claims.published_study(printed, sizes)),
+        ours=claims.check(_study(grid, datasets, results, stand_ins)),
+        stand_ins=stand_ins,
+    )
+
+
+def _study(
+    grid: Grid, datasets: dict[str, Dataset], results: Results, stand_ins: dict[str, str]
+) -> claims.Study:
     """Our runs of the first size and recipe, by the quadrant that their data set stands for."""
+    paper_names = {ours: papers for papers, ours in stand_ins.items()}
     names = {
         QUADRANTS.index(datasets[name].quadrant) + 1: name
         for name in reversed(grid.dataset)
         if datasets[name].quadrant in QUADRANTS
     }
-    runs: dict[int, dict[claims.Key, Seeds]] = {
-        table: {
-            (setting.backbone, setting.lr, setting.freezing, init): results.seeds(setting, init)
-            for setting, init in product(at_first_size(grid, name), grid.init)
-            if setting.recipe == grid.recipe[0]
-        }
-        for table, name in names.items()
-    }
+    runs: dict[int, dict[claims.Key, Seeds]] = {table: {} for table in names}
+    for table, name in names.items():
+        for setting, init in product(at_first_size(grid, name), grid.init):
+            if setting.recipe == grid.recipe[0]:
+                backbone = paper_names.get(setting.backbone, setting.backbone)
+                key = backbone, setting.lr, setting.freezing, init
+                runs[table][key] = results.seeds(setting, init)
 
     def compared(table: int, a: claims.Key, b: claims.Key, among: int) -> stats.Difference:
         return stats.compare(runs[table][a], runs[table][b], among)
 
     return claims.Study(
-        {table: {key: one.value for key, one in own.items()} for table, own in runs.items()},
+        {
+            table: {key: seeds.value for key, seeds in by_key.items()}
+            for table, by_key in runs.items()
+        },
         compared,
-        {table: len(next(iter(own.values())).scores[0]) for table, own in runs.items()},
+        {table: len(next(iter(by_key.values())).scores[0]) for table, by_key in runs.items()},
     )

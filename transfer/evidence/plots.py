@@ -1,4 +1,4 @@
-"""What `dvc plots` draws: curves and confusion matrices, as CSV."""
+"""The data that `dvc plots` draws: learning curves and confusion matrices, as CSV."""
 
 import csv
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from transfer.evidence.choices import Load
 from transfer.evidence.compare import best_run
-from transfer.evidence.found import Evidence
-from transfer.evidence.label_errors import Load
+from transfer.evidence.records import Evidence
 from transfer.evidence.results import Read
 from transfer.evidence.scores import Measure, chosen_epoch
 from transfer.params import Grid
@@ -19,19 +19,19 @@ CURVE = ("backbone", "lr", "freezing", "recipe", "init", "epoch", "test_accuracy
 CONFUSION = ("actual", "predicted")
 
 
-def write(folder: Path, grid: Grid, found: Evidence, tested: Read, load: Load) -> None:
+def write(folder: Path, grid: Grid, evidence: Evidence, read: Read, load: Load) -> None:
     """A file of each kind for every data set."""
-    for name, measure in found.measures.items():
-        best = best_run(grid, [row for row in found.rows if row.dataset == name])
-        table(folder / f"curves/{name}.csv", CURVE, curves(grid, name, tested))
+    for name, measure in evidence.measures.items():
+        best = best_run(grid, [row for row in evidence.rows if row.dataset == name])
+        table(folder / f"curves/{name}.csv", CURVE, curves(grid, name, read))
         table(folder / f"confusion/{name}.csv", CONFUSION, confusion(load(best), measure))
 
 
-def curves(grid: Grid, dataset: str, tested: Read) -> Iterable[tuple]:
+def curves(grid: Grid, dataset: str, read: Read) -> Iterable[tuple]:
     """Of the first size, mean over the seeds; epochs count from 1."""
     for setting in at_first_size(grid, dataset):
         for init in grid.init:
-            runs = [tested(setting.run(init, seed)) for seed in grid.seed]
+            runs = [read(setting.run(init, seed)) for seed in grid.seed]
             accuracies = np.mean([run.right.mean(1) for run in runs], axis=0)
             for epoch, accuracy in enumerate(accuracies, 1):
                 yield *setting.hyperparameters, init, epoch, round(float(accuracy), 6)

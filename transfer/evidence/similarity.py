@@ -1,8 +1,9 @@
-"""How similar a source (a torchvision checkpoint with its own head) is to a target data set.
+"""How similar a pretrained network's source is to a target data set, from the network with its own
+head and the target's training images.
 
-All from the checkpoint and the target's training images. Throughout, features are float32 [n, d],
-what the head is given; logits float32 [n, source classes]; labels [n] the target's, of any values.
-Functions of labels raise ValueError unless there is one label per image and two classes or more.
+Throughout, features are float32 [n, d], the head's inputs; logits float32 [n, source classes];
+labels [n] the target's, of any values. Functions of labels raise ValueError unless there is one
+label per image and two classes or more.
 """
 
 from collections.abc import Iterable, Iterator
@@ -51,8 +52,8 @@ def collect(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.dev
     def add(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         variance, mean = torch.stack(torch.var_mean(inputs[0], (0, 2, 3), correction=0)).double()
         count = inputs[0].numel() // len(mean)
-        found = count * torch.stack([torch.ones_like(mean), mean, variance + mean**2])
-        sums[layer] = sums[layer] + found if layer in sums else found
+        moments = count * torch.stack([torch.ones_like(mean), mean, variance + mean**2])
+        sums[layer] = sums[layer] + moments if layer in sums else moments
 
     def keep(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         features.append(inputs[0].cpu())
@@ -83,8 +84,8 @@ def batches(data: Packed) -> Iterator[torch.Tensor]:
     """The training images, prepared as test images are, and normalised."""
     n = len(data.train)
     for start in range(0, n, BATCH):
-        some = range(start, min(start + BATCH, n))
-        images = [data.prepared_image(data.train, i) for i in some]
+        indices = range(start, min(start + BATCH, n))
+        images = [data.prepared_image(data.train, i) for i in indices]
         yield loader.normalize(torch.from_numpy(np.stack(images)))
 
 
@@ -223,26 +224,26 @@ def measure(
     permutations: int = 200,
     seed: int = 0,
 ) -> dict[str, float]:
-    """All of the above that the network allows. classified: whether its head is the source's own,
-    and logits are of the source's classes.
+    """All measures that the network allows, by key. classified: whether the logits are of the
+    source's classes.
 
-    Raises ValueError as they do, and where the network's weights or outputs are not finite.
+    Raises ValueError as the measures do, and if the network's weights or outputs are not finite.
     """
     features, logits = observed.features, observed.logits
     given = [features, logits, *(values for layer in observed.batchnorm for values in layer)]
     if not all(np.isfinite(values).all() for values in given):
         raise ValueError("the network's weights, or what it makes of the images, are not finite")
-    found = {
+    measures = {
         "knn_accuracy": knn_accuracy(features, labels),
         "logme": logme(features, labels),
     }
-    if observed.batchnorm:  # transformers, and some others, have none to compare
-        found["batchnorm_frechet"] = batchnorm_frechet(observed.batchnorm)
+    if observed.batchnorm:  # transformers have none
+        measures["batchnorm_frechet"] = batchnorm_frechet(observed.batchnorm)
     if classified:
         null = leep_null(logits, labels, permutations, seed)
-        found |= dict(zip(("leep_null_mean", "leep_null_sd", "leep_p"), null, strict=True))
-        found["leep"] = leep(logits, labels)
-    return found
+        measures |= dict(zip(("leep_null_mean", "leep_null_sd", "leep_p"), null, strict=True))
+        measures["leep"] = leep(logits, labels)
+    return measures
 
 
 def _one_hot(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:

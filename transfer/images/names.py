@@ -1,28 +1,28 @@
 """What classes and images are called, and where they lie in data/split.
 
-A class's name may be anything that a table or a folder can say, so it never is a path: the folders
-of classes are numbered, and the names stand in a file beside them.
+A class may have any name that a table or a folder can give it, so names are never paths: the
+folders of classes are numbered, and a file beside them lists the names.
 """
 
 from transfer.files import Stored
 
 CLASSES = "classes.json"
-"""The file that holds them, beside the parts of a data set."""
+"""The file that lists the classes, beside the parts of a data set."""
 
 
 class Classes(Stored):
-    """The names of a data set's classes, sorted. The images of each lie in a folder that is called
-    by its place here, from 0."""
+    """The names of a data set's classes, sorted. The images of each lie in a folder named by the
+    class's place in this list, from 0."""
 
     names: list[str]
 
 
 def named(label: str, file: str) -> str:
-    """<class>/<file>, by which every result names an image. A file's name has no '/'."""
+    """<class>/<file>, an image's name in all results. A file's name has no '/'."""
     return f"{label}/{file}"
 
 
 def parted(name: str) -> tuple[str, str]:
-    """The class and the file of an image of that name."""
+    """The class and the file of the image with that name."""
     label, _, file = name.rpartition("/")
     return label, file

@@ -1,111 +1,86 @@
-"""Images that look alike: re-saved, scaled or mirrored copies, by their thumbnails."""
+"""Images that look alike: re-saved, scaled or mirrored copies, by their thumbnails.
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+Thumbnails are uint8 [n, SIDE · SIDE · 3]. They are compared in blocks, so memory grows with their
+number and not with its square.
+"""
 
 import numpy as np
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-if TYPE_CHECKING:
-    from transfer.images.audit import Picture
-
 SIDE = 16
-"""Of a thumbnail, in pixels."""
+"""The side of a thumbnail, in pixels."""
 ALIKE = 0.99
-"""The correlation of thumbnails from which on two images are taken for copies. Of 80 photographs
-and MRI slices, saved as JPEG of quality 40 or halved, none fell below 0.996; of 153 photographs
-none had more than 0.95 with any of 244 others."""
-TRAINED = ("train", "validation")
-PARTS = ("test", "train", "all")
-CHUNK = 1000
-"""Pictures compared with all others at once."""
+"""Images whose thumbnails correlate at least this much look alike. Of 80 photographs and MRI
+slices, saved as JPEG of quality 40 or halved, none fell below 0.996; of 153 photographs none had
+more than 0.95 with any of 244 others."""
+BLOCK = 256
+"""Images that are compared with all others at once."""
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """RGB, SIDE pixels wide and high, each the mean of what it stands for."""
+    """The image in RGB, SIDE pixels wide and high; each pixel is a mean."""
     return image.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
 
 
-def pairs(pictures: list[Picture]) -> list[tuple[Picture, Picture]]:
-    """Every test picture that looks like one of training, though it is not equal to any, with that
-    which looks most alike."""
-    trained = [p for p in pictures if p.part in TRAINED]
-    equal = {p.content.digest for p in trained}
-    test = [p for p in pictures if p.part == "test" and p.content.digest not in equal]
-    nearest = zip(test, *_nearest(test, trained), strict=True)
-    return [(picture, trained[duplicate]) for picture, most, duplicate in nearest if most >= ALIKE]
+def nearest(thumbnails: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each image's largest correlation with one of the others, float32 [n], and the place of that
+    one, int64 [n]. The correlation is 0 without others, and for images of one colour."""
+    correlation = np.zeros(len(thumbnails), np.float32)
+    place = np.zeros(len(thumbnails), np.int64)
+    vectors, theirs = _normalised(thumbnails), _normalised(others)
+    for start in range(0, len(vectors) if len(theirs) else 0, BLOCK):
+        block = slice(start, start + BLOCK)
+        found = _correlations(vectors[block], theirs)
+        correlation[block], place[block] = found.max(axis=1), found.argmax(axis=1)
+    return correlation, place
 
 
-def dropped(pictures: list[Picture]) -> set[Picture]:
-    """Pictures of training that look like one of test; of a source that is not divided, those that
-    look like one before them."""
-    test, train, pool = ([p for p in pictures if p.part == part] for part in PARTS)
-    most, _ = _nearest(train, test)
-    gone = {picture for picture, alike in zip(train, most, strict=True) if alike >= ALIKE}
-    kept = np.ones(len(pool), bool)
-    vectors, mirrored = _vectors(pool)
-    for i in range(1, len(pool)):
-        before = vectors[:i][kept[:i]]
-        kept[i] = np.maximum(before @ vectors[i], before @ mirrored[i]).max() < ALIKE
-    return gone | {picture for picture, stays in zip(pool, kept, strict=True) if not stays}
+def distinct(thumbnails: np.ndarray) -> np.ndarray:
+    """bool [n]: whether an image looks like no earlier image for which this is True."""
+    vectors = _normalised(thumbnails)
+    kept = np.ones(len(vectors), bool)
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
+        earlier = vectors[:start][kept[:start]]
+        within = _correlations(block, block) >= ALIKE
+        new = np.all(_correlations(block, earlier) < ALIKE, axis=1)
+        for i in np.flatnonzero(new):
+            new[i] = not (within[i, :i] & new[:i]).any()
+        kept[start : start + BLOCK] = new
+    return kept
 
 
-def units(pictures: list[Picture]) -> list[int]:
-    """Of each picture a number, equal for those that stay together: the pictures of a group, equal
-    ones, and those that look alike."""
-    edges = _same(pictures)
-    theirs, mirrored = _vectors(pictures)
-    for start in range(0, len(pictures), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        found = np.maximum(theirs[chunk] @ theirs.T, mirrored[chunk] @ theirs.T) >= ALIKE
-        edges += [(start + one, other) for one, other in np.argwhere(found).tolist()]
-    return _joined(edges, len(pictures))
+def components(thumbnails: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """int64 [n]: equal numbers for images that look alike, directly or by way of others; numbered
+    in order of their first images. classes: int [n]; with them, only images of one class count as
+    alike."""
+    vectors = _normalised(thumbnails)
+    numbers = np.arange(len(vectors))
+    for start in range(0, len(vectors), BLOCK):
+        block = slice(start, start + BLOCK)
+        alike = _correlations(vectors[block], vectors[start:]) >= ALIKE
+        alike &= numbers[block, None] != numbers[start:]
+        if classes is not None:
+            alike &= classes[block, None] == classes[start:]
+        one, other = np.nonzero(alike)
+        edges = numbers[start + one], numbers[start + other]
+        graph = coo_array((np.ones(len(one), bool), edges), shape=(len(numbers),) * 2)
+        numbers = connected_components(graph, directed=False)[1][numbers].astype(np.int64)
+    return numbers
 
 
-def copies(pictures: list[Picture]) -> list[int]:
-    """The same, of the pictures of a group and equal ones alone."""
-    return _joined(_same(pictures), len(pictures))
+def _normalised(thumbnails: np.ndarray) -> np.ndarray:
+    """float32, of mean 0 and length 1; images of one colour are 0."""
+    vectors = thumbnails.astype(np.float32)
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.where(lengths > 0, lengths, 1)
+    return vectors
 
 
-def _same(pictures: list[Picture]) -> list[tuple[int, int]]:
-    """Each picture's place, with that of the first of its group and of the first equal to it."""
-    first: dict[str, int] = {}
-    edges = []
-    for at, picture in enumerate(pictures):
-        for name in (f"group {picture.group}" if picture.group else "", picture.content.digest):
-            edges += [(first.setdefault(name, at), at)] if name else []
-    return edges
-
-
-def _joined(edges: list[tuple[int, int]], n: int) -> list[int]:
-    """Of each place a number, equal for those that edges join."""
-    one, other = np.array(edges).T
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(n, n))
-    return connected_components(graph, directed=False)[1].tolist()
-
-
-def _nearest(some: list[Picture], others: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each of some, its largest correlation with one of the others, as it is or mirrored, and
-    which that is. 0 for images of one colour, and without others."""
-    most, at = np.zeros(len(some), np.float32), np.zeros(len(some), np.int64)
-    theirs, _ = _vectors(others)
-    for start in range(0, len(some) if others else 0, CHUNK):
-        chunk = slice(start, start + CHUNK)
-        ours, mirrored = _vectors(some[chunk])
-        found = np.maximum(ours @ theirs.T, mirrored @ theirs.T)
-        most[chunk], at[chunk] = found.max(axis=1), found.argmax(axis=1)
-    return most, at
-
-
-def _vectors(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
-    """The thumbnails, and their mirror images, float32 [n, SIDE · SIDE · 3], of mean 0 and length
-    1; images of one colour are 0."""
-    thumbnails = b"".join(p.content.thumbnail for p in pictures)
-    rows = np.frombuffer(thumbnails, np.uint8).reshape(-1, SIDE * SIDE * 3).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(lengths > 0, lengths, 1)
-    return rows, rows.reshape(-1, SIDE, SIDE, 3)[:, :, ::-1].reshape(rows.shape)
+def _correlations(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """float32 [n, others]: the larger one of each pair as it is and with one of them mirrored."""
+    mirrored = vectors.reshape(-1, SIDE, SIDE, 3)[:, :, ::-1].reshape(vectors.shape)
+    return np.maximum(vectors @ others.T, mirrored @ others.T)

@@ -2,22 +2,25 @@
 
 import hashlib
 import json
-import math
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from transfer.cli import UserError
-from transfer.images import folds, reader
+from transfer.files import Fields, Stored
+from transfer.images import reader
+from transfer.images.division import DIVISION, Division
+from transfer.images.fit import prepare, stored
 from transfer.images.names import CLASSES, Classes, named
 
 if TYPE_CHECKING:
@@ -26,9 +29,41 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 PARTS = ("train", "validation", "test")
-COLUMNS = ("offset", "height", "width", "label")
-THIN = 16
-"""The ratio of an image's sides above which only its middle is resized."""
+INDEX, PIXELS = "index.json", "pixels.bin"
+
+
+class Columns(Fields):
+    """The images of a part, by class and file: <class>/<file>, where their pixels start, height and
+    width in pixels, index into the classes, and where their prepared pixels start, which for
+    validation and test images are the only ones."""
+
+    names: list[str]
+    offset: list[int]
+    height: list[int]
+    width: list[int]
+    label: list[int]
+    prepared: list[int]
+
+
+class Index(Stored):
+    """index.json: what pixels.bin holds. division: how each seed divides the training images anew,
+    if it does. sha256: of pixels.bin, so that this file alone tells whether two packed data sets
+    are the same. The fit is left out where it is crop, as in files from before it was a setting."""
+
+    classes: list[str]
+    resize: int
+    size: int
+    fit: str = Field("crop", exclude_if=lambda fit: fit == "crop")
+    decoding: reader.Decoding
+    division: Division | None
+    train: Columns
+    validation: Columns
+    test: Columns
+    sha256: str
+
+    def write(self, path: str | Path) -> None:
+        text = json.dumps(self.model_dump(mode="json")) + "\n"
+        Path(path).write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -45,6 +80,11 @@ class Part:
     width: np.ndarray
     label: np.ndarray
 
+    @classmethod
+    def from_columns(cls, columns: Columns) -> "Part":
+        numbers = columns.offset, columns.height, columns.width, columns.label
+        return cls(columns.names, *(np.asarray(column, dtype=np.int64) for column in numbers))
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -52,12 +92,16 @@ class Part:
         """Images of each class."""
         return np.bincount(self.label, minlength=len(classes)).tolist()
 
+    def taken(self, places: np.ndarray) -> "Part":
+        """The images at those places, int64."""
+        numbers = self.offset, self.height, self.width, self.label
+        return Part([self.names[i] for i in places], *(column[places] for column in numbers))
+
 
 @dataclass(frozen=True)
 class Packed:
-    """pixels: uint8, flat, mapped. how: how the images were read. resize, size: how the prepared
-    images, those of validation (which may have none) and test, were made; see prepare. sha256: of
-    the pixels."""
+    """pixels: uint8, flat, mapped. resize, size, fit: how validation images (of which there may be
+    none) and test images were prepared; see transfer.images.fit. sha256: of the pixels."""
 
     pixels: "torch.Tensor"
     decoding: reader.Decoding
@@ -68,6 +112,12 @@ class Packed:
     train: Part
     validation: Part
     test: Part
+    fit: str = "crop"
+
+    @property
+    def share(self) -> float:
+        """The share of the short side of a training image that it would keep as a test image."""
+        return self.size / self.resize if self.fit == "crop" else 1.0
 
     def image(self, part: Part, i: int) -> "torch.Tensor":
         """Image i as uint8 [height, width, 3], not copied."""
@@ -77,8 +127,9 @@ class Packed:
     def prepared_image(self, part: Part, i: int) -> np.ndarray:
         """Image i of one of these parts as test images are prepared: uint8 [size, size, 3]."""
         pixels = self.image(part, i).numpy()
-        stored = part is not self.train
-        return pixels if stored else prepare(Image.fromarray(pixels), self.resize, self.size)
+        if part is not self.train:
+            return pixels
+        return prepare(Image.fromarray(pixels), self.resize, self.size, self.fit)
 
     def prepared_images(self, start: int = 0, stop: int | None = None) -> "torch.Tensor":
         """Of the validation images and then the test images, those from `start` up to `stop`, as
@@ -96,131 +147,101 @@ class Packed:
 
 
 def fewer(part: Part, per_class: int) -> Part:
-    """At most `per_class` images of each class; more hold fewer. Which, the names' hashes say."""
+    """At most `per_class` images of each class, sampled by name hash, so that larger subsets
+    contain smaller ones."""
     order = sorted(
         range(len(part)), key=lambda i: hashlib.sha256(part.names[i].encode()).hexdigest()
     )
     kept = [[i for i in order if part.label[i] == c][:per_class] for c in np.unique(part.label)]
-    chosen = sorted(i for indices in kept for i in indices)
-    columns = {key: getattr(part, key)[chosen] for key in COLUMNS}
-    return Part([part.names[i] for i in chosen], **columns)
+    return part.taken(np.array(sorted(i for indices in kept for i in indices), dtype=np.int64))
 
 
-def _resized(image: Image.Image, side: int) -> tuple[int, int]:
-    """Its width and height once its short side is `side`, as torchvision's Resize has them."""
-    width, height = image.size
-    long = int(side * max(image.size) / min(image.size))
-    return (side, long) if width <= height else (long, side)
+@dataclass(frozen=True)
+class Preparation:
+    """How `write` stores images. resplit: whether a training image may become a test image."""
+
+    decoding: reader.Decoding
+    resize: int
+    size: int
+    short_side: int
+    fit: str
+    resplit: bool
+
+    def pixels(self, part: str, path: Path) -> list[np.ndarray]:
+        """An image's pixels for training, for testing, or both in this order."""
+        try:
+            image = reader.read(path, self.decoding).rgb(self.decoding)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be decoded ({error}); run its split again") from None
+        arrays = []
+        if part == "train":
+            arrays.append(np.asarray(stored(image, self.size, self.short_side, self.fit)))
+        if part != "train" or self.resplit:
+            arrays.append(prepare(image, self.resize, self.size, self.fit))
+        return arrays
 
 
-def resize_short_side(image: Image.Image, side: int) -> Image.Image:
-    """torchvision's Resize(side) on a PIL image: bilinear, antialiased."""
-    if min(image.size) == side:
-        return image
-    return image.resize(_resized(image, side), Image.Resampling.BILINEAR)
+def write(
+    split: Path, out: Path, *, resize: int, size: int, short_side: int, fit: str = "crop"
+) -> dict[str, int]:
+    """Decode the images of `split`/{train,validation,test} into `out`/pixels.bin and
+    `out`/index.json; resize, size, short_side and fit as transfer.params.Pack has them.
 
-
-def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """torchvision's CenterCrop(size) of an image at least that large."""
-    left, top = round((image.width - size) / 2), round((image.height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
-
-def prepare(image: Image.Image, resize: int, size: int) -> np.ndarray:
-    """torchvision's Resize(resize) and CenterCrop(size): uint8 [size, size, 3]; of a THIN image, to
-    one grey level."""
-    if max(image.size) > THIN * min(image.size):
-        resized = _middle(image, resize, size)
-    else:
-        resized = resize_short_side(image, resize)
-    return np.asarray(center_crop(resized, size))
-
-
-def _middle(image: Image.Image, resize: int, size: int) -> Image.Image:
-    """The resized image, of which only the middle `size` pixels of the long side are computed: the
-    whole would take 4·resize² bytes times the ratio of the sides. Pillow keeps a box in single
-    precision, so it is given as little of the image as its filter sees."""
-    cut, box, sides = [], [], []
-    for length, resized in zip(image.size, _resized(image, resize), strict=True):
-        side = size if length > min(image.size) else resized
-        step = length / resized
-        low, reach = round((resized - side) / 2) * step, max(step, 1.0)
-        first = max(0, math.floor(low - reach))
-        cut.append((first, min(length, math.ceil(low + side * step + reach))))
-        box.append((low - first, low - first + side * step))
-        sides.append(side)
-    (left, top), (right, bottom) = zip(*cut, strict=True)
-    (x0, y0), (x1, y1) = zip(*box, strict=True)
-    seen = image.crop((left, top, right, bottom))
-    return seen.resize(sides, Image.Resampling.BILINEAR, (x0, y0, x1, y1))
-
-
-def _read(path: Path, decoding: reader.Decoding) -> Image.Image:
-    try:
-        return reader.read(path, decoding).rgb(decoding)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be decoded ({error}); run its split again") from None
-
-
-def write(split: Path, out: Path, *, resize: int, size: int, short_side: int) -> dict[str, int]:
-    """Decode what `split`/{train,validation,test} has of the classes in `split`/classes.json into
-    `out`/pixels.bin and `out`/index.json, as `split`/decoding.json says, if it is there.
-
-    Training images keep their pixels, or a short side of `short_side` if that is smaller and
-    not 0. Validation images, if there are any, and test images are prepared. If `split` has a
-    division.json, training images are stored both ways. Images are streamed, so a data set may be
-    larger than memory. Returns the images of each part. Raises UserError for a class without a
-    training image, and for an image that does not decode.
+    Images are decoded as `split`/decoding.json says, if it is there. Validation images, if there
+    are any, and test images are prepared; if `split` has a division.json, training images are
+    stored both ways. Images are streamed, so a data set may be larger than memory. Returns the
+    images of each part. Raises UserError for a class without a training image, and for an image
+    that cannot be decoded.
     """
     classes = Classes.read(split / CLASSES).names
-    beside, anew = split / reader.DECODING, split / folds.FILE
-    decoding = reader.Decoding.read(beside) if beside.is_file() else reader.PAPER
-    division = folds.Division.read(anew) if anew.is_file() else None
-
-    def pixels(part: str, path: Path) -> list[np.ndarray]:
-        image = _read(path, decoding)
-        found = []
-        if part == "train":
-            small = short_side and min(image.size) > short_side
-            found.append(np.asarray(resize_short_side(image, short_side) if small else image))
-        if part != "train" or division:
-            found.append(prepare(image, resize, size))
-        return found
-
+    rules, resplit = split / reader.DECODING, split / DIVISION
+    decoding = reader.Decoding.read(rules) if rules.is_file() else reader.PAPER
+    division = Division.read(resplit) if resplit.is_file() else None
+    how = Preparation(decoding, resize, size, short_side, fit, division is not None)
     out.mkdir(parents=True)
-    index: dict[str, Any] = {"classes": classes, "resize": resize, "size": size}
-    index |= {"decoding": decoding.model_dump(), "division": division and division.model_dump()}
     digest = hashlib.sha256()
-    with open(out / "pixels.bin", "wb") as file:
-        for part in PARTS:
-            files = [
-                (label, path)
-                for label in range(len(classes))
-                for path in sorted((split / part / str(label)).glob("*"))
-            ]
-            bare = set(range(len(classes))) - {label for label, _ in files}
-            if part == "train" and bare:
-                raise UserError(
-                    f"{split}: no training image of class {classes[min(bare)]!r}; run its split "
-                    "again"
-                )
-            columns: dict[str, list[Any]] = {key: [] for key in ("names", *COLUMNS, "prepared")}
-            # Pillow decodes outside Python's lock.
-            read = ahead(partial(pixels, part), [path for _, path in files], os.cpu_count() or 1)
-            for (label, path), found in zip(files, read, strict=True):
-                name, side, start = named(classes[label], path.name), found[0].shape, file.tell()
-                for one in found:
-                    prepared = file.tell()  # the last of them
-                    file.write(one.data)
-                    digest.update(one.data)
-                row = name, start, *side[:2], label, prepared
-                for column, value in zip(columns.values(), row, strict=True):
-                    column.append(value)
-            index[part] = columns
-    # So that index.json alone tells whether two packed data sets are the same.
-    index["sha256"] = digest.hexdigest()
-    (out / "index.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
-    return {part: len(index[part]["names"]) for part in PARTS}
+    with open(out / PIXELS, "wb") as file:
+        parts = {part: _write_part(split, part, classes, how, file, digest) for part in PARTS}
+    Index(
+        classes=classes,
+        resize=resize,
+        size=size,
+        fit=fit,
+        decoding=decoding,
+        division=division,
+        sha256=digest.hexdigest(),
+        **parts,
+    ).write(out / INDEX)
+    return {part: len(columns.names) for part, columns in parts.items()}
+
+
+def _write_part(
+    split: Path, part: str, classes: list[str], how: Preparation, file: IO[bytes], digest: Any
+) -> Columns:
+    """Append the part's pixels to the file, and to the digest."""
+    files = [
+        (label, path)
+        for label in range(len(classes))
+        for path in sorted((split / part / str(label)).glob("*"))
+    ]
+    bare = set(range(len(classes))) - {label for label, _ in files}
+    if part == "train" and bare:
+        raise UserError(
+            f"{split}: no training image of class {classes[min(bare)]!r}; run its split again"
+        )
+    columns: dict[str, list[Any]] = {name: [] for name in Columns.model_fields}
+    # Pillow decodes outside Python's lock.
+    pixels = ahead(partial(how.pixels, part), [path for _, path in files], os.cpu_count() or 1)
+    for (label, path), arrays in zip(files, pixels, strict=True):
+        start = file.tell()
+        for array in arrays:
+            prepared = file.tell()  # the last of them
+            file.write(array.data)
+            digest.update(array.data)
+        row = named(classes[label], path.name), start, *arrays[0].shape[:2], label, prepared
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    return Columns(**columns)
 
 
 def ahead(function: Callable[[T], U], inputs: Iterable[T], threads: int) -> Iterator[U]:
@@ -239,40 +260,35 @@ def ahead(function: Callable[[T], U], inputs: Iterable[T], threads: int) -> Iter
 
 
 def load(folder: str | Path, seed: int | None = None) -> Packed:
-    """Map what `write` wrote; nothing is read until it is used. seed: of the run, which divides the
-    training images if each seed does so anew; without it, all are training images. Raises UserError
-    as Division.parts does."""
+    """Map what `write` wrote; nothing is read until it is used. With a seed, the training images
+    are divided as that seed of the study divides them, if it does; without, all are training
+    images. Raises UserError as Division.parts does."""
     folder = Path(folder)
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    division = index["division"] and folds.Division(**index["division"])
-    parts = {part: _part(index[part]) for part in PARTS}
-    if division and seed is not None:
-        names, label = index["train"]["names"], parts["train"].label
-        for part, places in division.parts(names, label, seed).items():
-            if len(places):
-                parts[part] = _taken(index["train"], places, part, index["size"])
-    pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")
-    decoding, classes, sha256 = (
-        reader.Decoding(**index["decoding"]),
-        index["classes"],
-        index["sha256"],
+    index = Index.read(folder / INDEX)
+    parts = {part: Part.from_columns(getattr(index, part)) for part in PARTS}
+    if index.division and seed is not None:
+        train = parts["train"]
+        for part, places in index.division.parts(train.names, train.label, seed).items():
+            if not len(places):
+                continue
+            parts[part] = train.taken(places)
+            if part != "train":
+                start, side = (
+                    np.array(index.train.prepared)[places],
+                    np.full(len(places), index.size),
+                )
+                parts[part] = replace(parts[part], offset=start, height=side, width=side)
+    pixels = np.memmap(folder / PIXELS, dtype=np.uint8, mode="r")
+    return Packed(
+        _tensor(pixels),
+        index.decoding,
+        index.classes,
+        index.resize,
+        index.size,
+        index.sha256,
+        fit=index.fit,
+        **parts,
     )
-    resize, size = index["resize"], index["size"]
-    return Packed(_tensor(pixels), decoding, classes, resize, size, sha256, **parts)
-
-
-def _part(columns: dict[str, list[Any]]) -> Part:
-    numbers = {key: np.asarray(columns[key], dtype=np.int64) for key in COLUMNS}
-    return Part(names=columns["names"], **numbers)
-
-
-def _taken(columns: dict[str, list[Any]], places: np.ndarray, part: str, size: int) -> Part:
-    """Those training images as that part."""
-    taken = {key: [values[i] for i in places] for key, values in columns.items()}
-    if part != "train":
-        sides = [size] * len(places)
-        taken |= {"offset": taken["prepared"], "height": sides, "width": sides}
-    return _part(taken)
 
 
 def _tensor(pixels: np.ndarray) -> "torch.Tensor":

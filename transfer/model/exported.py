@@ -15,7 +15,7 @@ from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
-from transfer.images import packed
+from transfer.images.fit import FILL, THIN, prepare
 from transfer.model import saved
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -59,16 +59,17 @@ def export(
     differs, or where PyTorch cannot export the network.
     """
     images = [*images, *_shaped(images, card.resize)]
+    side = card.resize if card.fit == "crop" else card.size
     with files.replacing(path) as part:
         opset = _write(Classifier(model, card.temperature).eval(), card, part)
         pixels = _prepared(images, card, opset)
         check_pixels(path, pixels, images, card)
         expected = saved.probabilities(model, torch.from_numpy(pixels), card.temperature)
         session = _session(str(part))
-        alone = [_run(session, OUTPUT, one[None]) for one in images]
-        together = _run(session, OUTPUT, _framed(torch.from_numpy(pixels), card.resize))
-        found = np.concatenate([*alone, together])
-        check_equal(path, "onnxruntime's", found, np.concatenate([expected, expected]))
+        alone = [_run(session, OUTPUT, image[None]) for image in images]
+        together = _run(session, OUTPUT, _framed(torch.from_numpy(pixels), side))
+        probabilities = np.concatenate([*alone, together])
+        check_equal(path, "onnxruntime's", probabilities, np.concatenate([expected, expected]))
 
 
 def check_pixels(
@@ -76,9 +77,9 @@ def check_pixels(
 ) -> None:
     """Raise UserError where prepared pixels, uint8 [n, size, size, 3], are more than one grey level
     from those that Pillow prepares of the images."""
-    for one, image in zip(found, images, strict=True):
-        expected = packed.prepare(Image.fromarray(image), card.resize, card.size)
-        if (most := int(np.abs(one.astype(int) - expected).max())) > 1:
+    for pixels, image in zip(found, images, strict=True):
+        expected = prepare(Image.fromarray(image), card.resize, card.size, card.fit)
+        if (most := int(np.abs(pixels.astype(int) - expected).max())) > 1:
             raise UserError(
                 f"{path}: not written: an image of {image.shape[1]} × {image.shape[0]} pixels is "
                 f"resized otherwise than by Pillow, by up to {most} grey levels"
@@ -127,58 +128,127 @@ def _write(network: nn.Module, card: saved.Card, path: Path) -> tuple[Any, int]:
         raise UserError(f"PyTorch cannot export {card.backbone} to ONNX: {why}") from None
 
 
+Step = tuple[str, str, str, dict[str, Any]]
+"""An operator, its inputs and outputs by name, and its attributes."""
+BILINEAR = {
+    "mode": "linear",
+    "antialias": 1,
+    "coordinate_transformation_mode": "half_pixel",
+    "exclude_outside": 1,  # else the edge counts for what lies beyond it, unlike Pillow's
+}
+
+
 def preparing(card: saved.Card, opset: Any, version: int) -> Any:
-    """packed.prepare, to one grey level, and loader.normalize as a model, from INPUT to NORMAL."""
+    """fit.prepare, to one grey level, and loader.normalize as a model, from INPUT to NORMAL."""
     from onnx import TensorProto, helper, numpy_helper
 
-    def constant(name: str, value: Any, kind: type) -> Any:
-        return numpy_helper.from_array(np.asarray(value, kind), name)
-
-    scale = [[[1 / (255 * deviation)]] for deviation in card.std]
-    shift = [[[-mean / deviation]] for mean, deviation in zip(card.mean, card.std, strict=True)]
-    constants = [
-        constant("resize", [card.resize], np.int64),
-        constant("size", [card.size], np.int64),
-        constant("sides_axes", [2, 3], np.int64),
-        constant("half", 0.5, np.float32),
-        constant("scale", scale, np.float32),
-        constant("shift", shift, np.float32),
-    ]
-    bilinear: dict[str, Any] = {
-        "mode": "linear",
-        "antialias": 1,
-        "coordinate_transformation_mode": "half_pixel",
-        "exclude_outside": 1,  # else the edge counts for what lies beyond it, unlike Pillow's
+    constants: dict[str, tuple[Any, type]] = {
+        "resize": ([card.resize], np.int64),
+        "size": ([card.size], np.int64),
+        "square": ([card.size, card.size], np.int64),
+        "double_size": ([card.size], np.float64),
+        "thin": ([THIN], np.int64),
+        "zero": ([0], np.int64),
+        "one": ([1], np.int64),
+        "two": ([2], np.int64),
+        "four": ([4], np.int64),
+        "sides_axes": ([2, 3], np.int64),
+        "half": (0.5, np.float32),
+        "fill": (np.reshape(FILL, (3, 1, 1)), np.float32),
+        "scale": ([[[1 / (255 * deviation)]] for deviation in card.std], np.float32),
+        "shift": ([[[-m / d]] for m, d in zip(card.mean, card.std, strict=True)], np.float32),
     }
-    steps: list[tuple[str, str, str, dict[str, Any]]] = [
+    steps: list[Step] = [
         ("Transpose", INPUT, "planes", {"perm": [0, 3, 1, 2]}),
         ("Shape", "planes", "shape", {}),
         ("Split", "shape", "outer sides", {"num_outputs": 2}),
-        ("ReduceMin", "sides", "short", {"keepdims": 1}),
-        ("Mul", "sides resize", "product", {}),
-        ("Div", "product short", "scaled_sides", {}),
-        ("Concat", "outer scaled_sides", "scaled_shape", {"axis": 0}),
-        ("Resize", "planes   scaled_shape", "scaled_planes", bilinear),
-        ("Sub", "scaled_sides size", "excess", {}),
-        ("Cast", "excess", "excess_float", {"to": TensorProto.FLOAT}),
-        ("Mul", "excess_float half", "middle", {}),
-        ("Round", "middle", "start_float", {}),
-        ("Cast", "start_float", "start", {"to": TensorProto.INT64}),
-        ("Add", "start size", "end", {}),
-        ("Slice", "scaled_planes start end sides_axes", "crop", {}),
-        ("Cast", "crop", "crop_float", {"to": TensorProto.FLOAT}),
-        ("Mul", "crop_float scale", "spread", {}),
+        *_fitting(card.fit, TensorProto),
+        ("Mul", "fitted scale", "spread", {}),
         ("Add", "spread shift", NORMAL, {}),
     ]
     nodes = [
         helper.make_node(kind, given.split(" "), made.split(" "), **options)
         for kind, given, made, options in steps
     ]
+    used = {name for _, given, _, _ in steps for name in given.split(" ")}
+    arrays = [
+        numpy_helper.from_array(np.asarray(value, kind), name)
+        for name, (value, kind) in constants.items()
+        if name in used
+    ]
     image = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", 3])
     shape = ["batch", 3, card.size, card.size]
     normal = helper.make_tensor_value_info(NORMAL, TensorProto.FLOAT, shape)
-    graph = helper.make_graph(nodes, "preparing", [image], [normal], constants)
+    graph = helper.make_graph(nodes, "preparing", [image], [normal], arrays)
     return helper.make_model(graph, opset_imports=opset, ir_version=version)
+
+
+def _fitting(fit: str, types: Any) -> list[Step]:
+    """From `planes`, whose `shape` is `outer` and `sides`, to `fitted`, in floats."""
+    resized: list[Step] = [
+        ("Concat", "outer scaled_sides", "scaled_shape", {"axis": 0}),
+        ("Resize", "planes   scaled_shape", "scaled_planes", BILINEAR),
+    ]
+    if fit == "squash":
+        return [
+            ("Identity", "square", "scaled_sides", {}),
+            *resized,
+            ("Cast", "scaled_planes", "fitted", {"to": types.FLOAT}),
+        ]
+    if fit == "pad":
+        return [
+            ("ReduceMax", "sides", "long", {"keepdims": 1}),
+            ("Cast", "long", "double_long", {"to": types.DOUBLE}),
+            ("Cast", "sides", "double_sides", {"to": types.DOUBLE}),
+            ("Div", "double_long double_size", "ratio", {}),
+            ("Div", "double_sides ratio", "exact_sides", {}),
+            ("Round", "exact_sides", "round_sides", {}),
+            ("Cast", "round_sides", "whole_sides", {"to": types.INT64}),
+            ("Max", "whole_sides one", "scaled_sides", {}),
+            *resized,
+            ("Sub", "size scaled_sides", "missing", {}),
+            ("Div", "missing two", "before", {}),
+            ("Sub", "missing before", "after", {}),
+            ("Concat", "before after", "borders", {"axis": 0}),
+            ("Cast", "scaled_planes", "scaled_float", {"to": types.FLOAT}),
+            # Pad takes one value for all channels.
+            ("Sub", "scaled_float fill", "around_fill", {}),
+            ("Pad", "around_fill borders  sides_axes", "padded", {}),
+            ("Add", "padded fill", "fitted", {}),
+        ]
+    return [
+        ("ReduceMin", "sides", "short", {"keepdims": 1}),
+        *_shortening(),
+        ("Mul", "sides_left resize", "product", {}),
+        ("Div", "product short", "scaled_sides", {}),
+        ("Concat", "outer scaled_sides", "scaled_shape", {"axis": 0}),
+        ("Resize", "planes_left   scaled_shape", "scaled_planes", BILINEAR),
+        ("Sub", "scaled_sides size", "excess", {}),
+        ("Cast", "excess", "excess_float", {"to": types.FLOAT}),
+        ("Mul", "excess_float half", "middle", {}),
+        ("Round", "middle", "start_float", {}),
+        ("Cast", "start_float", "start", {"to": types.INT64}),
+        ("Add", "start size", "end", {}),
+        ("Slice", "scaled_planes start end sides_axes", "crop", {}),
+        ("Cast", "crop", "fitted", {"to": types.FLOAT}),
+    ]
+
+
+def _shortening() -> list[Step]:
+    """As fit._shortened, from `planes` to `planes_left`, of which the height and width are
+    `sides_left`."""
+    return [
+        ("Mul", "short thin", "longest", {}),
+        ("Sub", "sides longest", "too_long", {}),
+        ("Mul", "short four", "four_shorts", {}),
+        ("Div", "too_long four_shorts", "parts", {}),
+        ("Max", "parts zero", "whole_parts", {}),
+        ("Mul", "whole_parts two", "even_parts", {}),
+        ("Mul", "even_parts short", "cut_start", {}),
+        ("Sub", "sides cut_start", "cut_end", {}),
+        ("Slice", "planes cut_start cut_end sides_axes", "planes_left", {}),
+        ("Sub", "cut_end cut_start", "sides_left", {}),
+    ]
 
 
 def _framed(images: torch.Tensor, side: int) -> np.ndarray:
@@ -195,8 +265,10 @@ def _shaped(images: Sequence[np.ndarray], side: int) -> list[np.ndarray]:
     sizes = [
         (max(1, round(width * side)), max(1, round(height * side))) for width, height in SHAPES
     ]
-    some = zip(cycle(images), sizes, strict=False)
-    return [np.asarray(Image.fromarray(image).resize(size)) for image, size in some]
+    return [
+        np.asarray(Image.fromarray(image).resize(size))
+        for image, size in zip(cycle(images), sizes, strict=False)
+    ]
 
 
 def _prepared(images: Sequence[np.ndarray], card: saved.Card, versions: tuple[Any, int]) -> Any:

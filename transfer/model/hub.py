@@ -1,4 +1,4 @@
-"""A kept network as a folder that timm loads, in the layout of Hugging Face's hub: config.json,
+"""A saved network as a folder that timm loads, in the layout of the Hugging Face Hub: config.json,
 model.safetensors and README.md."""
 
 from pathlib import Path
@@ -9,28 +9,33 @@ from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
+from transfer.images.fit import FILL
 from transfer.model import exported, saved
 from transfer.params import Component
-from transfer.training import loader, zoo
+from transfer.training import loader, models, zoo
 from transfer.training.components import OWN
 
 WEIGHTS = "model.safetensors"
 FILES = {"config.json", WEIGHTS, "README.md"}
 ABOUT = "---\nlibrary_name: timm\ntags: [image-classification]\n---\n"
-"""What the hub reads of a README.md."""
+"""The part of README.md that the Hub reads."""
+MODES = {"crop": "center", "pad": "border", "squash": "squash"}
+"""What timm calls each pack.fit."""
 STRUCTURE = ("architecture", "input_size", "fixed_input_size", "min_input_size", "pool_size",
              "first_conv", "classifier", "num_classes")  # fmt: skip
-"""What a network's pretrained_cfg says of the network itself; timm's says the rest of weights of
-its own, such as their licence and tag."""
+"""The entries of a network's pretrained_cfg about the network itself. The others are about timm's
+weights, such as their licence and tag."""
 
 
-def check(path: Path, backbone: str, activation: Component, pooling: Component) -> None:
-    """Raise UserError, before anything is trained, for a network that timm could not build, and for
-    a folder that holds something else, which would be lost."""
-    there = {one.name for one in path.iterdir()} if path.is_dir() else set()
+def check(
+    path: Path, backbone: str, activation: Component, pooling: Component, fit: str = "crop"
+) -> None:
+    """Raise UserError, before training, for a network that timm cannot build or would give other
+    images, and for a folder with other content, which would be lost."""
+    names = {file.name for file in path.iterdir()} if path.is_dir() else set()
     readme = path / "README.md"
-    own = there == FILES and readme.read_text(encoding="utf-8", errors="replace").startswith(ABOUT)
-    if path.is_symlink() or path.exists() and not path.is_dir() or there and not own:
+    ours = names == FILES and readme.read_text(encoding="utf-8", errors="replace").startswith(ABOUT)
+    if path.is_symlink() or path.exists() and not path.is_dir() or names and not ours:
         raise UserError(f"--hub: {path} holds other files; give a new folder")
     try:
         import timm
@@ -40,15 +45,20 @@ def check(path: Path, backbone: str, activation: Component, pooling: Component) 
         raise UserError(f"--hub: timm has no network {backbone}")
     for name, value in {"activation": activation, "pooling": pooling}.items():
         if value.name != OWN:
-            raise UserError(f"--hub: timm's {backbone} has no other train.{name} than its own")
+            raise UserError(f"--hub: timm's {backbone} cannot have another train.{name}")
+    if fit == "pad" and fill(backbone) != FILL:
+        raise UserError(
+            f"--hub: timm pads images for {backbone} in another grey than pack.fit: pad does; "
+            "set it to squash or crop"
+        )
 
 
 def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, path: Path) -> None:
-    """Write the folder. Its head is divided by the card's temperature, so that its softmax gives
-    what `predict` does. page: for README.md.
+    """Write the folder. The weights of its head are divided by the card's temperature, so that its
+    probabilities equal those of `predict`. page: for README.md.
 
-    `images`, prepared, uint8 [n, size, size, 3], are predicted by both. Raises UserError, and
-    leaves no folder, where timm's answers differ, as exported.check_equal does.
+    Raises UserError, as exported.check_equal does, and leaves no folder, if timm predicts the
+    prepared images, uint8 [n, size, size, 3], differently.
     """
     import timm
     from timm.models import save_for_hf
@@ -67,8 +77,9 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
         for parameter in head.parameters():
             parameter.div_(card.temperature)
     mean, std = normalised_by(model)
-    data = {"input_size": (3, card.size, card.size), "crop_pct": card.size / card.resize}
-    data |= {"mean": mean, "std": std, "interpolation": "bilinear", "crop_mode": "center"}
+    share = card.size / card.resize if card.fit == "crop" else 1.0
+    data = {"input_size": (3, card.size, card.size), "crop_pct": share}
+    data |= {"mean": mean, "std": std, "interpolation": "bilinear", "crop_mode": MODES[card.fit]}
     about: dict[str, Any] = {"label_names": card.labels}
     with files.replacing(path) as part:
         save_for_hf(native, str(part), about, safe_serialization=True, data_config=data)
@@ -80,8 +91,14 @@ def export(model: nn.Module, card: saved.Card, images: torch.Tensor, page: str, 
         _compare(again, model, card, images, path)
 
 
+def fill(backbone: str) -> tuple[int, ...]:
+    """The colour in which timm pads images for the network."""
+    mean, _ = normalised_by(models.architecture(backbone)(num_classes=2))
+    return tuple(round(255 * value) for value in mean)
+
+
 def normalised_by(model: nn.Module) -> tuple[list[float], list[float]]:
-    """The mean and the standard deviation of each channel that its network is made for."""
+    """The mean and the standard deviation of each channel that the network expects."""
     if not isinstance(model, zoo.Network):
         return list(loader.MEAN), list(loader.STD)
     scale, shift = model.normalization.scale.flatten(), model.normalization.shift.flatten()

@@ -1,7 +1,6 @@
-"""The files that `keep` writes, checked before anything is trained."""
+"""Checks, before training, that `keep` can write its files and overwrites only its own."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,13 +9,13 @@ from transfer.cli import UserError
 from transfer.model import about
 
 MARK = "which_transfer"
-"""What the metadata of a kept network has, as safetensors and as ONNX."""
+"""A key in the metadata of every saved network, in safetensors and ONNX files."""
 
 
 def check(output: Path, onnx: Path | None, hub: Path | None) -> None:
-    """Raise UserError for names that end otherwise than what they hold, that stand in each other's
-    way or cannot be written, and for files that `keep` did not make and that would be lost."""
-    page, picture = about.beside(output)
+    """Raise UserError for a wrong extension, for paths that collide or cannot be written, and for
+    files that `keep` did not make and would overwrite."""
+    page, picture = about.page_path(output), about.picture_path(output)
     for path, ending in ((output, ".safetensors"), (onnx, ".onnx")):
         if path and path.suffix != ending:
             raise UserError(f"{path}: give a name that ends in {ending}")
@@ -26,43 +25,45 @@ def check(output: Path, onnx: Path | None, hub: Path | None) -> None:
             _check_place(path)
     for path in written:
         if path.exists() and not path.is_file():
-            kind = "a folder" if path.is_dir() else "no plain file"
+            kind = "a folder" if path.is_dir() else "not a regular file"
             raise UserError(f"{path}: {kind}; give the name of a file")
         if hub and _within(path, hub):
-            raise UserError(f"--hub: {hub} and {path} are in each other's way; give a new folder")
-    own = {output: _is_network, page: lambda path: about.is_of(path, output)}
-    own |= {picture: lambda _: output.exists() or page.exists()}
-    own |= {onnx: _is_onnx} if onnx else {}
-    _check_own(own)
+            raise UserError(f"--hub: {hub} and {path} collide; give a new folder")
+    _check_made_by_keep(output, _is_network(output))
+    _check_made_by_keep(page, page.exists() and about.is_page(page, output))
+    _check_made_by_keep(picture, output.exists() or page.exists())
+    if onnx:
+        _check_made_by_keep(onnx, _is_onnx(onnx))
 
 
 def _check_place(path: Path) -> None:
     try:
-        path.with_name(f".{path.name}.part").exists()  # the longest name that is made of it
-        folder = next(one for one in path.absolute().parents if one.exists())
+        path.with_name(f".{path.name}.part").exists()  # the longest name that is written
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', 'no name of a file')}") from None
+        raise UserError(f"{path}: {getattr(error, 'strerror', 'not a file name')}") from None
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        kind = "cannot be written to" if folder.is_dir() else "is no folder"
-        raise UserError(f"{path}: {folder} {kind}")
+        problem = "cannot be written to" if folder.is_dir() else "is not a folder"
+        raise UserError(f"{path}: {folder} {problem}")
 
 
 def _within(file: Path, folder: Path) -> bool:
-    """Whether one is the other, or in it."""
-    one, other = file.resolve(), folder.resolve()
-    return one.is_relative_to(other) or other.is_relative_to(one)
+    """Whether they are the same path, or one contains the other."""
+    file, folder = file.resolve(), folder.resolve()
+    return file.is_relative_to(folder) or folder.is_relative_to(file)
 
 
-def _check_own(own: dict[Path, Callable[[Path], bool]]) -> None:
-    for path, is_own in own.items():
-        if path.is_file() and not is_own(path):
-            raise UserError(
-                f"{path}: `keep` did not make this file and would overwrite it; "
-                "move it, or give another name as --output or --onnx"
-            )
+def _check_made_by_keep(path: Path, made: bool) -> None:
+    if path.exists() and not made:
+        raise UserError(
+            f"{path}: `keep` did not make this file and would overwrite it; "
+            "move it, or give another name as --output or --onnx"
+        )
 
 
 def _is_network(path: Path) -> bool:
+    if not path.exists():
+        return False
     try:
         with safe_open(path, "pt") as file:
             return MARK in (file.metadata() or {})
@@ -71,11 +72,13 @@ def _is_network(path: Path) -> bool:
 
 
 def _is_onnx(path: Path) -> bool:
+    if not path.exists():
+        return False
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        found = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, load_external_data=False)
     except DecodeError:
         return False
-    return any(one.key == MARK for one in found.metadata_props)
+    return any(entry.key == MARK for entry in model.metadata_props)

@@ -17,29 +17,31 @@ from torch import nn
 from tqdm import tqdm
 
 from transfer import cli
-from transfer.images import audit, packed, reader
-from transfer.model import explain, out_of_distribution, saved
+from transfer.images import fit, reader
+from transfer.images.archive import is_hidden
+from transfer.model import explain, saved
+from transfer.model.out_of_distribution import FeatureDistribution
 from transfer.training import engine
 from transfer.training.loader import CHUNK
 
 
 def main() -> None:
-    given = parse()
+    args = parse()
     if sys.stdout is None:
-        raise cli.UserError("standard output is closed, and predictions are printed there")
-    card, model, known = opened(given.model, given.weights)
-    files = [one for path in given.image for one in listed(Path(path))]
-    if given.explain:
-        make_folder(given.explain)
+        raise cli.UserError("standard output is closed, but predictions are printed there")
+    card, model, distribution = load(args.model, args.weights)
+    files = [file for path in args.image for file in list_images(Path(path))]
+    if args.explain:
+        make_folder(args.explain)
     model.to(engine.pick_device("auto"))
     try:
-        found = classified(card, model, known, files, given.explain)
-        failed = tell(found, len(files), card.labels, given.json)
+        results = classify(card, model, distribution, files, args.explain)
+        failed = print_results(results, len(files), card.labels, args.json)
         sys.stdout.flush()
     except OSError as error:
-        # What is left in the buffer would be tried once more at the end.
+        # Otherwise Python would write the rest of its buffer at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # the reader, `head` say, has had enough
+        if not isinstance(error, BrokenPipeError):  # its reader, such as `head`, has ended
             raise
         sys.exit(1)
     sys.exit(1 if failed else 0)
@@ -47,8 +49,8 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """probabilities: float32 [classes]. unsure, stranger: whether not to take the answer, None if
-    the model cannot tell; see transfer.model.out_of_distribution."""
+    """probabilities: float32 [classes]. unsure: confidence below the threshold. none_of_these: out
+    of distribution. Both are None if the file has no threshold."""
 
     probabilities: np.ndarray
     unsure: bool | None
@@ -57,18 +59,18 @@ class Answer:
 
 NO_NUMBER = "the network's answer is not a number"
 File = tuple[Path, str]
-"""A file named as an image, and why it is not read, '' if it is."""
-Found = Iterator[tuple[Path, Answer | str]]
-"""Each image's answer, or why it cannot be read."""
+"""A path, and why it cannot be read, or ''."""
+Results = Iterator[tuple[Path, Answer | str]]
+"""Each image's path, with its answer or the reason why there is none."""
 
 
-def tell(found: Found, images: int, labels: list[str], as_json: bool) -> int:
+def print_results(results: Results, images: int, labels: list[str], as_json: bool) -> int:
     """Print a line for each image, to stderr if it cannot be read. Returns how many cannot."""
     failed = 0
-    # On a terminal the lines themselves show how far it is.
+    # On a terminal the lines themselves show the progress.
     quiet = True if images <= CHUNK or sys.stdout.isatty() else None
     with tqdm(total=images, unit="image", disable=quiet) as bar:
-        for path, answer in found:
+        for path, answer in results:
             if isinstance(answer, str):
                 failed += 1
                 bar.write(f"error: {cli.UserError(f'{path}: {answer}')}", file=sys.stderr)
@@ -80,52 +82,53 @@ def tell(found: Found, images: int, labels: list[str], as_json: bool) -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer predict", description=__doc__)
-    parser.add_argument("model", help="a file that `python -m transfer keep` wrote")
-    help = "an image, or a folder, of which all files with an image's extension are taken"
+    parser.add_argument("model", help="a file written by `python -m transfer keep`")
+    help = "an image, or a folder: all files in it that have an image's extension"
     parser.add_argument("image", nargs="+", help=help)
-    help = "the starting checkpoint, for a model that is stored without it"
+    help = "the starting checkpoint, for a model saved without it"
     parser.add_argument("--weights", metavar="FILE", help=help)
     help = "print one line of JSON for each image, with the probability of every class"
     parser.add_argument("--json", action="store_true", help=help)
-    help = "also write to this folder what of each image its answer rests on, as pictures"
+    help = "also write a picture for each image that shows which parts the answer depends on"
     parser.add_argument("--explain", metavar="FOLDER", type=Path, help=help)
     return parser.parse_args()
 
 
-def opened(
+def load(
     path: str, weights: str | None
-) -> tuple[saved.Card, nn.Module, out_of_distribution.Known | None]:
-    """The card, the network, on the CPU, and what its training images look like to it. Raises
-    UserError as saved.load does, and for a network that cannot answer for a grey image."""
+) -> tuple[saved.Card, nn.Module, FeatureDistribution | None]:
+    """The card, the network, on the CPU, and the distribution of its training images' features.
+    Raises UserError as saved.load does, and for a network that fails on a grey image."""
     card, model = saved.load(path, weights)
     grey = torch.full((1, card.size, card.size, 3), 128, dtype=torch.uint8)
     try:
-        known = saved.known(path)
-        (answer,) = answers(card, model, known, grey)
-    except Exception as error:  # what wrong parts raise depends on the network
-        raise cli.UserError(f"{path}: not a whole model: {cli.one_line(error)}") from None
+        distribution = saved.load_distribution(path)
+        (answer,) = answers(card, model, distribution, grey)
+    except Exception as error:  # the type depends on the network
+        raise cli.UserError(f"{path}: not a complete model: {cli.one_line(error)}") from None
     if not np.isfinite(answer.probabilities).all():
-        raise cli.UserError(f"{path}: not a whole model: {NO_NUMBER}")
-    return card, model, known
+        raise cli.UserError(f"{path}: not a complete model: {NO_NUMBER}")
+    return card, model, distribution
 
 
 def make_folder(path: Path) -> None:
-    """Raises UserError where it cannot be made."""
+    """Raises UserError if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        why = f"{path}: {error.strerror}"
-        raise cli.UserError(f"--explain: {why}; give a folder for the pictures") from None
+        raise cli.UserError(
+            f"--explain: {path}: {error.strerror}; give a folder for the pictures"
+        ) from None
 
 
-def listed(path: Path) -> Iterator[File]:
-    """A file as it is; of a folder, the files in it and in its folders that are named as images,
-    sorted. Links are followed."""
+def list_images(path: Path) -> Iterator[File]:
+    """A file itself; for a folder, all files below it that have an image's extension, sorted. Links
+    are followed."""
     if not os.path.isdir(path):
         yield path, ""
         return
-    found = sorted(_inside(path))
-    yield from found or [(path, "no file in this folder is named as an image")]
+    files = sorted(_inside(path))
+    yield from files or [(path, "no file in this folder has an image's extension")]
 
 
 def _inside(top: Path) -> Iterator[File]:
@@ -133,10 +136,10 @@ def _inside(top: Path) -> Iterator[File]:
     while folders:
         folder, above = folders.pop()
         if (real := os.path.realpath(folder)) in above:
-            yield folder, "a link to a folder that it is in"
+            yield folder, "a link to a folder that contains it"
             continue
         try:
-            names = [name for name in os.listdir(folder) if not audit.is_hidden(name)]
+            names = [name for name in os.listdir(folder) if not is_hidden(name)]
         except OSError as error:
             yield folder, str(error.strerror)
             continue
@@ -147,61 +150,68 @@ def _inside(top: Path) -> Iterator[File]:
                 yield path, ""
 
 
-def classified(
+def classify(
     card: saved.Card,
     model: nn.Module,
-    known: out_of_distribution.Known | None,
+    distribution: FeatureDistribution | None,
     files: list[File],
-    explained: Path | None = None,
-) -> Found:
-    """known: as saved.known has it. explained: the folder for pictures of what answers rest on,
-    each named by the image's place, its name and the answer."""
+    folder: Path | None = None,
+) -> Results:
+    """folder: where to write a picture of what each answer depends on."""
     for start in range(0, len(files), CHUNK):
-        some = files[start : start + CHUNK]
-        read = [why or prepared(path, card) for path, why in some]
-        images = [image for image in read if not isinstance(image, str)]
-        if images:
-            found = iter(answers(card, model, known, torch.from_numpy(np.stack(images))))
-        for place, ((path, _), image) in enumerate(zip(some, read, strict=True), start + 1):
+        chunk = files[start : start + CHUNK]
+        images = [error or prepared(path, card) for path, error in chunk]
+        readable = [image for image in images if not isinstance(image, str)]
+        if readable:
+            batch = torch.from_numpy(np.stack(readable))
+            in_turn = iter(answers(card, model, distribution, batch))
+        for number, ((path, _), image) in enumerate(zip(chunk, images, strict=True), start + 1):
             if isinstance(image, str):
                 yield path, image
                 continue
-            answer = next(found)
+            answer = next(in_turn)
             if not np.isfinite(answer.probabilities).all():
                 yield path, NO_NUMBER
                 continue
-            if explained:
+            if folder:
                 best = int(answer.probabilities.argmax())
-                matter = explain.matters(model, torch.tensor(image), best)
-                name = picture_name(place, path, card.labels[best])
-                explain.write(explained / name, [[explain.beside(image, matter)]])
+                name = picture_name(number, path, card.labels[best])
+                explain.write(folder / name, [[explain.picture(model, image, best)]])
             yield path, answer
 
 
-def picture_name(place: int, path: Path, label: str) -> str:
-    """A file's name may have 255 bytes, and a character up to 4 of them."""
+def picture_name(number: int, path: Path, label: str) -> str:
+    """Shortened: a file name has 255 bytes at most, and a character up to 4 of them."""
     words = (cli.printable(text).replace("/", "_")[:28] for text in (path.stem, label))
-    return f"{place:04}_{'_'.join(words)}.png"
+    return f"{number:04}_{'_'.join(words)}.png"
 
 
 def answers(
     card: saved.Card,
     model: nn.Module,
-    known: out_of_distribution.Known | None,
+    distribution: FeatureDistribution | None,
     images: torch.Tensor,
 ) -> list[Answer]:
-    """Of prepared images, uint8 [n, size, size, 3]."""
-    given, features = saved.seen(model, images, card.temperature)
-    # So written that an answer or a distance of NaN is not to be taken.
-    unsure: Any = (
-        [None] * len(given)
-        if card.confidence_threshold is None
-        else ~(given.max(1) >= card.confidence_threshold)
-    )
-    none_of_these: Any = [None] * len(given)
-    if known and card.ood_distance is not None:
-        none_of_these = ~(known.distances(features) <= card.ood_distance)
-    return [Answer(*one) for one in zip(given, unsure, none_of_these, strict=True)]
+    """For prepared images, uint8 [n, size, size, 3]."""
+    return judge(card, distribution, *saved.outputs(model, images))
+
+
+def judge(
+    card: saved.Card,
+    distribution: FeatureDistribution | None,
+    logits: torch.Tensor,
+    features: np.ndarray,
+) -> list[Answer]:
+    """For a network's outputs and features, as saved.outputs gives them."""
+    probabilities = saved.softmax(logits, card.temperature)
+    unsure: Any = [None] * len(probabilities)
+    none_of_these: Any = [None] * len(probabilities)
+    # Negated comparisons, so that NaN counts as unsure and as out of distribution.
+    if card.confidence_threshold is not None:
+        unsure = ~(probabilities.max(1) >= card.confidence_threshold)
+    if distribution and card.ood_distance is not None:
+        none_of_these = ~(distribution.distances(features) <= card.ood_distance)
+    return [Answer(*fields) for fields in zip(probabilities, unsure, none_of_these, strict=True)]
 
 
 def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
@@ -210,26 +220,26 @@ def prepared(path: Path, card: saved.Card) -> np.ndarray | str:
         if not stat.S_ISREG(path.stat().st_mode):  # reading another may never end
             return "not a regular file"
         image = reader.read(path, card.decoding).rgb(card.decoding)
-        return packed.prepare(image, card.resize, card.size)
+        return fit.prepare(image, card.resize, card.size, card.fit)
     except FileNotFoundError:
         return "no such file"
     except UnidentifiedImageError:
-        return reader.unread(path.name) or f"not an image of these kinds: {', '.join(reader.READ)}"
+        return reader.unidentified(path.name)
     except Exception as error:  # Pillow's decoders raise a dozen kinds on broken input
         return getattr(error, "strerror", None) or cli.one_line(error)
 
 
 def line(path: Path, labels: list[str], answer: Answer, as_json: bool) -> str:
-    """Tab-separated, with what is not printable escaped, and a fourth column where the answer is
-    not to be taken; or JSON."""
+    """JSON, or path, class and confidence, tab-separated, unprintable characters escaped, with a
+    fourth column if the answer should not be trusted."""
     probabilities = answer.probabilities
     best = int(probabilities.argmax())
     if as_json:
         values = dict(zip(labels, map(float, probabilities), strict=True))
-        found = {"path": str(path), "class": labels[best], "confidence": values[labels[best]]}
+        fields = {"path": str(path), "class": labels[best], "confidence": values[labels[best]]}
         doubts = {"unsure": answer.unsure, "none_of_these": answer.none_of_these}
-        known = {name: bool(doubt) for name, doubt in doubts.items() if doubt is not None}
-        return json.dumps(found | known | {"probabilities": values}, allow_nan=False)
+        fields |= {name: bool(doubt) for name, doubt in doubts.items() if doubt is not None}
+        return json.dumps(fields | {"probabilities": values}, allow_nan=False)
     note = "\tnone of these" if answer.none_of_these else "\tunsure" if answer.unsure else ""
     name, label = cli.printable(str(path)), cli.printable(labels[best])
     return f"{name}\t{label}\t{probabilities[best]:.4f}{note}"

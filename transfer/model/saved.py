@@ -1,7 +1,7 @@
 """A trained network in one safetensors file, with everything needed to predict with it.
 
-The file's metadata are the fields of a Card, as strings. A small file holds only the tensors that
-differ from the starting checkpoint, which it names.
+The fields of a Card are the file's metadata, as strings. A small file holds only the tensors that
+differ from the starting checkpoint, which the card names.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
@@ -20,36 +20,40 @@ from torch import nn
 
 from transfer import files
 from transfer.cli import UserError, one_line
+from transfer.files import Fields
 from transfer.images import reader
 from transfer.images.reader import Decoding
 from transfer.model import out_of_distribution
+from transfer.model.out_of_distribution import FeatureDistribution
 from transfer.params import Backbone, Component, Named, Side
 from transfer.training import components, loader, models
 from transfer.training.loader import CHUNK
 
 FORMAT = "3"
+WHOLE = 200e6
+"""Bytes from which on only the tensors that training changed are saved."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-KNOWN = "known.mean", "known.precision"
-"""The tensors beside the network's own: those of out_of_distribution.Known."""
+DISTRIBUTION = "training_features.mean", "training_features.precision"
+"""The tensors of out_of_distribution.FeatureDistribution, beside the network's own."""
 
 
-class Card(BaseModel):
-    """What a file says of its network.
+class Card(Fields):
+    """What a file says about its network.
 
-    labels: the classes in the order of the outputs. decoding: how images are read. resize, size:
-    pixels, see packed.prepare. mean, std: see loader.normalize. run, seed, epoch (from 0): where
-    the weights come from. accuracy, low, high: this network's on the run's n test images, and its
-    95 % interval (Wilson 1927). temperature: what its outputs are divided by before the softmax,
-    see transfer.evidence.calibration. confidence_threshold: the confidence from which on an answer
-    is taken, for an error of `risk`. ood_distance: the distance beyond which an image is like none
-    it was trained on, see transfer.model.out_of_distribution; both None if unknown. start,
-    start_sha256: the checkpoint that training started from; start_source: where that is found, if
-    everyone finds it there; start_needed: whether the file lacks what that holds. data_sha256: of
-    the packed pixels. versions, device, commit: trained with, on and by these.
+    labels: the classes in the order of the outputs. decoding: how images are read. resize, size,
+    fit: see transfer.images.fit. mean, std: see loader.normalize. run, seed, epoch (from 0): where
+    the weights come from. accuracy, low, high: on the run's n test images, with its 95 % interval
+    (Wilson 1927). temperature: divides the outputs before the softmax, see
+    transfer.evidence.calibration. confidence_threshold: below it `predict` says *unsure*; chosen
+    for an error rate of `risk`, with a `guarantee` or without. ood_distance: beyond it `predict`
+    says *none of these*, see transfer.model.out_of_distribution. Both are None if unknown. start,
+    start_sha256: the checkpoint that training started from. start_source: where anyone can find it,
+    or ''. start_needed: whether the file lacks tensors that the checkpoint holds. data_sha256: of
+    the packed pixels. versions, device, commit: packages, hardware and code that trained it.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     which_transfer: str = FORMAT
     backbone: Backbone
@@ -57,6 +61,7 @@ class Card(BaseModel):
     decoding: Decoding = reader.PAPER
     resize: Side
     size: Side
+    fit: Annotated[str, Field(pattern="^(crop|pad|squash)$")] = "crop"
     mean: tuple[float, ...] = Field(loader.MEAN, strict=False)
     std: tuple[float, ...] = Field(loader.STD, strict=False)
     activation: Named
@@ -70,6 +75,7 @@ class Card(BaseModel):
     n: Count
     temperature: float = Field(1.0, ge=0.05, le=20)  # as calibration.fit has it
     risk: Share = 0.0
+    guarantee: bool = False
     confidence_threshold: Share | None = None
     ood_distance: Annotated[float, Field(ge=0)] | None = None
     start: str
@@ -96,7 +102,7 @@ class Card(BaseModel):
         return self
 
     def metadata(self) -> dict[str, str]:
-        """Text as it is, and all else as JSON; activation and pooling as params.yaml has them."""
+        """Text unchanged, everything else as JSON; activation and pooling as in params.yaml."""
         return {name: _text(value) for name, value in self}
 
 
@@ -115,18 +121,35 @@ def _value(name: str, text: str) -> Any:
 
 
 def parse(metadata: dict[str, str]) -> Card:
-    """The inverse of Card.metadata. Raises ValueError for other metadata, and for a card that this
-    code cannot follow."""
-    if metadata.get("which_transfer", FORMAT) != FORMAT:
-        raise ValueError(f"its format is {metadata['which_transfer']}, and this code's {FORMAT}")
-    known = {name: text for name, text in metadata.items() if name in Card.model_fields}
-    if "which_transfer" not in known:
-        raise ValueError("it has none of our metadata")
-    return Card.model_validate({name: _value(name, text) for name, text in known.items()})
+    """The inverse of Card.metadata. Raises ValueError for other metadata and invalid fields."""
+    fields = {name: text for name, text in metadata.items() if name in Card.model_fields}
+    if "which_transfer" not in fields:
+        raise ValueError("it has no metadata of a kept network")
+    return Card.model_validate({name: _value(name, text) for name, text in fields.items()})
+
+
+def stored_tensors(
+    model: nn.Module, start: Path, distribution: FeatureDistribution, small: bool
+) -> tuple[models.State, bool]:
+    """The tensors to save, on the CPU, and whether loading them needs the starting checkpoint.
+
+    If `small`, or if the network has WHOLE bytes or more, these are only the tensors that differ
+    from the checkpoint's. A small file leaves out the feature distribution, too.
+    """
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    start_needed = False
+    if small or sum(value.nbytes for value in state.values()) >= WHOLE:
+        network_tensors = len(state)
+        state = differing(state, models.load_checkpoint(start))
+        start_needed = len(state) < network_tensors
+    if not small:
+        arrays = distribution.mean, distribution.precision
+        state |= dict(zip(DISTRIBUTION, map(torch.from_numpy, arrays), strict=True))
+    return state, start_needed
 
 
 def differing(state: models.State, start: models.State) -> models.State:
-    """The tensors that the checkpoint lacks, or gives otherwise, if by one bit, once it is loaded,
+    """The tensors that the checkpoint lacks or that differ from it in any bit. Compared as loaded,
     which turns half precision into single."""
     return {
         name: value
@@ -138,24 +161,24 @@ def differing(state: models.State, start: models.State) -> models.State:
 def save(path: str | Path, card: Card, state: models.State) -> None:
     tensors = {name: value.contiguous() for name, value in state.items()}
     with files.replacing(path) as part:
-        # safetensors' own writing makes a file private, and its errors say less than the system's.
+        # safetensors' own writer makes the file private, and its errors say less than the system's.
         part.write_bytes(serialized(tensors, card.metadata()))
 
 
 def load(path: str | Path, weights: str | Path | None = None) -> tuple[Card, nn.Module]:
     """The card and the network, on the CPU and in eval().
 
-    `weights` is the starting checkpoint, if the file needs one and it lies in no place that
-    find_start knows. Raises UserError for a file that is missing or no such model, for one that
-    holds NaN, and for a checkpoint that is missing or another.
+    weights: the starting checkpoint, needed only if find_start cannot find it. Raises UserError for
+    a missing or invalid file, for NaN or infinite weights, and for a missing or different
+    checkpoint.
     """
     card, state = _read(Path(path))
     if card.start_needed:
         state = models.load_checkpoint(find_start(card, path, weights)) | state
     try:
         model = _network(card, state)
-    except Exception as error:  # what wrong parts raise depends on the network
-        raise UserError(f"{path}: not a whole model: {one_line(error)}") from None
+    except Exception as error:  # the type depends on the network
+        raise UserError(f"{path}: not a complete model: {one_line(error)}") from None
     models.check_finite(model.state_dict(), path)
     return card, model
 
@@ -165,7 +188,13 @@ def _read(path: Path) -> tuple[Card, models.State]:
         raise UserError(f"{path}: no such file; `python -m transfer keep` makes one")
     try:
         with safe_open(path, "pt") as file:
-            card, names = parse(file.metadata() or {}), file.keys()
+            metadata = file.metadata() or {}
+            if (version := metadata.get("which_transfer", FORMAT)) != FORMAT:
+                raise UserError(
+                    f"{path}: has format {version[:20]}, and this version reads format {FORMAT}; "
+                    "save the network again with `python -m transfer keep`"
+                )
+            card, names = parse(metadata), file.keys()
             return card, {name: file.get_tensor(name) for name in names}
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -175,59 +204,61 @@ def _read(path: Path) -> tuple[Card, models.State]:
     raise UserError(f"{path}: not a model made by `python -m transfer keep`: {why}")
 
 
-def known(path: str | Path) -> out_of_distribution.Known | None:
-    """What the images that the network in the file, which `load` can read, was trained on look like
-    to it; None if the file does not hold that."""
+def load_distribution(path: str | Path) -> FeatureDistribution | None:
+    """The distribution of the training images' features; None if the file does not hold it."""
     with safe_open(path, "pt") as file:
-        if not set(KNOWN) <= set(file.keys()):
+        if not set(DISTRIBUTION) <= set(file.keys()):
             return None
-        return out_of_distribution.Known(*(file.get_tensor(name).numpy() for name in KNOWN))
+        return FeatureDistribution(*(file.get_tensor(name).numpy() for name in DISTRIBUTION))
 
 
 def _network(card: Card, state: models.State) -> nn.Module:
     models.check_backbones([card.backbone])
-    # Not by models.shape(), which takes two seconds more.
+    # models.shape() would take two seconds more.
     model = models.architecture(card.backbone)(num_classes=len(card.labels))
     components.replace_activation(model, card.activation)
     components.replace_pooling(model, card.pooling)
-    own = model.state_dict()
-    model.load_state_dict({name: value for name, value in state.items() if name in own})
+    names = model.state_dict().keys()
+    model.load_state_dict({name: value for name, value in state.items() if name in names})
     return model.eval().requires_grad_(False)
 
 
 def find_start(card: Card, path: str | Path, given: str | Path | None = None) -> Path:
-    """The checkpoint given; else where the card says, from the working directory; else beside the
-    file; else in torch hub's cache. Raises UserError where it is missing or has another sha256."""
+    """The checkpoint `given`; else the first with the right sha256 among the card's path (from the
+    working directory), the file's folder and torch hub's cache. Raises UserError if none is."""
     # torch hub ends a file's name in the first eight digits of its sha256.
     cached = (Path(torch.hub.get_dir()) / "checkpoints").glob(f"*-{card.start_sha256[:8]}.*")
     start = Path(card.start)
     places = [Path(given)] if given else [start, Path(path).parent / start.name, *sorted(cached)]
-    there = [place for place in places if os.path.isfile(place)]
-    for place in there:
+    present = [place for place in places if os.path.isfile(place)]
+    for place in present:
         if files.sha256(place) == card.start_sha256:
             return place
     source = f"{card.start_source}, " if card.start_source else ""
-    wanted = f"{path} needs its starting checkpoint ({source}sha256 {card.start_sha256})"
-    found = f"{there[0]}: another file" if there else f"{places[0]}: no such file"
-    raise UserError(f"{found}; {wanted}; give it as --weights")
+    needed = f"{path} needs its starting checkpoint ({source}sha256 {card.start_sha256})"
+    problem = f"{present[0]}: another file" if present else f"{places[0]}: no such file"
+    raise UserError(f"{problem}; {needed}; give it as --weights")
 
 
 def probabilities(model: nn.Module, images: torch.Tensor, temperature: float = 1.0) -> np.ndarray:
-    """float32 [n, classes] of prepared images, uint8 [n, size, size, 3], on the model's device."""
-    return seen(model, images, temperature)[0]
+    """Class probabilities, float32 [n, classes], of prepared images, uint8 [n, size, size, 3]."""
+    return softmax(outputs(model, images)[0], temperature)
 
 
-def seen(
-    model: nn.Module, images: torch.Tensor, temperature: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Those probabilities, and what out_of_distribution.layer is given, float32 [n, d]."""
+def softmax(logits: torch.Tensor, temperature: float) -> np.ndarray:
+    """Class probabilities, float32 [n, classes]."""
+    return (logits / temperature).softmax(1).cpu().numpy()
+
+
+def outputs(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """The network's outputs, float32 [n, classes] on its device, and the features of
+    out_of_distribution.layer, float32 [n, d], of prepared images, uint8 [n, size, size, 3]."""
     device, layer = next(model.parameters()).device, out_of_distribution.layer(model)
     features: list[torch.Tensor] = []
     hook = layer.register_forward_pre_hook(
         lambda _, inputs: features.append(out_of_distribution.pooled(layer, inputs[0]).cpu())
     )
     with torch.inference_mode():
-        outputs = [model(loader.normalize(some.to(device))) for some in images.split(CHUNK)]
-        found = (torch.cat(outputs).float() / temperature).softmax(1).cpu().numpy()
+        logits = [model(loader.normalize(chunk.to(device))) for chunk in images.split(CHUNK)]
     hook.remove()
-    return found, torch.cat(features).numpy()
+    return torch.cat(logits).float(), torch.cat(features).numpy()

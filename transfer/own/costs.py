@@ -7,8 +7,8 @@ from statistics import fmean, median
 
 from PIL import Image
 
-from transfer.images import reader
 from transfer.images.archive import Source
+from transfer.images.fit import square_side
 from transfer.images.layout import Reading
 from transfer.own.settings import SHARE
 from transfer.params import Params
@@ -16,18 +16,20 @@ from transfer.training import engine, preflight
 
 LOOKED_AT = 50
 """Images whose sizes are read."""
+MUCH = 0.5
+"""The share of an image's area above which it should not be left out: more than the paper's crop
+takes of photographs of 3:2, in which the subject is seldom at an edge."""
 SEEDS, MANY_SEEDS, FEW_IMAGES = 3, 5, 500
 """Seeds by default; and where there is a GPU, or no more images than that."""
 
 
 def sizes(source: Source) -> list[tuple[int, int]]:
     """Width and height of some images, from their headers."""
-    names = [name for name in source.names if reader.kind(name)]
-    found = []
-    for name in names[:: max(1, len(names) // LOOKED_AT)]:
+    sides = []
+    for name in source.images[:: max(1, len(source.images) // LOOKED_AT)]:
         with suppress(Exception), Image.open(io.BytesIO(source.read(name))) as image:
-            found.append(image.size)  # what cannot be read, split will say
-    return found
+            sides.append(image.size)  # what cannot be read, split will say
+    return sides
 
 
 def enough(study: Params, sides: list[tuple[int, int]]) -> int:
@@ -41,19 +43,42 @@ def enough(study: Params, sides: list[tuple[int, int]]) -> int:
     return side if sides and median(map(min, sides)) > side else 0
 
 
-def seeds(study: Params, found: Reading) -> int:
+def cut_away(study: Params, sides: list[tuple[int, int]]) -> float:
+    """The share of an image's area that cropping its centre leaves out: the median of the images,
+    by their widths and heights."""
+    kept = (study.pack.size / study.pack.resize) ** 2
+    return median(1 - kept * min(side) / max(side) for side in sides)
+
+
+def fit(study: Params, sides: list[tuple[int, int]], free: bool) -> tuple[str, list[str]]:
+    """pack.fit, and lines about it. free: whether it may be another than the study has."""
+    if not sides:
+        return study.pack.fit, []
+    lost, now = cut_away(study, sides), study.pack.fit
+    words = f"cropping the centre would leave out {lost:.0%} of the area of the median image"
+    if now != "crop":
+        return now, [f"{words}; pack.fit: {now} keeps all of it"]
+    if lost <= MUCH:
+        return now, [f"{words}; pack.fit: squash or pad would keep all of it"]
+    if free:
+        return "squash", [f"{words}, so images are squashed to squares instead (pack.fit: squash)"]
+    other = "pack.fit: squash would keep all, but also changes your other data sets"
+    return now, [f"note: {words}; {other}"]
+
+
+def seeds(study: Params, reading: Reading) -> int:
     """How many to train each setting with, so that a few lucky runs do not decide."""
-    few = sum(sum(part.values()) for part in found.images.values()) <= FEW_IMAGES
+    few = sum(sum(part.values()) for part in reading.images.values()) <= FEW_IMAGES
     gpu = engine.pick_device(study.train.device).type == "cuda"
     return MANY_SEEDS if few or gpu else SEEDS
 
 
-def images(found: Reading) -> tuple[int, int]:
+def images(reading: Reading) -> tuple[int, int]:
     """Training images of a run, and images that it predicts."""
-    total = sum(sum(part.values()) for part in found.images.values())
-    train = sum((found.images.get("train") or found.images["all"]).values())
-    train = round(train * (1 - SHARE if "all" in found.images else 1))
-    train = round(train * (1 if "validation" in found.images else 1 - SHARE))
+    total = sum(sum(part.values()) for part in reading.images.values())
+    train = sum((reading.images.get("train") or reading.images["all"]).values())
+    train = round(train * (1 - SHARE if "all" in reading.images else 1))
+    train = round(train * (1 if "validation" in reading.images else 1 - SHARE))
     return train, total - train
 
 
@@ -64,6 +89,8 @@ def disk(
     short, size = study.pack.short_side, study.pack.size
     shrunk = [min(1.0, short / min(side)) if short else 1.0 for side in sides]
     pixels = [w * h * s * s * 3 for (w, h), s in zip(sides, shrunk, strict=True)] or [0.0]
+    if study.pack.fit != "crop":
+        pixels = [3.0 * square_side(side, size, short) ** 2 for side in sides] or [0.0]
     prepared = 3 * size**2
     packed = sum(train * fmean(pixels) + rest * prepared for train, rest in images.values())
     if study.split.resplit:  # any image may be in any part

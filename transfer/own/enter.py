@@ -1,4 +1,4 @@
-"""Enter a folder or zip of your own images in params.yaml; `dvc repro` then does the rest.
+"""Enter a folder or archive of your own images in params.yaml; `dvc repro` then does the rest.
 
 Each folder that contains images is a class, and the folders inside it are groups, such as patients,
 that stay on one side of every division. Folders called train, val and test, in any common spelling,
@@ -9,6 +9,7 @@ their labels from a table, such as labels.csv. What was found is printed before 
 import argparse
 import math
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 from tabulate import tabulate
@@ -16,12 +17,13 @@ from tabulate import tabulate
 from transfer import files, params
 from transfer.cli import UserError, printable, say, span
 from transfer.images import archive, layout
-from transfer.images.layout import Reading
+from transfer.images.layout import Choice, Reading
+from transfer.images.table import FEWEST_GROUPS, Asked
 from transfer.own import settings
 from transfer.own.settings import SHARE
 
 FEW = 20  # test images, below which an accuracy says little
-RARE = 0.1  # share of a class, below which always naming the others looks good
+RARE = 0.2  # of the mean of a class, below which never naming it costs little accuracy
 
 
 def main() -> None:
@@ -29,22 +31,27 @@ def main() -> None:
     from transfer.own import costs  # and with it PyTorch, which takes seconds
 
     str(given.source).encode()  # raises for what params.yaml cannot hold
-    columns = {name: getattr(given, name) for name in ("file", "label", "split", "group")}
+    asked = Asked(**{one.name: getattr(given, one.name) for one in fields(Asked)})
     with archive.opened(given.source) as source:
-        found = layout.read(source, given.classes, columns)
+        reading = layout.read(source, Choice(given.classes, tuple(given.take), asked))
         sides = costs.sizes(source)
-    say(*described(given.source, found))
-    check(given.source, found)
+        notes = [f"note: {source.note}"] if source.note else []
+    say(*described(given.source, reading), *notes)
+    check(given.source, reading)
     study = params.load()
     name, short_side = settings.key(given.source, study), costs.enough(study, sides)
-    before = Path("params.yaml").read_text(encoding="utf-8")
-    seeds = costs.seeds(study, found)
-    text = settings.put(before, study, name, given.source, found, short_side, seeds, given.only)
     fresh = not settings.own(study) & set(study.grid.dataset)
+    fit, lines = costs.fit(study, sides, fresh or given.only)
+    say(*lines)
+    before = Path("params.yaml").read_text(encoding="utf-8")
+    seeds = costs.seeds(study, reading)
+    text = settings.put(
+        before, study, name, given.source, reading, short_side, fit, seeds, given.only
+    )
     if not fresh:
         say("to try: what params.yaml lists, since it has a data set of your own already")
     limit = 3600 * given.hours if fresh and given.grid == "fitting" else math.inf
-    text, lines = proposed(text, name, costs.images(found), sides, limit)
+    text, lines = proposed(text, name, costs.images(reading), sides, limit)
     say(*lines)
     if linked := [one.name for one in given.source.rglob("*") if one.is_symlink() and one.is_dir()]:
         again = f"after a change in them: dvc repro -f split@{name}"
@@ -79,7 +86,10 @@ def proposed(
         text, study = settings.planned(text, plan.study, lines), plan.study
     took = span(preflight.seconds(study, {name: images}, speeds))
     device = run.device_name(engine.pick_device(study.train.device))
-    lines.append(f"time: about {took} on this machine ({device}), by a few steps measured now")
+    lines.append(
+        f"time: about {took} for the runs on this machine ({device}), by a few steps measured now; "
+        "reading the images and making the pages come on top"
+    )
     return text, lines + costs.disk(study, {name: images}, sides)
 
 
@@ -96,8 +106,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--grid", choices=["fitting", "paper"], default="fitting", help=help)
     help = "of two levels of folders, the one that is the classes"
     parser.add_argument("--classes", choices=["outer", "inner"], help=help)
+    help = "take this folder for a class, though it is called masks or the like; may be repeated"
+    parser.add_argument("--take", metavar="FOLDER", action="append", default=[], help=help)
+    help = "the table to read, such as labels.csv: its path in the source"
+    parser.add_argument("--table", metavar="PATH", help=help)
     for what in ("file", "label", "split", "group"):
         parser.add_argument(f"--{what}", metavar="COLUMN", help=f"the table's column of the {what}")
+    help = "take no column for the part of an image: each seed divides the images"
+    parser.add_argument("--no-split", action="store_true", help=help)
+    help = "take no column and no folders for groups"
+    parser.add_argument("--no-group", action="store_true", help=help)
     return parser.parse_args()
 
 
@@ -107,39 +125,49 @@ def positive(text: str) -> float:
     return value
 
 
-def described(source: Path, found: Reading) -> list[str]:
+def described(source: Path, reading: Reading) -> list[str]:
     """What was found, as lines for a terminal."""
-    counts = list(found.images.values())
-    rows = [[printable(label), *(one[label] for one in counts)] for label in counts[0]]
-    headings = ["class", *(TITLES[part] for part in found.images)]
+    counts = list(reading.images.values())
+    rows = [[printable(label), *(part[label] for part in counts)] for label in counts[0]]
+    headings = ["class", *(TITLES[part] for part in reading.images)]
     table = tabulate(rows, headings, disable_numparse=[0]).splitlines()
-    groups = [f"{found.groups} groups, which stay whole"] if found.groups else []
-    aside = [f"left aside: {line}" for line in found.aside]
-    return [f"{source}: files named as images", *table, *groups, *aside]
+    groups = [f"{reading.groups} groups, which stay whole"] if reading.groups else []
+    aside = [f"left aside: {one}" for one in reading.aside[: layout.SHOWN]]
+    if more := reading.aside[layout.SHOWN :]:
+        files = sum(len(one.files) for one in more)
+        aside.append(f"left aside: {len(more)} more folders with {files} files")
+    return [f"{source}: files named as images", *table, *groups, *reading.notes, *aside]
 
 
 TITLES = {"train": "train", "validation": "validation", "test": "test", "all": "to be divided"}
 
 
-def check(source: Path, found: Reading) -> None:
+def check(source: Path, reading: Reading) -> None:
     """Say which classes are too few to learn much from. Raises UserError for one that is too few to
-    be divided."""
-    divided, train = "all" not in found.images, found.images.get("train") or found.images["all"]
-    least = 1 + (not divided) + ("validation" not in found.images)
+    be divided, and for too few groups."""
+    divided = "all" not in reading.images
+    train = reading.images.get("train") or reading.images["all"]
+    least = 1 + (not divided) + ("validation" not in reading.images)
     for label, count in train.items():
         if count < least:
             raise UserError(
                 f"{source}: class {label!r} has {count} images to divide and takes {least} or "
                 "more, one for each part; add images, or take its folder out"
             )
-    tests = found.images.get("test") or {k: max(1, int(SHARE * n)) for k, n in train.items()}
+    if 0 < reading.groups < FEWEST_GROUPS and "validation" not in reading.images:
+        raise UserError(
+            f"{source}: {reading.groups} groups of images, of which each stays whole, cannot be "
+            f"divided: it takes {FEWEST_GROUPS} or more; --no-group divides them by image"
+        )
+    tests = reading.images.get("test") or {k: max(1, int(SHARE * n)) for k, n in train.items()}
     if few := [f"{label} ({count})" for label, count in tests.items() if count < FEW]:
         say(f"note: few test images, so that intervals will be wide: {listed(few)}")
-    total = sum(train.values())
-    for label, count in train.items():
-        if count < RARE * total:
-            always = f"a network that never says {label} is right on {1 - count / total:.0%}"
-            say(f"note: {label}: {count} of {total} images; {always}; add images of it")
+    equal = sum(train.values()) / len(train)
+    if rare := [f"{label} ({n})" for label, n in train.items() if n < RARE * equal]:
+        say(
+            f"note: far fewer images than the mean of a class ({equal:.0f}): {listed(rare)}; a "
+            "network that never names these may still be right on most images, so add some"
+        )
 
 
 def listed(names: list[str]) -> str:

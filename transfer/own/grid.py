@@ -1,8 +1,8 @@
 """A first grid for images of one's own: what is worth trying in the time there is."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from transfer.cli import span
 from transfer.params import Params
@@ -16,11 +16,13 @@ BATCHES = {1_000: 4, 10_000: 16}
 """Up to so many training images the batch; beyond them LARGE."""
 LARGE = 64
 FEW_EPOCHS, FEWEST_EPOCHS, FEW_SEEDS = 10, 5, 3
+FINETUNING, RATES = "finetuning", "higher learning rates"
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """study: with the grid and the training proposed. seconds: what it takes here. left: what was
-    left out to take less, each with what the study would have taken with it."""
+    left out to take less, each with the seconds that it would take more."""
 
     study: Params
     seconds: float
@@ -35,21 +37,25 @@ def fitting(
 
     The more images, the larger the batches and the fewer the epochs (in the manner of BiT's rule,
     Kolesnikov 2020). What is left out first is what least often changes the answer: baselines from
-    random weights, then the slower backbones, epochs, seeds, more epochs, and finetuning.
+    random weights, then the slower backbones, epochs, seeds, more epochs, all learning rates but
+    the lowest (which finetuning needs), and finetuning, so that all rates are tried frozen.
     """
     epochs = min(study.train.epochs, max(FEWEST_EPOCHS, round(VIEWS / train)))
     batch = next((size for most, size in BATCHES.items() if train <= most), LARGE)
     larger = max(study.train.batch_size, batch)
-    found = changed(study, train={"epochs": epochs, "batch_size": larger})
-    images, left = {name: (train, predicted)}, {}
-    seconds = preflight.seconds(found, images, speeds)
-    for what, smaller in cuts(found, speeds):
+    plan = changed(study, train={"epochs": epochs, "batch_size": larger})
+    images = {name: (train, predicted)}
+    left: dict[str, float] = {}
+    seconds = preflight.seconds(plan, images, speeds)
+    for what, smaller in cuts(plan, speeds):
         if seconds <= limit:
             break
-        left[what] = seconds
-        found = smaller
-        seconds = preflight.seconds(found, images, speeds)
-    return Plan(found, seconds, left)
+        before, plan = seconds, smaller
+        seconds = preflight.seconds(plan, images, speeds)
+        if what == FINETUNING:  # at any rate
+            before += left.pop(RATES, 0.0)
+        left[what] = before - seconds
+    return Plan(plan, seconds, left)
 
 
 def cuts(study: Params, speeds: dict[str, Speed]) -> Iterator[tuple[str, Params]]:
@@ -59,7 +65,7 @@ def cuts(study: Params, speeds: dict[str, Speed]) -> Iterator[tuple[str, Params]
         yield "baselines from random weights", study
     if len(study.grid.backbone) > 1:
         fast = min(study.grid.backbone, key=lambda backbone: speeds[backbone].step)
-        others = [short(one) for one in study.grid.backbone if one != fast]
+        others = [short(name) for name in study.grid.backbone if name != fast]
         study = changed(study, grid={"backbone": [fast]})
         yield " and ".join(others), study
     if study.train.epochs > FEW_EPOCHS:
@@ -72,8 +78,10 @@ def cuts(study: Params, speeds: dict[str, Speed]) -> Iterator[tuple[str, Params]
         study = changed(study, train={"epochs": FEWEST_EPOCHS})
         yield f"epochs beyond {FEWEST_EPOCHS}", study
     if len(study.grid.freezing) > 1 and "frozen" in study.grid.freezing:
-        study = changed(study, grid={"freezing": ["frozen"]})
-        yield "finetuning", study
+        if len(study.grid.lr) > 1:
+            yield RATES, changed(study, grid={"lr": [min(study.grid.lr)]})
+        # Frozen runs at all rates share their passes.
+        yield FINETUNING, changed(study, grid={"freezing": ["frozen"]})
 
 
 def changed(study: Params, **sections: dict[str, Any]) -> Params:
@@ -101,11 +109,17 @@ def described(plan: Plan, name: str, limit: float) -> list[str]:
         f"from {', '.join(grid.init)} weights; {len(grid.seed)} seeds, {train.epochs} epochs, "
         f"batches of {train.batch_size}: {len(runs(grid, name))} runs"
     ]
-    if plan.left:
-        words = ", ".join(f"{what} ({span(seconds)})" for what, seconds in plan.left.items())
+    left = {what: seconds for what, seconds in plan.left.items() if what != FINETUNING}
+    if left:
+        words = ", ".join(f"{what} ({span(seconds)} more)" for what, seconds in left.items())
         lines.append(
-            f"left out, to take no more than {span(limit)} (and what it would take with each): "
-            f"{words}; --hours or --grid paper takes more"
+            f"left out, to take no more than {span(limit)}: {words}; --hours or --grid paper takes "
+            "more"
+        )
+    if FINETUNING in plan.left:
+        lines.append(
+            "freeze or finetune? is not asked: finetuning would take "
+            f"{span(plan.left[FINETUNING])} more; --hours allows it"
         )
     if plan.seconds > limit:
         lines.append(f"note: this takes more than the {span(limit)} asked for")

@@ -1,6 +1,7 @@
 """A data set of one's own in params.yaml, whose other settings and comments stay."""
 
 import io
+import re
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -40,7 +41,10 @@ def needed(study: Params) -> set[str]:
 
 
 def title(source: Path) -> str:
-    return source.name if source.is_dir() else source.stem
+    """Its name without the ending of an archive."""
+    if source.is_dir():
+        return source.name
+    return re.sub(r"(?i)(?<=.)(\.tar)?\.[^.]*$", "", source.name)
 
 
 def put(
@@ -50,15 +54,16 @@ def put(
     source: Path,
     found: Reading,
     short_side: int,
+    fit: str,
     seeds: int,
     only: bool,
 ) -> str:
     """params.yaml, which is `text` and says `study`, with this data set, and with a fifth of the
     training images held out to choose by, others by each seed.
 
-    Data sets that are downloaded or drawn leave it, but for sources of pretraining. With `only`,
-    the other own ones leave its grid. short_side: in pixels, for pack. seeds: how many
-    there are at least. All else and comments stay.
+    Data sets that are downloaded or drawn leave it, but for sources of pretraining, of which a
+    fifth is for testing, too. With `only`, the other own ones leave its grid. short_side, fit: for
+    pack. seeds: how many there are at least. All else and comments stay.
     """
     pooled = "all" in found.images
     entry = {
@@ -76,9 +81,12 @@ def put(
     settings = YAML().load(text)
     grid = [key for key in study.grid.dataset if key in others and not only]
     settings["grid"]["dataset"] = [*grid, name]
-    settings["pack"]["short_side"] = short_side
+    settings["pack"] |= {"short_side": short_side, "fit": fit}
     settings["split"] |= {"resplit": True, "validation": SHARE}
-    settings["split"] |= {"exif": "apply", "transparency": "white"}
+    for other in sources:  # which each seed divides, too
+        if study.datasets[other].pooled:
+            settings["datasets"][other]["count"] = {"train": "all", "test": SHARE}
+    settings["split"] |= {"exif": "apply", "transparency": "white", "icc": "convert"}
     settings["evidence"]["select_by"] = "auto"
     if len(study.grid.seed) < seeds:
         settings["grid"]["seed"] = list(range(seeds))

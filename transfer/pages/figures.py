@@ -1,4 +1,4 @@
-"""The study's figures. Accuracies, gains and confidences are fractions of 1.
+"""The study's figures. Accuracies, gains and confidences are fractions.
 
 All are 9 inches wide, so that their 8 points are about 8 points in a README 900 pixels wide.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import cycle
 from math import inf
+from operator import attrgetter
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -23,17 +24,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from transfer.evidence.calibration import Calibration
-from transfer.evidence.found import Choice, Row
+from transfer.evidence.published import Published
+from transfer.evidence.records import Choice, Row
 from transfer.evidence.stats import Difference
 from transfer.files import replacing
 from transfer.runs import DEFAULT, short
 
-Printed = dict[str, dict[tuple[str, float, str], tuple[float, float]]]
-
 WIDTH, DPI = 9.0, 150  # inches; pixels an inch
 SMALL, NORMAL, LARGE = 8, 9, 11  # points
 INK, QUIET, BAND = "#1f2328", "#59636e", "#f6f8fa"
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# Okabe and Ito's colours, which colour-blind people can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 
@@ -53,28 +53,28 @@ def _unique(values: Iterable[Any]) -> list[Any]:
 
 
 @cache
-def _length(words: str, size: float = SMALL) -> float:
-    """Inches of a line of text of that size in points."""
+def _length(text: str, size: float = SMALL) -> float:
+    """The width in inches of a line of text, size in points."""
     font = FontProperties(size=size)
-    return RendererAgg(1, 1, DPI).get_text_width_height_descent(words, font, False)[0] / DPI
+    return RendererAgg(1, 1, DPI).get_text_width_height_descent(text, font, False)[0] / DPI
 
 
-def _wrap(words: str, width: float, size: float = SMALL) -> list[str]:
-    """Lines of at most `width` inches: as few as may be, and then as even."""
-    folds = [wrap(words, letters) for letters in range(1, len(words) + 1)]
+def _wrap(text: str, width: float, size: float = SMALL) -> list[str]:
+    """The fewest lines of at most `width` inches, about equally long."""
+    folds = [wrap(text, letters) for letters in range(1, len(text) + 1)]
     fits = [fold for fold in folds if all(_length(line, size) <= width for line in fold)]
     return min(fits, key=len, default=[])
 
 
-def _fit(words: str, width: float) -> str:
-    """The words on one line, or as much of their start and end as fits into `width` inches."""
-    words = " ".join(words.split())
+def _fit(text: str, width: float) -> str:
+    """The text on one line, with its middle cut out where it is longer than `width` inches."""
+    text = " ".join(text.split())
 
     def cut(left_out: int) -> str:
-        kept = len(words) - left_out
-        return words[: (kept + 1) // 2] + "…" * bool(left_out) + words[len(words) - kept // 2 :]
+        kept = len(text) - left_out
+        return text[: (kept + 1) // 2] + "…" * bool(left_out) + text[len(text) - kept // 2 :]
 
-    fewest = bisect_left(range(len(words)), True, key=lambda n: _length(cut(n)) <= width)
+    fewest = bisect_left(range(len(text)), True, key=lambda n: _length(cut(n)) <= width)
     return cut(fewest)
 
 
@@ -87,8 +87,8 @@ def _headed(height: float, title: str, handles: list[Line2D]) -> Figure:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay out once and for all: the layout's last digits differ from time to time, and some pixels
-    with them."""
+    """Lay out once and round the positions: the layout's last digits, and with them some pixels,
+    differ between runs."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for panel in figure.axes:
@@ -96,23 +96,23 @@ def _settle(figure: Figure) -> None:
 
 
 def _panels(figure: Figure, count: int, shared: bool = False) -> tuple[list[Axes], float]:
-    """So many panels, two a row, and the inches that each is wide."""
+    """`count` panels, two a row, and the width of each in inches."""
     columns = min(2, count)
     same: dict[str, Any] = {"sharex": shared, "sharey": shared, "squeeze": False}
-    found = figure.subplots(_rows(count), columns, **same).ravel()
-    for spare in found[count:]:
+    panels = figure.subplots(_rows(count), columns, **same).ravel()
+    for spare in panels[count:]:
         spare.remove()
-    return list(found[:count]), WIDTH / columns
+    return list(panels[:count]), WIDTH / columns
 
 
 def _rows(count: int) -> int:
-    """Of panels."""
+    """The number of rows of panels."""
     return -(-count // 2)
 
 
 # Transfer beside its baseline.
 
-# Start → where in its row (up is negative), colour, words.
+# Init → its place in the row (up is negative), colour, words.
 INITS = {
     "pretrained": (-0.15, BLUE, "transfer"),
     "scratch": (0.15, ORANGE, "baseline, from random weights"),
@@ -122,57 +122,52 @@ DIAMOND: dict[str, Any] = {"marker": "D", "mfc": "none", "ms": 5.5, "mew": 0.8}
 
 @styled
 def gains(
-    rows: list[Row], n_train: dict[str, int], titles: dict[str, str], printed: Printed
+    rows: list[Row], n_train: dict[str, int], titles: dict[str, str], printed: dict[str, Published]
 ) -> Figure:
     """Test accuracy of transfer and baseline in every setting, a panel for each data set.
 
-    n_train: data set → training images. printed: data set → (backbone, lr, freezing) → the
-    paper's (accuracy, baseline), where it has them. Panels and settings come in the order of the
-    rows.
+    n_train: data set → training images. printed: data set → the paper's table, if it has one.
+    Panels and settings come in the order of the rows.
     """
     datasets = _unique(row.dataset for row in rows)
     settings = {row.hyperparameters: row.label for row in rows}
-    columns = min(2, len(datasets))
-    lines = -(-len(datasets) // columns)
     title = "Test accuracy of every setting, with 95 % intervals"
     handles = _gain_handles(rows, any(printed.get(dataset) for dataset in datasets))
-    figure = _headed(0.85 + lines * (0.65 + 0.25 * len(settings)), title, handles)
+    figure = _headed(0.85 + _rows(len(datasets)) * (0.65 + 0.25 * len(settings)), title, handles)
     figure.supxlabel("test accuracy", size=SMALL)
     labels = list(settings.values())
-    room = (WIDTH - max(map(_length, labels))) / columns - 0.25
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for panel, dataset in zip(panels, datasets, strict=False):
-        report = printed.get(dataset, {})
-        own = [row for row in rows if row.dataset == dataset]
-        for row in own:
-            theirs = report.get(row.hyperparameters[:3]) if row.recipe == DEFAULT else None
-            _gain(panel, list(settings).index(row.hyperparameters), row, theirs)
-        amount = f"{n_train[dataset]} training and {own[0].n_test} test images"
+    panels, width = _panels(figure, len(datasets), shared=True)
+    room = width - max(map(_length, labels)) * width / WIDTH - 0.25
+    for panel, dataset in zip(panels, datasets, strict=True):
+        paper = printed.get(dataset, {})
+        its_rows = [row for row in rows if row.dataset == dataset]
+        for row in its_rows:
+            papers = paper.get(row.hyperparameters[:3]) if row.recipe == DEFAULT else None
+            _gain(panel, list(settings).index(row.hyperparameters), row, papers)
+        amount = f"{n_train[dataset]} training and {its_rows[0].n_test} test images"
         panel.set_title("\n".join([*_wrap(titles[dataset], room, NORMAL), amount]))
     _gain_axes(panels, labels)
-    for panel in panels[len(datasets) :]:
-        panel.remove()
     _settle(figure)
     return figure
 
 
-def _gain(panel: Axes, place: int, row: Row, report: tuple[float, float] | None) -> None:
-    """A row: each start's mean and interval, what joins them, and the paper's values."""
+def _gain(panel: Axes, place: int, row: Row, paper: tuple[float, float] | None) -> None:
+    """A row: each init's mean and interval, a line that joins them, and the paper's values."""
     means: list[float] = []
     ys: list[float] = []
     spread = len(row.results) == len(INITS)
     for column, (init, (offset, colour, _)) in enumerate(INITS.items()):
         if init in row.results:
-            found, y = row.results[init].chosen, place + offset * spread
-            means, ys = [*means, found.mean], [*ys, y]
-            panel.plot([found.low, found.high], [y, y], color=colour, lw=1.5, alpha=0.5)
-            panel.plot(found.mean, y, "o", color=colour, ms=4.5, zorder=3)
-            if report:
-                panel.plot(report[column], y, color=colour, zorder=4, **DIAMOND)
+            chosen, y = row.results[init].chosen, place + offset * spread
+            means, ys = [*means, chosen.mean], [*ys, y]
+            panel.plot([chosen.low, chosen.high], [y, y], color=colour, lw=1.5, alpha=0.5)
+            panel.plot(chosen.mean, y, "o", color=colour, ms=4.5, zorder=3)
+            if paper:
+                panel.plot(paper[column], y, color=colour, zorder=4, **DIAMOND)
     panel.plot(means, ys, color=QUIET, lw=0.5, zorder=1)
 
 
-def _gain_axes(panels: np.ndarray, labels: list[str]) -> None:
+def _gain_axes(panels: list[Axes], labels: list[str]) -> None:
     for panel in panels:
         panel.set_yticks(range(len(labels)), labels)
         panel.set_ylim(len(labels) - 0.5, -0.5)
@@ -184,48 +179,46 @@ def _gain_axes(panels: np.ndarray, labels: list[str]) -> None:
             panel.axhspan(place - 0.5, place + 0.5, color=BAND, lw=0, zorder=0)
 
 
-def _gain_handles(rows: list[Row], report: bool) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=colour, marker="o", ms=4.5, lw=1.5, label=words)
-        for init, (_, colour, words) in INITS.items()
-        if any(init in row.results for row in rows)
-    ]
-    if report:
-        handles.append(Line2D([], [], color=QUIET, lw=0, label="as the paper has it", **DIAMOND))
+def _gain_handles(rows: list[Row], paper: bool) -> list[Line2D]:
+    handles = _init_handles({init for row in rows for init in row.results}, marker="o", ms=4.5)
+    if paper:
+        handles.append(Line2D([], [], color=QUIET, lw=0, label="in the paper", **DIAMOND))
     return handles
 
 
-# Accuracy by what it takes.
+def _init_handles(inits: set[str], **style: Any) -> list[Line2D]:
+    return [
+        Line2D([], [], color=colour, lw=1.5, label=words, **style)
+        for init, (_, colour, words) in INITS.items()
+        if init in inits
+    ]
+
+
+# Accuracy by computation.
 
 
 @styled
-def cost(found: dict[str, list[tuple[Choice, float]]]) -> Figure:
-    """Each setting's measure by what its training takes, in multiples of the recommended one: a
+def cost(costed: dict[str, list[tuple[Choice, float]]]) -> Figure:
+    """Each setting's measure by its training's computation, relative to the recommended one's: a
     panel for each data set, by title. A line joins the settings that no cheaper one equals."""
-    choices = [choice for own in found.values() for choice, _ in own]
+    choices = [choice for pairs in costed.values() for choice, _ in pairs]
     marker = dict(zip(_unique(choice.backbone for choice in choices), cycle(MARKERS), strict=False))
-    handles = [
-        Line2D([], [], color=colour, lw=1.5, label=words)
-        for init, (_, colour, words) in INITS.items()
-        if any(choice.init == init for choice in choices)
-    ]
+    handles = _init_handles({choice.init for choice in choices})
     handles += [Line2D([], [], color=QUIET, marker=m, lw=0, label=short(name))
                 for name, m in marker.items()]  # fmt: skip
     handles.append(Line2D([], [], color=QUIET, lw=0.8, label="no cheaper setting is as good"))
-    title = (
-        "What settings achieve on test images, by what their training takes, with 95 % intervals"
-    )
-    figure = _headed(0.85 + 2.6 * _rows(len(found)), title, handles)
-    figure.supxlabel("floating-point operations of a run, the recommended one's as 1", size=SMALL)
-    panels, room = _panels(figure, len(found))
-    for panel, (words, own) in zip(panels, found.items(), strict=True):
-        most = max(taken for _, taken in own)
-        for choice, taken in own:
+    title = "Test results of every setting by its training's computation, with 95 % intervals"
+    figure = _headed(0.85 + 2.6 * _rows(len(costed)), title, handles)
+    figure.supxlabel("floating-point operations, relative to the recommended setting", size=SMALL)
+    panels, room = _panels(figure, len(costed))
+    for panel, (words, pairs) in zip(panels, costed.items(), strict=True):
+        most = max(relative for _, relative in pairs)
+        for choice, relative in pairs:
             (offset, colour, _), y = INITS[choice.init], choice.chosen
-            x = taken + offset * most / 15  # the two starts take the same
+            x = relative + offset * most / 15  # both inits cost the same
             panel.plot([x, x], [y.low, y.high], color=colour, lw=1.5, alpha=0.5)
             panel.plot(x, y.mean, marker[choice.backbone], color=colour, ms=5, mec="white", mew=0.5)
-        _frontier(panel, own)
+        _frontier(panel, pairs)
         panel.set_xlim(-0.12 * most, 1.1 * most)  # names stand on the left
         panel.set_xticks([tick for tick in panel.get_xticks() if 0 <= tick <= 1.1 * most])
         panel.margins(y=0.1)
@@ -237,10 +230,10 @@ def cost(found: dict[str, list[tuple[Choice, float]]]) -> Figure:
     return figure
 
 
-def _frontier(panel: Axes, own: list[tuple[Choice, float]]) -> None:
+def _frontier(panel: Axes, pairs: list[tuple[Choice, float]]) -> None:
     """The settings that no cheaper one equals, joined and named."""
     best, line = -inf, []
-    for choice, x in sorted(own, key=lambda pair: (pair[1], -pair[0].chosen.mean)):
+    for choice, x in sorted(pairs, key=lambda pair: (pair[1], -pair[0].chosen.mean)):
         if choice.chosen.mean > best:
             best = choice.chosen.mean
             line.append((x, best))
@@ -250,25 +243,27 @@ def _frontier(panel: Axes, own: list[tuple[Choice, float]]) -> None:
     panel.step(*zip(*line, strict=True), where="post", color=QUIET, lw=0.8, zorder=1)
 
 
-# What is taken for what.
+# Confusion matrices.
 
 
 @styled
 def confusion(chosen: dict[str, Choice]) -> Figure:
-    """Recall of each data set's recommended setting, by title, and what it takes images for."""
+    """A confusion matrix of each data set's recommended setting, by title."""
     figure = Figure((WIDTH, 0.4 + 3.2 * _rows(len(chosen))), layout="constrained")
-    figure.suptitle("Of each class's test images, how many are taken for which", x=0.01, ha="left")
+    figure.suptitle(
+        "Share of each class's test images that is taken for each class", x=0.01, ha="left"
+    )
     panels, width = _panels(figure, len(chosen))
     room = 0.5 * width
     for panel, (title, choice) in zip(panels, chosen.items(), strict=True):
         words, labels = f"{title}: {choice.label}", [recall.label for recall in choice.recall]
         shares = np.diag([recall.mean for recall in choice.recall])
-        predicted = sum(one.n for one in choice.mistakes)
-        for one in choice.mistakes if predicted else ():
-            if one.predicted in labels:
-                row = labels.index(one.label)
-                wrong = sum(other.n for other in choice.mistakes if other.label == one.label)
-                shares[row, labels.index(one.predicted)] = (1 - shares[row, row]) * one.n / wrong
+        for mistake in choice.mistakes:
+            if mistake.predicted in labels:
+                row = labels.index(mistake.label)
+                wrong = sum(m.n for m in choice.mistakes if m.label == mistake.label)
+                share = (1 - shares[row, row]) * mistake.n / wrong
+                shares[row, labels.index(mistake.predicted)] = share
         panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         panel.set_title("\n".join(_fit(line, room) for line in _wrap(words, room, NORMAL)[:4]))
         names = [_fit(label, 1.0) for label in labels]
@@ -282,28 +277,30 @@ def confusion(chosen: dict[str, Choice]) -> Figure:
     return figure
 
 
-# How far confidence can be believed.
+# Calibration.
 
 
 @styled
-def calibration(found: dict[str, Calibration]) -> Figure:
-    """A reliability diagram for each data set's recommended setting, by title: of test images of
-    similar confidence, the share that is right, with and without the temperature."""
+def calibration(by_title: dict[str, Calibration]) -> Figure:
+    """A reliability diagram for each data set's recommended setting: of test images of similar
+    confidence, the share that is right, with and without the temperature."""
     plain = Line2D([], [], color=ORANGE, marker="o", ms=4.5, lw=1.5, label="as trained")
-    mended = Line2D([], [], color=BLUE, marker="s", ms=4.5, lw=1.5, label="with the temperature")
-    true = Line2D([], [], color=QUIET, lw=0.8, label="confidence that is true")
-    handles = [plain, *[mended] * any(one.fitted for one in found.values()), true]
-    title = "Of test images, in tenths by confidence, the share that is right"
-    figure = _headed(0.85 + 3.0 * _rows(len(found)), title, handles)
+    scaled = Line2D([], [], color=BLUE, marker="s", ms=4.5, lw=1.5, label="with the temperature")
+    true = Line2D([], [], color=QUIET, lw=0.8, label="perfect calibration")
+    handles = [plain, *[scaled] * any(c.fitted for c in by_title.values()), true]
+    title = "Accuracy by confidence, on ten equal groups of test images"
+    figure = _headed(0.85 + 3.0 * _rows(len(by_title)), title, handles)
     figure.supxlabel("mean confidence", size=SMALL)
-    panels, room = _panels(figure, len(found), shared=True)
-    for panel, (words, one) in zip(panels, found.items(), strict=True):
+    panels, room = _panels(figure, len(by_title), shared=True)
+    for panel, (words, calibrated) in zip(panels, by_title.items(), strict=True):
         panel.plot([0, 1], [0, 1], color=QUIET, lw=0.8)
-        for error, style in ((one.before, plain), (one.after, mended)):
-            if error is one.before or one.fitted:
-                xs, ys = zip(*((bin.confidence, bin.right) for bin in error.bins), strict=True)
-                look: dict[str, Any] = {"color": style.get_color(), "marker": style.get_marker()}
-                panel.plot(xs, ys, ms=4.5, lw=1.5, mec="white", mew=0.5, **look)
+        lines = [(calibrated.before, plain)]
+        if calibrated.fitted:
+            lines.append((calibrated.after, scaled))
+        for error, style in lines:
+            xs, ys = zip(*((bin.confidence, bin.right) for bin in error.bins), strict=True)
+            look: dict[str, Any] = {"color": style.get_color(), "marker": style.get_marker()}
+            panel.plot(xs, ys, ms=4.5, lw=1.5, mec="white", mew=0.5, **look)
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         panel.grid()
@@ -318,28 +315,26 @@ def calibration(found: dict[str, Calibration]) -> Figure:
 
 @styled
 def learning(rows: list[Row], titles: dict[str, str]) -> Figure:
-    """Each start's best setting at every size, by its validation images where it has any: a panel
-    for each data set. `titles`: of the data sets."""
+    """The accuracy of each init's best setting at every size: a panel for each data set. titles: of
+    the data sets."""
     sizes = sorted({row.images for row in rows}, key=lambda n: inf if isinstance(n, str) else n)
-    title = "Test images right by the number of training images, with 95 % intervals"
+    title = "Test results by the number of training images, with 95 % intervals"
     figure = _headed(3.2, title, _gain_handles(rows, False))
     panels = figure.subplots(1, len(titles), sharey=True, squeeze=False).ravel()
     for panel, (name, words) in zip(panels, titles.items(), strict=True):
         for init, (offset, colour, _) in INITS.items():
-            own = [row for row in rows if row.dataset == name and init in row.results]
+            its_rows = [row for row in rows if row.dataset == name and init in row.results]
             best = [
                 min(
-                    (r.results[init] for r in own if r.images == size),
-                    key=lambda result: result.rank,
-                )
-                for size in (sizes if own else ())
+                    (row.results[init] for row in its_rows if row.images == size),
+                    key=attrgetter("rank"),
+                ).chosen
+                for size in (sizes if its_rows else ())
             ]
-            x = np.arange(len(best)) + offset / 4
-            for at, result in zip(x, best, strict=True):
-                panel.plot(
-                    [at, at], [result.chosen.low, result.chosen.high], color=colour, alpha=0.5
-                )
-            panel.plot(x, [result.chosen.mean for result in best], "o-", color=colour, ms=4.5)
+            xs = np.arange(len(best)) + offset / 4
+            for x, chosen in zip(xs, best, strict=True):
+                panel.plot([x, x], [chosen.low, chosen.high], color=colour, alpha=0.5)
+            panel.plot(xs, [chosen.mean for chosen in best], "o-", color=colour, ms=4.5)
         panel.set_xticks(range(len(sizes)), list(map(str, sizes)))
         panel.set_title("\n".join(_wrap(words, WIDTH / len(titles) - 0.3, NORMAL)))
         panel.grid(axis="y")
@@ -357,8 +352,7 @@ COLOURS = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK]
 
 @dataclass(frozen=True)
 class Point:
-    """A data set and backbone: what transfer gains, and how similar it is, by titles of measures
-    that name their units."""
+    """A data set and backbone: what transfer gains, and its similarity by measures' titles."""
 
     dataset: str
     backbone: str
@@ -368,10 +362,8 @@ class Point:
 
 @styled
 def similarity(points: list[Point]) -> Figure:
-    """Gain from transfer against the similarity of source and target, a panel for each measure.
-
-    One point for each data set and backbone. Panels come in the order of the measures.
-    """
+    """Gain from transfer against the similarity of source and target: a panel for each measure,
+    with a point for each data set and backbone."""
     measures = _unique(title for point in points for title in point.measures)
     colour = dict(zip(_unique(point.dataset for point in points), cycle(COLOURS), strict=False))
     marker = dict(zip(_unique(point.backbone for point in points), cycle(MARKERS), strict=False))
@@ -379,7 +371,7 @@ def similarity(points: list[Point]) -> Figure:
     signs += [(short(name), {"color": QUIET, "marker": m, "lw": 0}) for name, m in marker.items()]
     handles = [Line2D([], [], label=_fit(name, 1.2), **style) for name, style in signs]
     figure = _headed(4.4, "Gain from transfer, by similarity of source and target", handles)
-    note = "Gain: accuracy less baseline, mean over settings, with its 95 % interval."
+    note = "Gain: transfer minus baseline, mean over settings, with its 95 % interval."
     figure.supxlabel(f"{len(colour)} data sets. {note}", size=SMALL, color=QUIET)
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False).ravel()
     for panel, measure in zip(panels, measures, strict=True):
@@ -398,7 +390,7 @@ def similarity(points: list[Point]) -> Figure:
 
 def _similarity_axes(panel: Axes) -> None:
     panel.margins(0.1)
-    panel.locator_params(axis="x", nbins=4)  # as many as long numbers leave room for
+    panel.locator_params(axis="x", nbins=4)  # long numbers leave no room for more
     panel.grid()
     panel.axhline(0, color=QUIET, lw=0.8)
     panel.yaxis.set_major_formatter(FuncFormatter(lambda gain, _: _signed(100 * gain)))
@@ -415,7 +407,7 @@ EDGE, LINE = 0.12, 0.17  # inches: margin, height of a line of small text
 
 @dataclass(frozen=True)
 class Example:
-    """An image, uint8 [h, w, 3], under its name and over lines of text in their colours."""
+    """An image, uint8 [h, w, 3], under its name and above lines of text with their colours."""
 
     name: str
     image: np.ndarray
@@ -423,8 +415,8 @@ class Example:
 
 
 @styled
-def gallery(groups: dict[str, list[Example]], columns: int) -> Figure | None:
-    """Images by the headings they stand under, that many a row; None without any."""
+def image_sheet(groups: dict[str, list[Example]], columns: int) -> Figure | None:
+    """Images by heading, `columns` in a row; None without images."""
     if not any(groups.values()):
         return None
     pitch = (WIDTH - EDGE) / columns
@@ -438,8 +430,8 @@ def gallery(groups: dict[str, list[Example]], columns: int) -> Figure | None:
     for heading, top, group in zip(headings, tops, groups.values(), strict=True):
         _write(figure, EDGE, y + EDGE, heading, INK, LARGE)
         y += top
-        for init in range(0, len(group), columns):
-            for column, example in enumerate(group[init : init + columns]):
+        for start in range(0, len(group), columns):
+            for column, example in enumerate(group[start : start + columns]):
                 _show(figure, EDGE + column * pitch, y, pitch - EDGE, example)
             y += height
     return figure
@@ -452,12 +444,10 @@ def _show(figure: Figure, x: float, y: float, side: float, example: Example) -> 
     panel.imshow(example.image)
     panel.set_anchor("SW" if example.lines else "NW")
     panel.set_axis_off()
-    for line, (words, colour) in enumerate(example.lines):
-        _write(figure, x, bottom + 0.04 + line * LINE, _fit(words, side), colour)
+    for line, (text, colour) in enumerate(example.lines):
+        _write(figure, x, bottom + 0.04 + line * LINE, _fit(text, side), colour)
 
 
-def _write(
-    figure: Figure, x: float, y: float, words: str, colour: str, size: float = SMALL
-) -> None:
+def _write(figure: Figure, x: float, y: float, text: str, colour: str, size: float = SMALL) -> None:
     place = x / WIDTH, 1 - y / figure.get_figheight()
-    figure.text(*place, words, color=colour, size=size, va="top")
+    figure.text(*place, text, color=colour, size=size, va="top")

@@ -1,43 +1,43 @@
-"""A data set's test images to look through in metrics/report.html, with what each setting says."""
+"""A data set's test images in metrics/report.html, with each setting's answers."""
 
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from transfer.evidence import calibration
 from transfer.evidence.calibration import Answers
-from transfer.evidence.found import Choice, Evidence
-from transfer.evidence.scores import chosen_epoch
+from transfer.evidence.records import Choice, Evidence
+from transfer.evidence.scores import Measure, chosen_epoch
 from transfer.files import Fields
 from transfer.images.audit import Audit
 from transfer.images.names import parted
 from transfer.images.packed import Packed
-from transfer.pages import examples
+from transfer.pages.pictures import by_hash, index_by_name
 from transfer.params import Params
 from transfer.runs import PREDICTIONS, Run
 from transfer.training.predictions import Predictions, load
 
 SIDE = 96  # pixels, of a thumbnail's longer side
 SETTINGS = 16
-"""Settings at most of which each image says the answer."""
+"""The most settings whose answers are shown."""
 RISK = 0.02
-"""The share of wrong answers by which an image counts as unsure."""
+"""An answer is unsure below the confidence that keeps this share of wrong answers."""
 Kind = Literal["suspected", "leaked", "alike", "wrong", "unsure", "disagreeing", "right"]
-"""The rarest first: so they stay where not all images fit."""
+"""In the order in which images are kept where not all fit."""
 Mark = tuple[Kind | None, str]
-"""What is known of an image besides its answers: its kind, and a note."""
+"""A kind that does not depend on the answers, and a note."""
+Answer = tuple[list[Kind], list[int], list[int]]
+"""The kinds that depend on the answers, and Shown's predicted and confidence."""
 
 
 class Shown(Fields):
-    """An image. name: <class>/<file>. thumbnail: a data URI. label: the place of its class.
-    predicted,
-    confidence: of each setting the class's place and its confidence in percent; empty for an image
-    that the first seed trained on. note: what else there is to say of it."""
+    """An image. name: <class>/<file>. thumbnail: a data URI. label: the index of its class.
+    predicted, confidence: each setting's class index and its confidence in percent; empty for an
+    image that the first seed trained on. note: such as its duplicate's name."""
 
     name: str
     thumbnail: str
@@ -50,8 +50,8 @@ class Shown(Fields):
 
 class Gallery(Fields):
     """Images of the first seed. settings: the recommended first. left: the number of test images
-    for which there was no room. confidence_threshold: below it an answer counts as unsure, None
-    if unknown."""
+    left out for lack of room. confidence_threshold: an answer below it is unsure; None if
+    unknown."""
 
     dataset: str
     title: str
@@ -62,97 +62,92 @@ class Gallery(Fields):
     images: list[Shown]
 
 
-@dataclass(frozen=True)
-class Opinions:
-    """What the settings say of the images of a part: predicted, confidence, int [settings, n], the
-    first's
-    with its temperature. places: the images' indices, by name. good: which settings are not
-    significantly worse than the first."""
-
-    part: Predictions
-    places: dict[str, int]
-    predicted: np.ndarray
-    confidence: np.ndarray
-    unsure: np.ndarray
-    good: np.ndarray
-
-    @classmethod
-    def from_runs(
-        cls,
-        part: str,
-        runs: list[dict[str, Predictions]],
-        epochs: list[int],
-        good: np.ndarray,
-        temperature: float,
-        least: float | None,
-    ) -> Self:
-        parts = [(run[part], epoch) for run, epoch in zip(runs, epochs, strict=True)]
-        first, epoch = parts[0]
-        given = np.nan_to_num(first.probabilities[epoch]).astype(float)
-        confidence = calibration.scaled(given, temperature).max(1)
-        others = [np.nan_to_num(one.confidence[e]).astype(float) for one, e in parts[1:]]
-        confidences = np.stack([confidence, *others])
-        return cls(
-            part=first,
-            places={str(name): i for i, name in enumerate(first.name)},
-            predicted=np.stack([one.predicted[e] for one, e in parts]),
-            confidence=(100 * confidences).round().astype(int),
-            unsure=confidence < (least or 0.0),
-            good=good,
-        )
-
-    def kinds(self, i: int) -> Iterator[Kind]:
-        yield "right" if self.predicted[0, i] == self.part.label[i] else "wrong"
-        if self.unsure[i]:
-            yield "unsure"
-        if len(np.unique(self.predicted[self.good, i])) > 1:
-            yield "disagreeing"
-
-
 def collect(
     name: str, study: Params, evidence: Evidence, audit: Audit, data: Packed, room: int
 ) -> Gallery:
-    """Of a data set; `data`: with the first seed's parts. room: bytes that the
-    thumbnails may take together; where they would take more, images that are right are left out
-    first, and of equals the names' hashes say which stay."""
-    choices = [choice for choice in evidence.choices if choice.dataset == name][:SETTINGS]
-    answers, least = _answers(choices, study, evidence)
-    label_errors: dict[str, Mark] = {
-        one.image: ("suspected", f"all {one.runs} good runs say {one.predicted}")
-        for one in evidence.label_errors
-        if one.dataset == name
-    }
-    copies: dict[str, Mark] = {
-        test: ("alike", f"looks like {duplicate}") for test, duplicate in audit.near
-    }
-    copies |= {test: ("leaked", f"the same as {duplicate}") for test, duplicate in audit.leaked}
-    tested = answers[0].places.keys()
-    found = []
-    for image in sorted(tested | label_errors.keys(), key=examples.by_hash):
-        copied = copies.get(image) if image in tested else (None, "not a test image")
-        marks = [mark for mark in (copied, label_errors.get(image)) if mark]
-        found.append(_shown(image, data.classes, answers, marks))
-    found.sort(key=lambda one: min(map(get_args(Kind).index, one.kinds)))  # stable
-    images = list(_within(found, data, room))
+    """A data set's gallery. data: with the first seed's parts. room: the bytes of all thumbnails
+    together; if not all fit, images are kept in the order of Kind, and in a kind by name hash."""
+    choices = evidence.ranking(name)[:SETTINGS]
+    measure, temperature = evidence.measures[name], evidence.calibration[name].temperature
+    threshold = _threshold(choices[0], study.grid.seed, measure, temperature)
+    runs = [_predictions(choice.run(choice.init, study.grid.seed[0])) for choice in choices]
+    good = np.array([choice.difference.sign >= 0 for choice in choices])
+    answers: dict[str, Answer] = {}
+    for part in sorted(runs[0], reverse=True):  # test last: its answers count for a name in both
+        chosen = [(run[part], chosen_epoch(run, measure)) for run in runs]
+        answers |= _answers(chosen, good, temperature, threshold)
+    tested = {str(image) for image in runs[0]["test"].name}
+    marks = _marks(name, evidence, audit, tested)
+    images = [
+        _shown(image, data.classes, answers.get(image, ([], [], [])), marks.get(image, []))
+        for image in sorted(tested | marks.keys(), key=by_hash)
+    ]
+    images.sort(key=lambda image: min(map(get_args(Kind).index, image.kinds)))  # stable
+    images = list(_within(images, data, room))
     return Gallery(
         dataset=name,
         title=study.datasets[name].title,
         classes=data.classes,
         settings=[choice.words for choice in choices],
-        left=len(tested - {one.name for one in images}),
-        confidence_threshold=least,
+        left=len(tested - {image.name for image in images}),
+        confidence_threshold=threshold,
         images=images,
     )
 
 
-def _shown(image: str, classes: list[str], answers: list[Opinions], marks: list[Mark]) -> Shown:
+def _threshold(
+    choice: Choice, seeds: list[int], measure: Measure, temperature: float
+) -> float | None:
+    """The confidence below which the setting's answers are unsure."""
+    runs = [_predictions(run) for run in choice.runs(seeds)]
+    answers = Answers.from_runs(runs, "validation", measure).at(temperature)
+    return calibration.confidence_threshold(answers, RISK)
+
+
+def _answers(
+    chosen: list[tuple[Predictions, int]],
+    good: np.ndarray,
+    temperature: float,
+    threshold: float | None,
+) -> dict[str, Answer]:
+    """By image. chosen: each setting's predictions and epoch, the recommended first, whose
+    confidence gets the temperature. good: which settings are not significantly worse than it."""
+    first, epoch = chosen[0]
+    probabilities = np.nan_to_num(first.probabilities[epoch]).astype(float)
+    sure = calibration.scaled(probabilities, temperature).max(1)
+    others = [np.nan_to_num(run.confidence[epoch]).astype(float) for run, epoch in chosen[1:]]
+    confidence = (100 * np.stack([sure, *others])).round().astype(int)
+    predicted = np.stack([run.predicted[epoch] for run, epoch in chosen])
+    answers: dict[str, Answer] = {}
+    for i, name in enumerate(first.name):
+        kinds: list[Kind] = ["right" if predicted[0, i] == first.label[i] else "wrong"]
+        if sure[i] < (threshold or 0.0):
+            kinds.append("unsure")
+        if len(np.unique(predicted[good, i])) > 1:
+            kinds.append("disagreeing")
+        answers[str(name)] = kinds, predicted[:, i].tolist(), confidence[:, i].tolist()
+    return answers
+
+
+def _marks(name: str, evidence: Evidence, audit: Audit, tested: set[str]) -> dict[str, list[Mark]]:
+    """By image, of test images and of those whose labels look wrong."""
+    copies: dict[str, Mark] = {
+        test: ("alike", f"looks like {duplicate}") for test, duplicate in audit.near
+    }
+    copies |= {test: ("leaked", f"the same as {duplicate}") for test, duplicate in audit.leaked}
+    marks = {test: [mark] for test, mark in copies.items() if test in tested}
+    for error in evidence.label_errors:
+        if error.dataset == name:
+            if error.image not in tested:
+                marks[error.image] = [(None, "not a test image")]
+            mark: Mark = "suspected", f"{error.runs} runs say {error.predicted}"
+            marks.setdefault(error.image, []).append(mark)
+    return marks
+
+
+def _shown(image: str, classes: list[str], answer: Answer, marks: list[Mark]) -> Shown:
     """Without its thumbnail."""
-    kinds: list[Kind] = []
-    predicted, confidence = [], []
-    if found := next((one for one in answers if image in one.places), None):
-        i = found.places[image]
-        kinds += found.kinds(i)
-        predicted, confidence = found.predicted[:, i].tolist(), found.confidence[:, i].tolist()
+    kinds, predicted, confidence = answer
     return Shown(
         name=image,
         thumbnail="",
@@ -164,44 +159,23 @@ def _shown(image: str, classes: list[str], answers: list[Opinions], marks: list[
     )
 
 
-def _answers(
-    choices: list[Choice], study: Params, evidence: Evidence
-) -> tuple[list[Opinions], float | None]:
-    """Of the test images and, if there are any, of the validation images; and the confidence below
-    which the first setting counts as unsure."""
-    first, seeds = choices[0], study.grid.seed
-    measure = evidence.measures[first.dataset]
-    temperature = evidence.calibration[first.dataset].temperature
-    of_seeds = [_predicted(first.run(first.init, seed)) for seed in seeds]
-    least = calibration.confidence_threshold(
-        Answers.from_runs(of_seeds, "validation", measure).at(temperature), RISK
-    )
-    runs = [_predicted(choice.run(choice.init, seeds[0])) for choice in choices]
-    epochs = [chosen_epoch(run, measure) for run in runs]
-    good = np.array([choice.difference.sign >= 0 for choice in choices])
-    parts = [part for part in ("test", "validation") if part in runs[0]]
-    return [
-        Opinions.from_runs(part, runs, epochs, good, temperature, least) for part in parts
-    ], least
-
-
-def _predicted(run: Run) -> dict[str, Predictions]:
+def _predictions(run: Run) -> dict[str, Predictions]:
     return load(run.written(PREDICTIONS))
 
 
-def _within(found: list[Shown], data: Packed, room: int) -> Iterator[Shown]:
+def _within(images: list[Shown], data: Packed, room: int) -> Iterator[Shown]:
     """The first of them whose thumbnails fit."""
-    where = examples.places(data)
-    for one in found:
-        thumbnail = _thumbnail(data.prepared_image(*where[one.name]))
+    index = index_by_name(data)
+    for shown in images:
+        thumbnail = _thumbnail(data.prepared_image(*index[shown.name]))
         room -= len(thumbnail)
         if room < 0:
             return
-        yield one.model_copy(update={"thumbnail": thumbnail})
+        yield shown.model_copy(update={"thumbnail": thumbnail})
 
 
 def _thumbnail(pixels: np.ndarray) -> str:
-    """Of uint8 [h, w, 3]."""
+    """A data URI. pixels: uint8 [h, w, 3]."""
     image, file = Image.fromarray(pixels), io.BytesIO()
     image.thumbnail((SIDE, SIDE))
     image.save(file, "JPEG", quality=75, optimize=True)

@@ -8,14 +8,14 @@ const PAGE = 60;
 
 function make(tag, attributes = {}, ...children) {
   const svg = ["svg", "polyline", "path", "text", "title"].includes(tag);
-  const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag)
     : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 }
 
-// Tables: the headings of all of them sort.
+// The headings of every table sort it.
 function value(row, column) {
   const cell = row.cells[column];
   const text = (cell?.querySelector("[aria-label]")?.getAttribute("aria-label")
@@ -45,7 +45,7 @@ for (const table of document.querySelectorAll("table")) {
   }
 }
 
-// Settings, and the learning curve of the one that is picked.
+// Settings. Picking one marks its learning curve.
 const rows = [...byId("all").tBodies[0].rows];
 
 byId("dataset").addEventListener("change", (event) => {
@@ -61,10 +61,10 @@ function pick(row) {
   for (const other of document.querySelectorAll(".picked")) other.classList.remove("picked");
   const { dataset, line } = row.dataset;
   for (const curve of document.querySelectorAll("#panels polyline")) {
-    const own = curve.dataset.dataset === dataset;
-    const picked = !again && own && curve.dataset.line === line;
+    const same = curve.dataset.dataset === dataset;
+    const picked = !again && same && curve.dataset.line === line;
     curve.classList.toggle("picked", picked);
-    curve.classList.toggle("dim", !again && own && !picked);
+    curve.classList.toggle("dim", !again && same && !picked);
   }
   row.classList.toggle("picked", !again);
   byId("chosen").textContent = again ? "" : `Picked: ${row.cells[1].textContent}, `
@@ -76,10 +76,10 @@ for (const row of rows) row.addEventListener("click", () => pick(row));
 // Learning curves. Coordinates are those of the viewBox.
 function panel({ dataset, lines }) {
   const [left, top, right, bottom] = [40, 8, 390, 200];
-  const all = lines.flatMap(({ curve }) => curve.accuracy);
+  const all = lines.flatMap(({ accuracies }) => accuracies);
   const always = lines[0].choice.share;
   const least = Math.floor(10 * Math.min(...all, always)) / 10;
-  const epochs = lines[0].curve.accuracy.length;
+  const epochs = lines[0].accuracies.length;
   const x = (epoch) => left + (right - left) * (epochs > 1 ? epoch / (epochs - 1) : 0.5);
   const y = (accuracy) => bottom - (bottom - top) * (accuracy - least) / (1 - least || 1);
   const svg = make("svg", { viewBox: "0 0 400 222", role: "img",
@@ -94,12 +94,13 @@ function panel({ dataset, lines }) {
   }
   svg.append(make("path", { class: "always", d: `M${left} ${y(always)}H${right}` }));
   for (let i = lines.length - 1; i >= 0; i--) {  // the recommended on top
-    const { setting, init, accuracy } = lines[i].curve;
-    const points = accuracy.map((value, epoch) => `${x(epoch)},${y(value)}`).join(" ");
-    const last = accuracy[epochs - 1].toFixed(3);
+    const { accuracies, choice: { init } } = lines[i];
+    const points = accuracies.map((accuracy, epoch) => `${x(epoch)},${y(accuracy)}`).join(" ");
+    const last = accuracies[epochs - 1].toFixed(3);
+    const row = rows.find((other) => other.dataset.dataset === dataset && Number(other.dataset.line) === i);
     svg.append(make("polyline", { points, class: `${init}${i ? "" : " first"}`,
       "data-dataset": dataset, "data-line": i },
-      make("title", {}, `${setting}, ${init}: ${last} after the last epoch`)));
+      make("title", {}, `${row.cells[1].textContent}, ${init}: ${last} after the last epoch`)));
   }
   return make("figure", { "data-dataset": dataset }, make("figcaption", {}, dataset), svg);
 }
@@ -109,10 +110,10 @@ byId("panels").append(...parts.map(panel));
 // Test images.
 let shown = [], gallery = null, limit = PAGE;
 
-const answer = (one, i) => one.predicted.length
-  ? `${gallery.classes[one.predicted[i]]} ${one.confidence[i]} %` : "trained on with this seed";
-const wrong = (one, i) => one.predicted.length > 0 && one.predicted[i] !== one.label;
-const mark = (one, i) => (one.predicted.length ? (wrong(one, i) ? "✗ " : "✓ ") : "") + answer(one, i);
+const wrong = (image, i) => image.predicted.length > 0 && image.predicted[i] !== image.label;
+const answer = (image, i) => image.predicted.length
+  ? `${wrong(image, i) ? "✗" : "✓"} ${gallery.classes[image.predicted[i]]} ${image.confidence[i]} %`
+  : "used for training with this seed";
 
 function options(select, named) {
   const before = select.value;
@@ -122,38 +123,37 @@ function options(select, named) {
 
 function choose() {
   ({ gallery } = parts.find(({ dataset }) => dataset === byId("whose").value));
-  const many = (kind) => gallery.images.filter(({ kinds }) => kinds.includes(kind)).length;
-  options(byId("kind"), Object.entries(KINDS).filter(([kind]) => kind === "all" || many(kind))
-    .map(([kind, words]) => [kind, `${words} (${kind === "all" ? gallery.images.length : many(kind)})`]));
+  const count = (kind) => gallery.images.filter(({ kinds }) => kind === "all" || kinds.includes(kind)).length;
+  options(byId("kind"), Object.entries(KINDS).filter(([kind]) => kind === "all" || count(kind))
+    .map(([kind, words]) => [kind, `${words} (${count(kind)})`]));
   options(byId("class"), [["", "all"], ...gallery.classes.map((name, i) => [String(i), name])]);
   filter();
 }
 
 function filter() {
   const kind = byId("kind").value, label = byId("class").value;
-  shown = gallery.images.filter((one) => (kind === "all" || one.kinds.includes(kind))
-    && (label === "" || one.label === Number(label)));
+  shown = gallery.images.filter((image) => (kind === "all" || image.kinds.includes(kind))
+    && (label === "" || image.label === Number(label)));
   limit = PAGE;
   show();
 }
 
-function picture(one) {
-  const image = make("img", { src: one.thumbnail, alt: one.name });
-  image.addEventListener("load", () => image.classList.toggle("small", image.naturalWidth < 64));
-  return image;
+function picture({ thumbnail, name }) {
+  const element = make("img", { src: thumbnail, alt: name });
+  element.addEventListener("load", () => element.classList.toggle("small", element.naturalWidth < 64));
+  return element;
 }
 
 function show() {
-  const { left } = gallery;
-  const unsure = gallery.confidence_threshold === null ? " None is called unsure, since there are too few validation images to say how sure is enough."
-    : ` Unsure: below ${(100 * gallery.confidence_threshold).toFixed(0)} %, for 2 % of errors on validation images.`;
+  const { left, confidence_threshold: threshold } = gallery;
+  const unsure = threshold === null ? " There are too few validation images to call any answer unsure."
+    : ` Unsure: confidence below ${(100 * threshold).toFixed(0)} %, above which 2 % of answers on validation images are wrong.`;
   byId("count").textContent = `${shown.length} images.`
-    + (left ? ` ${left} more test images, which are right or chosen at random, are left out.` : "")
-    + unsure;
-  byId("images").replaceChildren(...shown.slice(0, limit).map((one, i) => {
-    const said = make("span", wrong(one, 0) ? { class: "no" } : {}, mark(one, 0));
-    const button = make("button", {}, picture(one),
-      make("span", {}, one.name), said, make("span", {}, one.note));
+    + (left ? ` ${left} more test images do not fit in this page.` : "") + unsure;
+  byId("images").replaceChildren(...shown.slice(0, limit).map((image, i) => {
+    const button = make("button", {}, picture(image), make("span", {}, image.name),
+      make("span", wrong(image, 0) ? { class: "no" } : {}, answer(image, 0)),
+      make("span", {}, image.note));
     button.addEventListener("click", () => open(i));
     return button;
   }));
@@ -161,24 +161,24 @@ function show() {
 }
 
 function open(i) {
-  const one = shown[i], dialog = byId("one");
+  const image = shown[i], dialog = byId("dialog");
   dialog.dataset.place = i;
-  const lines = one.predicted.map((_, s) => make("tr", {}, make("td", {}, gallery.settings[s]),
-    make("td", wrong(one, s) ? { class: "no" } : {}, mark(one, s))));
+  const lines = image.predicted.map((_, s) => make("tr", {}, make("td", {}, gallery.settings[s]),
+    make("td", wrong(image, s) ? { class: "no" } : {}, answer(image, s))));
   const close = make("button", {}, "Close");
   close.addEventListener("click", () => dialog.close());
-  dialog.replaceChildren(close, picture(one), make("p", {}, make("b", {}, one.name),
-    one.note ? `: ${one.note}` : ""), make("div", { class: "scroll" }, make("table", {}, ...lines)));
+  dialog.replaceChildren(close, picture(image), make("p", {}, make("b", {}, image.name),
+    image.note ? `: ${image.note}` : ""), make("div", { class: "scroll" }, make("table", {}, ...lines)));
   if (!dialog.open) dialog.showModal();
 }
 
-byId("one").addEventListener("keydown", (event) => {
+byId("dialog").addEventListener("keydown", (event) => {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  const next = Number(byId("one").dataset.place) + step;
+  const next = Number(byId("dialog").dataset.place) + step;
   if (step && next >= 0 && next < shown.length) open(next);
 });
 
-function follow() {  // #gallery/DATASET/KIND, as report.md's links say
+function follow() {  // links such as #gallery/DATASET/KIND
   const [section, dataset, kind] = decodeURIComponent(location.hash.slice(1)).split("/");
   if (section !== "gallery" || !kind) return;
   byId("whose").value = dataset;

@@ -1,4 +1,4 @@
-"""The paper's tables, from run files. The words are in tables.md.j2."""
+"""metrics/tables.md: the paper's tables, from our runs. The words are in tables.md.j2."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from transfer import templates
-from transfer.evidence.published import INITS, Published, published
+from transfer.evidence.published import COLUMNS, Published, published
 from transfer.params import Dataset, Grid
 from transfer.runs import Hyperparameters, Run, at_first_size, short
 from transfer.training.record import Record
@@ -17,8 +17,8 @@ FREEZING = {"frozen": "Y", "finetuned": "N"}
 
 
 def collect(grid: Grid, dataset: str, read: Callable[[Run], Record]) -> Results:
-    """Best test accuracy of a data set's runs, by setting and start: those of the grid's first size
-    and seed."""
+    """Best test accuracy of a data set's runs by setting and init, at the grid's first size and
+    seed."""
     return {
         setting.hyperparameters: {
             init: read(setting.run(init, grid.seed[0])).best.accuracy for init in grid.init
@@ -35,27 +35,23 @@ def majority(grid: Grid, dataset: str, read: Callable[[Run], Record]) -> tuple[s
 
 
 def table(results: Results, printed: Published | None) -> Markup:
-    """Markdown in the paper's columns and order; with its numbers and ours minus its beside."""
+    """Markdown in the paper's columns and order, with its numbers and ours minus its."""
     inits = list(next(iter(results.values())))
     recipes = len({recipe for *_, recipe in results}) > 1
-    header = [
-        "Freezing",
-        "Backbone",
-        "LR",
-        *["Recipe"] * recipes,
-        *(INITS[init] for init in inits),
-    ]
+    header = ["Freezing", "Backbone", "LR", *["Recipe"] * recipes]
+    header += [COLUMNS[init] for init in inits]
     if printed:
         for init in inits:
-            header += [f"Paper's {INITS[init].lower()}", f"{INITS[init]} less paper's"]
+            header += [f"Paper's {COLUMNS[init].lower()}", f"{COLUMNS[init]} less paper's"]
     body = []
     for (backbone, lr, freezing, recipe), accuracy in results.items():
         line = [FREEZING.get(freezing, freezing), short(backbone), lr, *[recipe] * recipes]
         line += [f"{accuracy[init]:.4f}" for init in inits]
         if printed:
-            pair = printed.get(backbone, {}).get(lr, {}).get(freezing)
+            pair = printed.get((backbone, lr, freezing))
+            papers = dict(zip(COLUMNS, pair, strict=True)) if pair else {}
             for init in inits:
-                line += _beside(accuracy[init], pair, list(INITS).index(init))
+                line += _paper_cells(accuracy[init], papers.get(init))
         body.append(line)
     align = ["left", "left", *["right"] * (len(header) - 2)]
     return templates.table(header, body, align)
@@ -77,7 +73,5 @@ def page(
     return templates.render(Path(__file__).with_name("tables.md.j2"), sections=sections)
 
 
-def _beside(ours: float, pair: list[float] | None, column: int) -> list[str]:
-    if pair is None:
-        return ["", ""]
-    return [f"{pair[column]:.4f}", f"{ours - pair[column]:+.4f}"]
+def _paper_cells(ours: float, papers: float | None) -> list[str]:
+    return ["", ""] if papers is None else [f"{papers:.4f}", f"{ours - papers:+.4f}"]

@@ -1,6 +1,6 @@
-"""Write what a change does to the study as one markdown comment: whether each dvc.lock is in step,
-and which recommendations, accuracies, settings and figures differ. It compares the working tree
-with a commit, and needs neither data nor a GPU."""
+"""Summarise as a markdown comment how a change affects the study: whether each dvc.lock is up to
+date, and which recommendations, accuracies, settings and figures differ. It compares the working
+tree with a commit, and needs neither data nor a GPU."""
 
 import argparse
 import json
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from transfer import cli, files
 from transfer.commands import call, dvc, succeeded
-from transfer.review import lock, page
+from transfer.review import page
+from transfer.review.lock import compare
 
 
 def main() -> None:
@@ -17,36 +18,41 @@ def main() -> None:
     base, head = commit(args.base), commit(args.head)
     os.chdir(git("rev-parse", "--show-toplevel").strip())
     pipelines = git("ls-files", "dvc.yaml", "*/dvc.yaml").split()
-    locks = [lock.compare(pipeline) for pipeline in pipelines]
+    locks = [compare(pipeline) for pipeline in pipelines]
     # The sample is a DVC repository of its own.
-    folders = {next(at for at in Path(p).parents if (at / ".dvc").is_dir()) for p in pipelines}
+    folders = {dvc_root(Path(pipeline)) for pipeline in pipelines}
     metrics = differing(folders, "metrics", "diff", "--all", base)
     params = differing(folders, "params", "diff", base)
-    text = page.write(page.Sides(base, head), raw(), locks, metrics, params, pictures(base))
+    text = page.write(page.Sides(base, head), raw_url(), locks, metrics, params, pictures(base))
     if args.output:
         files.write_text(args.output, text)
     else:
         print(text, end="")
-    stale = [one for one in locks if one.stale]
+    stale = [lock for lock in locks if lock.stale]
     if args.check and stale:
         raise cli.UserError(
-            f"the dvc.lock of {', '.join(one.pipeline for one in stale)} is out of step; "
-            f"run {', '.join(f'`{one.redo}`' for one in stale)} and commit what it makes"
+            f"the dvc.lock of {', '.join(lock.pipeline for lock in stale)} is out of date; "
+            f"run {', '.join(f'`{lock.redo}`' for lock in stale)} and commit the results"
         )
+
+
+def dvc_root(pipeline: Path) -> Path:
+    """The DVC repository of a dvc.yaml."""
+    return next(folder for folder in pipeline.parents if (folder / ".dvc").is_dir())
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer review", description=__doc__)
     add = parser.add_argument
     add("base", help="the commit to compare with, such as main")
-    add("--head", default="HEAD", help="the commit to link to for new figures, on GitHub")
-    add("--output", type=os.path.abspath, help="a file to write instead of printing")
-    add("--check", action="store_true", help="exit with 1 when a dvc.lock is out of step")
+    add("--head", default="HEAD", help="the commit whose figures the comment shows (default: HEAD)")
+    add("--output", type=os.path.abspath, help="the file to write (default: print)")
+    add("--check", action="store_true", help="exit with 1 if a dvc.lock is out of date")
     return parser.parse_args()
 
 
 def commit(name: str) -> str:
-    """Its full hash. Raises UserError for what is none, or is not in this clone."""
+    """Its full hash. Raises UserError if this clone does not have it."""
     done = call("git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     if done.returncode:
         raise cli.UserError(f"{name}: no such commit here; fetch it, or name another")
@@ -54,26 +60,28 @@ def commit(name: str) -> str:
 
 
 def pictures(base: str) -> list[page.Picture]:
-    """The PNGs kept by git that differ from those of the commit `base`."""
+    """The PNGs in git that differ from the commit `base`."""
     entries = git("diff", "--name-status", "--no-renames", "-z", base, "--", "*.png").split("\0")
     return [page.Picture(*entry) for entry in zip(entries[1::2], entries[:-1:2], strict=True)]
 
 
-def raw() -> str | None:
-    """The URL below which GitHub shows a commit's files; None when this does not run there."""
+def raw_url() -> str | None:
+    """The URL of the repository's files on GitHub; None outside GitHub Actions."""
     repository = os.environ.get("GITHUB_REPOSITORY")
     return f"{os.environ['GITHUB_SERVER_URL']}/{repository}/raw" if repository else None
 
 
 def differing(folders: set[Path], *command: str) -> page.Diff:
-    """What a DVC command says in each of the DVC repositories."""
-    found = {}
+    """The output of a DVC command in each of the DVC repositories."""
+    diff = {}
     for folder in folders:
-        said = json.loads(succeeded(dvc(*command, "--json", folder=folder)) or "{}")
-        for file, entries in said.items():
-            sides = {key: page.Sides(of.get("old"), of.get("new")) for key, of in entries.items()}
-            found[str(folder / file)] = sides
-    return found
+        output = json.loads(succeeded(dvc(*command, "--json", folder=folder)) or "{}")
+        for file, entries in output.items():
+            diff[str(folder / file)] = {
+                key: page.Sides(values.get("old"), values.get("new"))
+                for key, values in entries.items()
+            }
+    return diff
 
 
 def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a dvc.lock is in step with code, settings and data; nothing is made to find out."""
+"""Whether a dvc.lock is up to date with code, settings and data. No stage is run to find out."""
 
 import hashlib
 import json
@@ -16,99 +16,102 @@ from transfer.commands import dvc, succeeded
 from transfer.review import page
 
 FIRST = {"data/code", "data/settings"}
-"""What the stages `code` and `params` make. They run after any edit, and what they would write is
-known without that."""
-ABSENT = {"deleted", "not in cache"}  # so DVC calls data that are not here
+"""Outputs of the stages `code` and `params`. These run after any edit, and what they would write is
+computed here."""
+ABSENT = {"deleted", "not in cache"}  # how DVC reports data that are missing here
 
 
 def compare(pipeline: str) -> page.Lock:
-    """How the dvc.lock beside a dvc.yaml stands. Data that are not here are taken to be as it says.
-    Raises UserError for a dvc.yaml that DVC cannot read, or a params.yaml with a mistake."""
+    """Compare the dvc.lock beside a dvc.yaml. Missing data are assumed to be as recorded.
+
+    Raises UserError for a dvc.yaml that DVC cannot read and for a wrong params.yaml.
+    """
     folder = Path(pipeline).parent
     names = succeeded(dvc("stage", "list", "--name-only", folder=folder)).split()
     if not (folder / "dvc.lock").is_file():
         return page.Lock(pipeline, None)
-    said = json.loads(succeeded(dvc("status", "--json", "dvc.yaml", folder=folder)))
+    status = json.loads(succeeded(dvc("status", "--json", "dvc.yaml", folder=folder)))
     entries = yaml.load((folder / "dvc.lock").read_text(), yaml.CSafeLoader).get("stages", {})
     stages = [
-        Stage.from_entry(name, entries.get(name), said.get(name, [])) for name in sorted(names)
+        Stage.from_entry(name, entries.get(name), status.get(name, [])) for name in sorted(names)
     ]
-    now, differing = contents(folder), {stage.name for stage in stages if stage.differs(stages)}
-    stale = [s.name for s in stages if s.means_other(now) or not s.first and s.name in differing]
+    md5, differing = contents(folder), {stage.name for stage in stages if stage.differs(stages)}
+    stale = [s.name for s in stages if s.changed(md5) or not s.first and s.name in differing]
     idle = [s.name for s in stages if s.name in differing and s.name not in stale]
     return page.Lock(pipeline, stale, idle)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """known: whether dvc.lock has it, with its command. deps, outs: path → md5, by dvc.lock.
-    other_deps: path → how it differs by DVC; of params.yaml's values, key → how. other_outs: those
-    whose content is here and is another."""
+    """A stage in dvc.lock and as DVC sees it now.
+
+    recorded: whether dvc.lock has the stage with its present command. deps, outs: path → md5, from
+    dvc.lock. changed_deps: path → how it differs; for values of params.yaml, file → key → how.
+    changed_outs: outputs that are here with other content.
+    """
 
     name: str
-    known: bool
+    recorded: bool
     deps: dict[str, str]
     outs: dict[str, str]
-    other_deps: dict[str, Any]
-    other_outs: set[str]
+    changed_deps: dict[str, Any]
+    changed_outs: set[str]
 
     @classmethod
     def from_entry(cls, name: str, entry: dict[str, Any] | None, reasons: list[Any]) -> "Stage":
-        """entry: dvc.lock's. reasons: what `dvc status --json` says."""
+        """entry: the stage's in dvc.lock. reasons: from `dvc status --json`."""
         deps, outs = (
-            {one["path"]: one.get("md5", "") for one in (entry or {}).get(kind, ())}
+            {item["path"]: item.get("md5", "") for item in (entry or {}).get(kind, ())}
             for kind in ("deps", "outs")
         )
-        known = entry is not None and "changed command" not in reasons
-        found = ChainMap(*(reason for reason in reasons if isinstance(reason, dict)))
-        other = {path for path, how in found.get("changed outs", {}).items() if how not in ABSENT}
-        return cls(name, known, deps, outs, found.get("changed deps", {}), other)
+        recorded = entry is not None and "changed command" not in reasons
+        changed = ChainMap(*(reason for reason in reasons if isinstance(reason, dict)))
+        here = {path for path, how in changed.get("changed outs", {}).items() if how not in ABSENT}
+        return cls(name, recorded, deps, outs, changed.get("changed deps", {}), here)
 
     @property
     def first(self) -> bool:
         return bool(self.outs) and self.outs.keys() <= FIRST
 
-    def means_other(self, now: Callable[[str], str | None]) -> bool:
-        """Whether it is new, or its code or settings have another meaning; `now`: see contents."""
-        made = [path for path in self.deps if of_first(path)]
-        return not self.known or any(now(path) not in (None, self.deps[path]) for path in made)
+    def changed(self, md5: Callable[[str], str | None]) -> bool:
+        """Whether the stage is new, or its code or settings have changed. md5: see contents."""
+        first = [path for path in self.deps if of_first(path)]
+        return not self.recorded or any(md5(path) not in (None, self.deps[path]) for path in first)
 
     def differs(self, stages: list["Stage"]) -> bool:
-        """Whether anything else is other than dvc.lock has it, and no other of `stages` is to make
-        it anew."""
+        """Whether any other input or output has changed, apart from inputs that another of the
+        `stages` will make again."""
 
-        def own(path: str, how: Any) -> bool:
+        def counts(path: str, how: Any) -> bool:
             if isinstance(how, dict) or path not in self.deps:
                 return True
             if of_first(path):
                 return False
             if how in ABSENT:
-                return any(one.outs.get(path, self.deps[path]) != self.deps[path] for one in stages)
-            return not any(overlap(path, other) for one in stages for other in one.other_outs)
+                return any(s.outs.get(path, self.deps[path]) != self.deps[path] for s in stages)
+            return not any(overlap(path, out) for s in stages for out in s.changed_outs)
 
-        return bool(self.other_outs) or any(own(*one) for one in self.other_deps.items())
+        return bool(self.changed_outs) or any(counts(*dep) for dep in self.changed_deps.items())
 
 
 def contents(folder: Path) -> Callable[[str], str | None]:
-    """Gives the md5 of a file of the first stages, such as data/code/train, as they would write it
-    now; None for costs.json."""
+    """A function from a path in FIRST, such as data/code/train, to the md5 that it would have if it
+    were written now; None for costs.json, which is not computed here."""
 
     @cache
     def texts() -> dict[str, str]:
         return settings.texts(params.load(folder / "params.yaml"))
 
     @cache
-    def now(path: str) -> str | None:
+    def md5(path: str) -> str | None:
         file = Path(path)
-        of_code = file.parent == Path("data/code")
-        text = (
-            code.recorded(file.name, folder)
-            if of_code
-            else texts().get(str(file.relative_to("data/settings")))
-        )
+        if file.parent == Path("data/code"):
+            text: str | None = code.recorded(file.name, folder)
+        else:
+            text = texts().get(str(file.relative_to("data/settings")))
         return None if text is None else hashlib.md5(text.encode()).hexdigest()
 
-    return now
+    return md5
 
 
 def of_first(path: str) -> bool:
@@ -116,5 +119,5 @@ def of_first(path: str) -> bool:
 
 
 def overlap(path: str, other: str) -> bool:
-    """Whether they are the same, or one lies in the other."""
+    """Whether they are the same path, or one contains the other."""
     return Path(path).is_relative_to(other) or Path(other).is_relative_to(path)

@@ -1,4 +1,4 @@
-"""What a change does to the study, as typed values. The words around them are in comment.md.j2."""
+"""How a change affects the study, as typed values. The words are in comment.md.j2."""
 
 import re
 from bisect import bisect
@@ -19,7 +19,7 @@ WIDEST = 100  # characters of a name or a value
 
 @dataclass(frozen=True)
 class Sides:
-    """A value in JSON or YAML before and after the change; None on a side that does not have it."""
+    """A value in JSON or YAML before and after the change; None where it is missing."""
 
     before: Any = None
     after: Any = None
@@ -38,8 +38,8 @@ Diff = dict[str, dict[str, Sides]]  # file → key, nested keys joined by dots �
 
 @dataclass(frozen=True)
 class Lock:
-    """How a pipeline's dvc.lock stands. `stale`: the stages that differ from what it says, None
-    where there is no lock. `idle`: those that would run too, and make what they made before."""
+    """Whether a pipeline's dvc.lock is up to date. stale: the stages that it does not match, None
+    without a dvc.lock. idle: other stages that would run, with the results they had before."""
 
     pipeline: str
     stale: list[str] | None
@@ -47,19 +47,19 @@ class Lock:
 
     @property
     def running(self) -> list[str]:
-        """What certainly runs."""
+        """The stages that certainly run."""
         return sorted([*(self.stale or []), *self.idle])
 
     @property
     def redo(self) -> str:
-        """The command that brings the lock into step."""
+        """The command that brings dvc.lock up to date."""
         folder = Path(self.pipeline).parent
         return "dvc repro" if folder == Path() else f"cd {folder} && dvc repro"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that differs. `letter`: A for a new one, D for one that is gone, else M or T."""
+    """A changed figure. letter: git's, A if it is new and D if it is gone, else M or T."""
 
     path: str
     letter: str
@@ -67,8 +67,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Accuracy(Sides):
-    """A test accuracy (fraction), and the difference where it changed and both numbers of test
-    images are known."""
+    """A test accuracy (fraction). difference: after minus before, if it changed and both numbers of
+    test images are known."""
 
     difference: Difference | None = None
 
@@ -94,9 +94,9 @@ class Recommended:
 
 @dataclass(frozen=True)
 class Study:
-    """What changed in a summary.json, and how many rows and recommendations it has. `device`,
-    `packages`: what its runs were trained on and with, changed or not. `mixed`: by what those
-    of one side differ, None where they agree. `common`: whether the sides share a data set."""
+    """What changed in a summary.json, with the total number of rows and recommendations. device,
+    packages: what its runs were trained on and with, changed or not. mixed: how the runs of one
+    side differ, None if they do not. common: whether the sides share a data set."""
 
     file: str
     recommended: list[Recommended]
@@ -110,12 +110,12 @@ class Study:
 
     @property
     def on_one_side(self) -> int:
-        """Rows with an accuracy that only one side has."""
+        """The number of rows with an accuracy that only one side has."""
         return sum(row.accuracy.on_one_side or row.baseline.on_one_side for row in self.rows)
 
     @property
     def signs(self) -> list[int]:
-        """Of each difference: 1 or -1 where its interval excludes 0, else 0."""
+        """For each difference: 1 or -1 if its interval excludes 0, else 0."""
         accuracies = [value for row in self.rows for value in (row.accuracy, row.baseline)]
         return [value.difference.sign for value in accuracies if value.difference]
 
@@ -128,15 +128,14 @@ def write(
     params: Diff,
     pictures: list[Picture],
 ) -> str:
-    """The comment, in markdown. Where it would have more than LIMIT characters, each of its lists
-    ends after as many lines as fit, and says how many are left out.
+    """The comment, in markdown. Lists are cut, with a note, where it would exceed LIMIT.
 
-    commits: the two to compare. raw: the URL below which a server shows a commit's files, if any
-    does. metrics: the values of each summary.json, changed or not. params: what differs.
+    commits: the two to compare. raw: the URL below which a server shows a commit's files, or None.
+    metrics: the values of each summary.json, changed or not. params: what differs.
     """
-    made = templates.environment(Path(__file__).parent)
-    made.filters |= {of.__name__: of for of in (code, names, one_line)}
-    template = made.get_template("comment.md.j2")
+    environment = templates.environment(Path(__file__).parent)
+    environment.filters |= {"code": code, "names": names, "one_line": one_line}
+    template = environment.get_template("comment.md.j2")
     render = partial(
         template.render,
         commits=commits,
@@ -150,12 +149,12 @@ def write(
         ],
         pictures=pictures,
     )
-    # A line has a character at least, so LIMIT of them are more than enough.
+    # The largest number of lines that fits; each has at least one character.
     return render(most=bisect(range(LIMIT), LIMIT, key=lambda most: len(render(most=most))) - 1)
 
 
 def study(file: str, entries: dict[str, Sides]) -> Study:
-    """From what a summary.json holds."""
+    """From the entries of a summary.json."""
 
     def get(key: str) -> Sides:
         return entries.get(key, Sides())
@@ -170,22 +169,27 @@ def study(file: str, entries: dict[str, Sides]) -> Study:
         Recommended(dataset, get(f"setting.{dataset}"), get(f"chosen.{dataset}"))
         for dataset in sorted(key[7:] for key in entries if key.startswith("chosen."))
     ]
-    # The name of a setting has a dot too, in its learning rate.
+    # A setting's name contains a dot, too, in its learning rate.
     names = [re.fullmatch(r"rows\.([^.]+)\.(.+)\.(?:accuracy|baseline)", key) for key in entries]
     rows = [
-        Row(dataset, setting, *(accuracy(dataset, setting, of) for of in ("accuracy", "baseline")))
+        Row(
+            dataset,
+            setting,
+            accuracy(dataset, setting, "accuracy"),
+            accuracy(dataset, setting, "baseline"),
+        )
         for dataset, setting in sorted({(name[1], name[2]) for name in names if name})
     ]
     return Study(
         file,
-        [found for found in recommended if found.setting.changed or found.accuracy.changed],
+        [entry for entry in recommended if entry.setting.changed or entry.accuracy.changed],
         len(recommended),
         [row for row in rows if row.accuracy.changed or row.baseline.changed],
         len(rows),
         get("trained.device"),
         get("trained.packages"),
         get("trained.mixed"),
-        any(None not in (found.accuracy.before, found.accuracy.after) for found in recommended),
+        any(None not in (entry.accuracy.before, entry.accuracy.after) for entry in recommended),
     )
 
 
@@ -194,15 +198,15 @@ def code(value: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """Of at most WIDEST characters."""
+    """Cut to WIDEST characters."""
     text = " ".join(text.split()) or '""'
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
 def names(stages: list[str]) -> Markup:
-    """Up to three of a kind; of more, how many."""
+    """The stages' names; more than three of a kind are counted."""
     words: list[str] = []
     for kind, group in groupby(stages, lambda stage: stage.split("@")[0]):
-        found = list(map(code, group))
-        words += found if len(found) <= 3 else [Markup(f"{code(kind)} ({len(found)})")]
+        members = list(map(code, group))
+        words += members if len(members) <= 3 else [Markup(f"{code(kind)} ({len(members)})")]
     return Markup(", ").join(words)

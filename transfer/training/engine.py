@@ -65,8 +65,8 @@ class Job:
         data, size = self.data, self.settings.batch_size
         rng = np.random.default_rng([self.run.seed, epoch])
         order = rng.permutation(len(data.train))
-        sides, share = (data.train.height, data.train.width), data.size / data.resize
-        crops = loader.random_crops(*sides, rng, self.settings.augmentation, share)
+        sides = data.train.height, data.train.width
+        crops = loader.random_crops(*sides, rng, self.settings.augmentation, data.share)
         return [order[i : i + size] for i in range(0, len(order), size)], crops
 
     def begin(self, epoch: int) -> None:

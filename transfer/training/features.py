@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer.files import alone
+from transfer.files import locked
 from transfer.training import models
 from transfer.training.engine import Checkpoint, Features, Job
 from transfer.training.loader import CHUNK
@@ -66,7 +66,7 @@ class Pass:
         buffers: list[torch.Tensor] = []
         for epoch, file in enumerate(files):
             if not (saved := file.load(self.job.device)):
-                with alone(folder / ".lock", f"features of {folder.name}") as waited:
+                with locked(folder / ".lock", f"features of {folder.name}") as waited:
                     # Another process may have stored it while this one waited.
                     if not waited or not (saved := file.load(self.job.device)):
                         yield from self._stored(files[epoch:], epoch, buffers)
