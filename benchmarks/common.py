@@ -75,8 +75,8 @@ class Study:
 
     def ours(self, backbone: str, lr: float, freezing: str, init: str) -> float:
         """Seconds of one `train` stage, as a process."""
-        command = ["-m", "stages.train", "ab", "all", backbone, lr, freezing, "default", init, 0]
-        return self._seconds(command)
+        run = ["ab", "all", backbone, lr, freezing, "default", init, 0]
+        return self._seconds(["-m", "stages.train", *run, "--alone"])
 
     def tutorial(self, backbone: str, lr: float, freezing: str, init: str, epochs: int) -> float:
         """Seconds of the peer's process for the same run."""
@@ -90,7 +90,7 @@ class Study:
         subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             check=True,
             stdout=subprocess.DEVNULL,
         )

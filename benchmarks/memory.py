@@ -107,7 +107,7 @@ def peak(study: Study, freezing: str, epochs: int) -> int:
     settings["train"]["epochs"] = epochs
     YAML().dump(settings, path)
     return measured(
-        study.folder, f"stages.train ab all resnet18 0.001 {freezing} default scratch 0"
+        study.folder, f"stages.train ab all resnet18 0.001 {freezing} default scratch 0 --alone"
     )
 
 
@@ -130,7 +130,7 @@ def measured(folder: Path, command: str) -> int:
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *command.split()],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
         stdout=subprocess.PIPE,
         text=True,

@@ -16,8 +16,8 @@ from benchmarks.common import ROOT, alternate, show
 from benchmarks.tutorial import loaders
 from transfer import params
 from transfer.images import packed
-from transfer.training import engine
-from transfer.training.feed import Feed
+from transfer.runs import all_runs
+from transfer.training.engine import Job
 
 
 def main() -> None:
@@ -42,11 +42,11 @@ def main() -> None:
 
 
 def ours(data: packed.Packed, epoch: int, threads: int) -> int:
-    settings = params.load(ROOT / "params.yaml").train
-    protocol = engine.Protocol(lr=1e-3, seed=0, **settings.protocol)
-    feed = Feed(data, torch.device("cpu"), protocol.layout)
+    study = params.load(ROOT / "params.yaml")
+    job = Job(all_runs(study.grid)[0], study.train, data, torch.device("cpu"))
+    feed = job.feed()
     feed.threads = threads
-    return sum(len(images) for images, _ in feed.train(*protocol.plan(data, epoch)))
+    return sum(len(images) for images, _ in feed.train(*job.plan(epoch)))
 
 
 def rate(once: Callable[[], int]) -> float:

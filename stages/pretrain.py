@@ -1,4 +1,4 @@
-"""Train the drawn study's backbones on its source set: its stand-in for ImageNet weights."""
+"""Train a backbone on a source set of the study, to stand in for ImageNet weights."""
 
 from transfer import cli, files, params
 from transfer.training.pretrain import pretrain

@@ -1,38 +1,32 @@
-"""Take the results of one run of the grid, or train it: with the others of its group that are not
-made yet, unless ALONE is in the environment."""
+"""Take the results of one run of the grid from the run cache, or train it, together with the stale
+runs of its group."""
 
 import argparse
-import os
-from pathlib import Path
 
 from transfer import cli, files, params
-from transfer.runs import Run, known
+from transfer.runs import Run
 from transfer.training import run_cache
-
-AXES = list(Run.model_fields)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__)
-    for axis in AXES:
+    for axis in Run.model_fields:
         parser.add_argument(axis, help=f"a value of grid.{axis} in params.yaml")
+    help = "train this run only, not its group"
+    parser.add_argument("--alone", action="store_true", help=help)
     help = "least seconds between checkpoints (default %(default)s)"
     parser.add_argument("--checkpoint-every", type=float, default=60.0, help=help)
-    given = parser.parse_args()
+    args = vars(parser.parse_args())
     study = params.load()
-    one = known(study.grid, given.dataset, "-".join(getattr(given, axis) for axis in AXES))
-    key = run_cache.key(one, study)
-    alone, locks = "ALONE" in os.environ, Path("data/checkpoints")
-    with (
-        files.locked(locks / f".{one.group}.lock", one.name, shared=alone),
-        files.locked(locks / f".{one.name}.lock", one.name),
-    ):
-        if not run_cache.take(one, key):
-            from transfer.training import run  # and with it PyTorch, which takes seconds
+    run = Run.from_words({axis: args[axis] for axis in Run.model_fields}, study.grid)
+    key = run_cache.key(run, study)
+    with files.locked(f"data/checkpoints/.{run.group}.lock", run.name):
+        if not run_cache.take(run, key):
+            from transfer.training.run import train_group  # PyTorch takes seconds to import
 
-            others = [] if alone else run_cache.companions(one, study)
-            run.train_group([one, *others], study, given.checkpoint_every)
-            run_cache.take(one, key)
+            companions = [] if args["alone"] else run_cache.companions(run, study)
+            train_group([run, *companions], study, args["checkpoint_every"])
+            run_cache.take(run, key)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write a backbone's two starting checkpoints to data/weights: the pretrained weights, checked by
-hash, and one without weights.
+hash, and one without weights, from which baselines start.
 
-Baselines start from the latter, so that new weights rerun the transfer runs alone.
+So new pretrained weights make only the transfer runs stale.
 """
 
 from pathlib import Path

@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from ruamel.yaml import YAML
-from torchvision.models import resnet18
 
 from tests import warm
 from tests.conftest import ROOT, draw_source
 from transfer import cli
 from transfer.files import sha256
+from transfer.training import models
 
 yaml = YAML()
 LIVE = "live.csv"  # of the run that trained last
+BACKBONE = "miniresnet10"
 
 
 class Study:
@@ -97,10 +98,10 @@ def results(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
-def save_weights(path: Path, seed: int) -> str:
+def save_weights(path: Path, seed: int, backbone: str = BACKBONE) -> str:
     """Random weights in a file; returns its sha256."""
     torch.manual_seed(seed)
-    torch.save(resnet18().state_dict(), path)
+    torch.save(models.architecture(backbone)().state_dict(), path)
     return sha256(path)
 
 
@@ -112,14 +113,15 @@ def data_set(name: str, **count) -> dict:
 
 
 def by_hand(settings: dict, **grid) -> None:
-    """Let a stage's script run on data/packed/ab: the grid holds but that, with ResNet-18."""
+    """Let a stage's script run on data/packed/ab: the grid holds but that, with a small ResNet."""
     settings["datasets"] = {"ab": data_set("ab")}
-    settings["grid"].update(dataset=["ab"], backbone=["resnet18"])
+    settings["weights"] = {BACKBONE: {"source": "x.pth", "sha256": "0" * 64}}
+    settings["grid"].update(dataset=["ab"], backbone=[BACKBONE])
     settings["grid"].update(grid)
 
 
 def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
-    """Data sets of 4 + 3 images a class at 40 px, ResNet-18, one epoch; committed and not run."""
+    """Data sets of 4 + 3 images a class at 40 px, and one epoch; committed and not run."""
     folder.mkdir(exist_ok=True)
     for name in ("dvc.yaml", ".gitignore", ".gitattributes", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
@@ -130,10 +132,13 @@ def small(folder: Path, datasets=("one", "two"), **grid) -> Study:
     settings["datasets"] = {name: data_set(name, train=4, test=3) for name in datasets}
     for seed, name in enumerate(datasets):
         draw_source(folder / "data/raw" / name, {"train": 6, "test": 4}, seed=seed)
-    digest = save_weights(folder / "data/raw/resnet18.pth", seed=0)
-    settings["weights"] = {"resnet18": {"source": "data/raw/resnet18.pth", "sha256": digest}}
+    grid = {"backbone": [BACKBONE], "lr": [0.001]} | grid
+    (backbone,) = grid["backbone"]
+    source = f"data/raw/{backbone}.pth"
+    digest = save_weights(folder / source, 0, backbone)
+    settings["weights"] = {backbone: {"source": source, "sha256": digest}}
     settings["pack"].update(resize=40, size=40)
-    settings["grid"].update(dataset=list(datasets), backbone=["resnet18"], lr=[0.001], **grid)
+    settings["grid"].update(dataset=list(datasets), **grid)
     settings["split"].update(validation=0.25)
     settings["train"].update(epochs=1, device="cpu")
     yaml.dump(settings, folder / "params.yaml")

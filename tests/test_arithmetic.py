@@ -38,9 +38,9 @@ OTHERWISE = {
 
 
 def made(sample) -> dict:
-    """dvc.lock, but for the stage that depends on the code's very text."""
+    """dvc.lock, but for the stages that depend on the code's very text or on the whole grid."""
     stages = yaml.load(sample / "dvc.lock")["stages"]
-    return {name: entry for name, entry in stages.items() if name != "code"}
+    return {name: entry for name, entry in stages.items() if name not in ("code", "params")}
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="promised of x86-64 only")
@@ -58,9 +58,13 @@ def computed(folder, otherwise: dict[str, str]) -> dict:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, folder / file, follow_symlinks=False)
     sample = folder / "sample"
+    settings = yaml.load(sample / "params.yaml")
+    # The other runs of its group would be trained too.
+    settings["grid"].update({axis: [value] for axis, value in RUN})
+    yaml.dump(settings, sample / "params.yaml")
     # The rest of what pretraining makes takes half a minute.
     models.save_scratch(sample / f"data/weights/{RUN.backbone}-scratch.pth")
-    environment = {**os.environ, **otherwise, "ALONE": "1", "DVC_NO_ANALYTICS": "1"}
+    environment = {**os.environ, **otherwise, "DVC_NO_ANALYTICS": "1"}
     stages = ["code", "params", *(f"{stage}@{RUN.dataset}" for stage in ("draw", "split", "pack"))]
     command = [sys.executable, "-m", "dvc", "repro", "-s", *stages, f"train@{RUN.name}"]
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)

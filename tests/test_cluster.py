@@ -62,12 +62,13 @@ def test_two_workers_leave_the_collecting_alone_and_give_the_same_runs(study):
 def test_a_failed_run_is_listed_and_the_others_go_on(study):
     stage = study.folder / "stages/train.py"
     text, line = stage.read_text(), "    study = params.load()\n"
-    fault = '    if given.init == "scratch" and given.freezing == "frozen":\n'
+    fault = '    if args["init"] == "scratch" and args["freezing"] == "frozen":\n'
     fault += '        raise cli.UserError("no luck")\n'
     stage.write_text(text.replace(line, line + fault))
     output = cluster(study, status=1)
     assert "4 of 5 stale stages done" in output
-    assert "error: 1 stages failed: train@one-all-resnet18-0.001-frozen-default-scratch-0" in output
+    failed = "train@one-all-miniresnet10-0.001-frozen-default-scratch-0"
+    assert f"error: 1 stages failed: {failed}" in output
     assert "error: no luck" in output and "Traceback" not in output
     stage.write_text(text)
     assert "4 stages to run" in cluster(study)

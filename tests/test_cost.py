@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.conftest import ROOT
 from transfer import params
-from transfer.training import cost
+from transfer.training import preflight
 
 GMACS = {"resnet18": 1.814, "resnet50": 4.089}  # torchvision's, of one image of 224 pixels
 STUDY = params.load(ROOT / "params.yaml")
@@ -17,7 +17,7 @@ def grid(study: params.Params = STUDY, **axes) -> params.Params:
 
 
 def test_the_costs_are_those_that_torchvision_names():
-    found = cost.costs(STUDY)
+    found = preflight.costs(STUDY)
     for backbone, known in GMACS.items():
         frozen, finetuned = (found[f"{backbone}-default-{f}"] for f in ("frozen", "finetuned"))
         forward = 25 * 2e9 * known
@@ -29,7 +29,7 @@ def test_the_costs_are_those_that_torchvision_names():
 
 def test_a_probe_costs_a_frozen_run_and_then_a_finetuned_one():
     study = grid(freezing=["frozen", "lpft", "last1", "finetuned"], backbone=["resnet18"])
-    costs = {name.split("-")[2]: each["train"] for name, each in cost.costs(study).items()}
+    costs = {name.split("-")[2]: each["train"] for name, each in preflight.costs(study).items()}
     assert costs["frozen"] < costs["last1"] < costs["lpft"] < costs["finetuned"]
     probe = STUDY.train.probe_epochs / STUDY.train.epochs
     expected = probe * costs["frozen"] + (1 - probe) * costs["finetuned"]
@@ -40,7 +40,7 @@ def test_a_probe_costs_a_frozen_run_and_then_a_finetuned_one():
     "backbone", ["vit_tiny_patch16_224", "efficientnet_b0", "swin_tiny_patch4_window7_224"]
 )
 def test_every_kind_of_network_has_a_cost(backbone):
-    found = cost.costs(grid(backbone=[backbone]))
+    found = preflight.costs(grid(backbone=[backbone]))
     frozen, finetuned = (found[f"{backbone}-default-{f}"]["train"] for f in ("frozen", "finetuned"))
     assert 0 < 2 * frozen < finetuned
 
@@ -48,4 +48,4 @@ def test_every_kind_of_network_has_a_cost(backbone):
 def test_a_layer_is_counted_by_hand():
     with torch.device("meta"):
         layer = nn.Conv2d(3, 4, 3, padding=1, bias=False)
-    assert cost._of_one(layer, 8) == 2 * (3 * 4 * 3 * 3) * (8 * 8)
+    assert preflight.operations(layer, 8) == 2 * (3 * 4 * 3 * 3) * (8 * 8)

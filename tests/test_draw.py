@@ -13,7 +13,7 @@ from transfer.cli import UserError
 from transfer.images import draw
 from transfer.pages import pictures
 from transfer.params import Draw
-from transfer.training.check import check
+from transfer.training.preflight import check
 
 TARGETS = ("hearts_drops", "arrows_bolts", "scans", "cells")
 FEW = {"hearts_drops": Draw(images=2, size=32, seed=0), "scans": Draw(images=3, size=32, seed=0)}

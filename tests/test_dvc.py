@@ -34,9 +34,9 @@ def trained(stages: set[str], *words: str) -> set[str]:
 def test_the_first_run_runs_all_and_the_second_nothing(study):
     assert len(trained(study.first)) == 8
     assert study.first - trained(study.first) == {
-        *("code", "params", "weights@resnet18"),
+        *("code", "params", "weights@miniresnet10"),
         *(f"{stage}@{name}" for stage in ("split", "pack") for name in ("one", "two")),
-        *(f"similarity@{name}-resnet18" for name in ("one", "two")),
+        *(f"similarity@{name}-miniresnet10" for name in ("one", "two")),
         *PAGES,
     }
     assert study.repro() == set()
@@ -46,7 +46,7 @@ def test_the_first_run_runs_all_and_the_second_nothing(study):
 
 def chosen_epoch(study, init, freezing, seed) -> list[float]:
     """Its validation accuracy and loss, and its test accuracy."""
-    run = f"metrics/runs/one-all-resnet18-0.001-{freezing}-default-{init}-{seed}"
+    run = f"metrics/runs/one-all-miniresnet10-0.001-{freezing}-default-{init}-{seed}"
     with open(study.folder / run / "curve.csv") as file:
         rows = list(csv.DictReader(file))
     best = max(reversed(rows), key=lambda row: float(row["validation_accuracy"]))
@@ -57,9 +57,11 @@ def chosen_epoch(study, init, freezing, seed) -> list[float]:
 
 def runs_and_tables_agree(study, seeds: list[int]) -> None:
     summary = study.json("metrics/summary.json")
-    row = summary["rows"]["one"]["resnet18-0.001-frozen"]
+    row = summary["rows"]["one"]["miniresnet10-0.001-frozen"]
     for key, init in {"accuracy": "pretrained", "baseline": "scratch"}.items():
-        run = study.json(f"metrics/runs/one-all-resnet18-0.001-frozen-default-{init}-0/run.json")
+        run = study.json(
+            f"metrics/runs/one-all-miniresnet10-0.001-frozen-default-{init}-0/run.json"
+        )
         assert row[key] == round(run["best"]["accuracy"], 6)
         counts = {part: sum(count.values()) for part, count in run["counts"].items()}
         assert counts == run["n"] == {"train": 6, "validation": 2, "test": 6}
@@ -72,7 +74,7 @@ def runs_and_tables_agree(study, seeds: list[int]) -> None:
     best = min(range(4), key=lambda result: (-round(chosen[result][0], 6), chosen[result][1]))
     init, freezing = results[best]
     assert summary["chosen"]["one"] == round(chosen[best][2], 6)
-    assert summary["setting"]["one"] == f"resnet18-0.001-{freezing}-{init}"
+    assert summary["setting"]["one"] == f"miniresnet10-0.001-{freezing}-{init}"
     assert f"{row['accuracy']:.4f} |" in (study.folder / "metrics/tables.md").read_text()
 
 
@@ -88,7 +90,7 @@ CHANGES = {
     "datasets.two.count.test": (
         4,
         lambda all: (
-            {"split@two", "pack@two", "similarity@two-resnet18", *PAGES} | trained(all, "@two-")
+            {"split@two", "pack@two", "similarity@two-miniresnet10", *PAGES} | trained(all, "@two-")
         ),
     ),
     "train.schedule.StepLR.gamma": (0.5, lambda all: trained(all)),
@@ -121,10 +123,10 @@ def test_a_change_reruns_its_own_stages_only(study, setting):
 
 @release
 def test_new_weights_leave_the_baselines_alone(study):
-    digest = save_weights(study.folder / "data/raw/resnet18.pth", seed=1)
-    study.change("weights.resnet18.sha256", digest)
+    digest = save_weights(study.folder / "data/raw/miniresnet10.pth", seed=1)
+    study.change("weights.miniresnet10.sha256", digest)
     similar = {s for s in study.first if s.startswith("similarity@")}
-    first = {"params", "weights@resnet18"} | similar | trained(study.first, "pretrained")
+    first = {"params", "weights@miniresnet10"} | similar | trained(study.first, "pretrained")
     assert study.repro() - PAGES == first
 
 
@@ -149,12 +151,12 @@ def test_exp_run_set_param_and_metrics_diff(study):
         "grid.seed=[7]",
     )
     assert (
-        study.folder / "metrics/runs/two-all-resnet18-1e-05-frozen-default-scratch-7/run.json"
+        study.folder / "metrics/runs/two-all-miniresnet10-1e-05-frozen-default-scratch-7/run.json"
     ).is_file()
     assert list(study.json("metrics/summary.json")["rows"]) == ["two"]
     diff = study.run("dvc", "metrics", "diff", "--md")
     assert diff == study.run("dvc", "metrics", "diff", "--md")
-    assert "rows.two.resnet18-1e-05-frozen.accuracy" in diff
+    assert "rows.two.miniresnet10-1e-05-frozen.accuracy" in diff
     make = study.run("make", "-n", "-C", str(ROOT), "experiments")
     show = next(line for line in make.splitlines() if line.startswith("dvc --cd . exp show"))
     header = study.run("bash", "-c", f"{show} --csv").splitlines()[0].split(",")
@@ -178,12 +180,12 @@ def test_exp_run_takes_recipes(study):
     )
     tables = (study.folder / "metrics/tables.md").read_text()
     for freezing, recipe in product(("lpft", "last2"), ("default", "gelu")):
-        name = f"one-all-resnet18-0.001-{freezing}-{recipe}-pretrained-0"
+        name = f"one-all-miniresnet10-0.001-{freezing}-{recipe}-pretrained-0"
         rates = np.loadtxt(
             study.folder / f"metrics/runs/{name}/curve.csv", delimiter=",", skiprows=1
         )
         assert rates[:, 1].tolist() == ([0.001, 0.0005] if recipe == "gelu" else [0.001] * 2)
-        assert f"| {freezing} | R18 | 0.001 | {recipe} |" in re.sub(" +", " ", tables)
+        assert f"| {freezing} | miniR10 | 0.001 | {recipe} |" in re.sub(" +", " ", tables)
     study.run("git", "checkout", "-q", ".")
 
 
@@ -206,7 +208,7 @@ def test_exp_run_takes_a_new_data_set_and_sizes(study):
         *("-S", "grid.freezing=[frozen]", "-S", "pack.size=36", "-S", "grid.seed=[5]"),
         *("-S", "grid.images=[1]", "-S", "split.validation=0.0", "tables"),
     )
-    run = study.json("metrics/runs/three-1-resnet18-0.001-frozen-default-scratch-5/run.json")
+    run = study.json("metrics/runs/three-1-miniresnet10-0.001-frozen-default-scratch-5/run.json")
     assert run["counts"]["train"] == {"a": 1, "b": 1}
     assert run["n"] == {"train": 2, "validation": 0, "test": 6}
     study.run("git", "checkout", "-q", ".")

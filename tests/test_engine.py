@@ -1,12 +1,9 @@
 """The protocol against a plain PyTorch loop written out here, and what must hold of any run."""
 
 import copy
-import gc
 import shutil
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,19 +17,31 @@ from transfer import arithmetic
 from transfer.cli import UserError
 from transfer.images import packed
 from transfer.params import Component
-from transfer.training import augment, engine, features, models
-from transfer.training.feed import Feed
-from transfer.training.step import Recorded, Step, Totals, changed_by
+from transfer.runs import Run
+from transfer.training import engine, features, loader, models
+from transfer.training.pretrain import PAPER
 
 release = pytest.mark.release
 CPU = torch.device("cpu")
-PROTOCOL = engine.Protocol(
+RUN = Run(
+    dataset="ab",
+    images="all",
+    backbone="resnet18",
     lr=1e-3,
-    epochs=2,
-    batch_size=4,
-    schedule=Component("StepLR", {"step_size": 1, "gamma": 0.1}),
+    freezing="finetuned",
+    recipe="default",
+    init="scratch",
     seed=3,
 )
+SCHEDULE = Component("StepLR", {"step_size": 1, "gamma": 0.1})
+SETTINGS = PAPER.model_copy(update={"epochs": 2, "schedule": SCHEDULE})
+
+
+def job(data: packed.Packed, device: torch.device = CPU, **changes) -> engine.Job:
+    """Two epochs on the data, with these changes to the run or its settings."""
+    axes = {name: changes.pop(name) for name in {*changes} & {*Run.model_fields}}
+    run, settings = RUN.model_copy(update=axes), SETTINGS.model_copy(update=changes)
+    return engine.Job(run, settings, data, device)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +65,7 @@ def model(scratch):
     return models.build("resnet18", 2, scratch, seed=0)
 
 
-def plain_loop(model, data, protocol, frozen):
+def plain_loop(model, job, frozen):
     """The tutorial's loop: every step spelled out, batches of 4, one image at a time."""
     if frozen:
         for parameter in model.parameters():
@@ -64,16 +73,17 @@ def plain_loop(model, data, protocol, frozen):
         for parameter in model.fc.parameters():
             parameter.requires_grad = True
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=protocol.lr)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, **protocol.schedule.options)
+    data, settings = job.data, job.settings
+    optimizer = torch.optim.Adam(trained, lr=job.run.lr)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, **settings.schedule.options)
     accuracies = []
-    for epoch in range(protocol.epochs):
+    for epoch in range(settings.epochs):
         model.train()
-        if frozen and protocol.frozen_batchnorm == "eval":
+        if frozen and settings.frozen_batchnorm == "eval":
             model.eval()
-        batches, crops = protocol.plan(data, epoch)
+        batches, crops = job.plan(epoch)
         for batch in batches:
-            images = augment.normalize(augment.crop_batch(data, batch, crops)).contiguous()
+            images = loader.normalize(loader.crop_batch(data, batch, crops)).contiguous()
             optimizer.zero_grad()
             labels = torch.tensor([data.train.label[i] for i in batch])
             nn.functional.cross_entropy(model(images), labels).backward()
@@ -81,19 +91,19 @@ def plain_loop(model, data, protocol, frozen):
         scheduler.step()
         model.eval()
         with torch.no_grad():
-            predicted = model(augment.normalize(data.prepared_images())).argmax(1).numpy()
+            predicted = model(loader.normalize(data.prepared_images())).argmax(1).numpy()
         right = predicted == np.concatenate([data.validation.label, data.test.label])
         held = len(data.validation)
         accuracies.append((right[:held].mean(), right[held:].mean()))
     return accuracies
 
 
-def run(model, data, protocol, frozen, chunk=64):
+def run(model, job, frozen, chunk=64):
     if not frozen:
-        return [row for row, _ in engine.finetune(model, data, protocol, CPU)]
+        return [result.epoch for result in engine.finetune(job, model)]
     head = model.fc
-    epochs = features.Pass(model, data, protocol, CPU).compute(chunk)
-    curve = [row for row, _ in engine.probe(head, epochs, data, protocol)]
+    epochs = features.Pass(job, model).compute(chunk)
+    curve = [result.epoch for result in engine.probe(job, head, epochs)]
     model.fc = head
     return curve
 
@@ -101,10 +111,9 @@ def run(model, data, protocol, frozen, chunk=64):
 @pytest.mark.parametrize("frozen,batchnorm", [(False, "train"), (True, "train"), (True, "eval")])
 @pytest.mark.parametrize("chunk", [pytest.param(4, marks=release), 64])
 def test_same_weights_as_a_plain_loop(model, data, frozen, batchnorm, chunk):
-    protocol = replace(PROTOCOL, frozen_batchnorm=batchnorm)
-    plain = copy.deepcopy(model)
-    accuracies = plain_loop(plain, data, protocol, frozen)
-    curve = run(model, data, protocol, frozen, chunk)
+    plain, made = copy.deepcopy(model), job(data, frozen_batchnorm=batchnorm)
+    accuracies = plain_loop(plain, made, frozen)
+    curve = run(model, made, frozen, chunk)
     found = [(epoch.validation_accuracy, epoch.test_accuracy) for epoch in curve]
     assert np.array(found) == pytest.approx(np.array(accuracies))
     # Adam turns rounding in a tiny gradient into a step of the order of lr, so that single weights
@@ -122,7 +131,7 @@ def rms(values):
 @pytest.mark.parametrize("batchnorm", ["train", "eval"])
 def test_frozen_leaves_the_backbone_as_it_was(model, data, batchnorm):
     before = copy.deepcopy(model.state_dict())
-    run(model, data, replace(PROTOCOL, frozen_batchnorm=batchnorm), frozen=True)
+    run(model, job(data, frozen_batchnorm=batchnorm), frozen=True)
     moved = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
     statistics = {name for name, _ in model.named_buffers()} if batchnorm == "train" else set()
     assert moved == statistics | {"fc.weight", "fc.bias"}
@@ -130,7 +139,7 @@ def test_frozen_leaves_the_backbone_as_it_was(model, data, batchnorm):
 
 def test_finetuning_moves_every_parameter(model, data):
     before = copy.deepcopy(model.state_dict())
-    run(model, data, PROTOCOL, frozen=False)
+    run(model, job(data), frozen=False)
     assert not [n for n, p in model.named_parameters() if torch.equal(p, before[n])]
 
 
@@ -138,7 +147,7 @@ def test_finetuning_moves_every_parameter(model, data):
 def test_same_seed_same_curve(scratch, data, frozen):
     def curve(seed):
         model = models.build("resnet18", 2, scratch, seed)
-        return run(model, data, replace(PROTOCOL, seed=seed), frozen)
+        return run(model, job(data, seed=seed), frozen)
 
     assert curve(0) == curve(0)
     assert curve(0) != curve(1)
@@ -150,20 +159,17 @@ def test_runs_may_take_turns_by_the_epoch(scratch, data):
     def epochs(seed):
         model = models.build("resnet18", 2, scratch, seed)
         model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(0.5))
-        return engine.finetune(model, data, replace(PROTOCOL, seed=seed), CPU)
+        return engine.finetune(job(data, seed=seed), model)
 
-    alone = [[row for row, _ in epochs(seed)] for seed in (3, 4)]
-    in_turn = [[row for row, _ in pair] for pair in zip(epochs(3), epochs(4), strict=True)]
+    alone = [[result.epoch for result in epochs(seed)] for seed in (3, 4)]
+    pairs = zip(epochs(3), epochs(4), strict=True)
+    in_turn = [[result.epoch for result in pair] for pair in pairs]
     assert in_turn == [list(pair) for pair in zip(*alone, strict=True)]
 
 
 def test_learning_rate_steps_down(model, data):
-    curve = run(
-        model,
-        data,
-        replace(PROTOCOL, epochs=5, schedule=Component("StepLR", {"step_size": 2})),
-        frozen=True,
-    )
+    schedule = Component("StepLR", {"step_size": 2})
+    curve = run(model, job(data, epochs=5, schedule=schedule), frozen=True)
     assert [epoch.lr for epoch in curve] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
 
 
@@ -175,7 +181,7 @@ def test_grouped_batchnorm_is_batch_after_batch(images):
     many, x = copy.deepcopy(one), torch.randn(images, 3, 8, 8) + 2
     with torch.inference_mode():
         expected = torch.cat([one(part) for part in x.split(4)])
-        ours = features.per_batch(many, x, PROTOCOL)
+        ours = features.per_batch(many, many, x, 4)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     for buffer, theirs in zip(many.buffers(), one.buffers(), strict=True):
         torch.testing.assert_close(buffer, theirs, rtol=1e-5, atol=1e-6)
@@ -184,8 +190,8 @@ def test_grouped_batchnorm_is_batch_after_batch(images):
 def frozen_curve(scratch, data, folder, key):
     model = models.build("resnet18", 2, scratch, 0)
     head = model.fc
-    kept = features.Pass(model, data, PROTOCOL, CPU).kept(folder, key)
-    return [row for row, _ in engine.probe(head, kept, data, PROTOCOL)]
+    kept = features.Pass(job(data), model).kept(folder, key)
+    return [result.epoch for result in engine.probe(job(data), head, kept)]
 
 
 def fails(*_, **__):
@@ -206,7 +212,7 @@ def test_kept_features_give_the_same_run(scratch, data, tmp_path, monkeypatch):
 def test_a_pass_cut_short_goes_on_where_it_was(scratch, data, tmp_path, monkeypatch, capsys):
     expected = frozen_curve(scratch, data, tmp_path / "whole", "one")
     model = models.build("resnet18", 2, scratch, 0)
-    cut = features.Pass(model, data, PROTOCOL, CPU).kept(tmp_path / "cut", "one")
+    cut = features.Pass(job(data), model).kept(tmp_path / "cut", "one")
     next(cut)
     cut.close()
     firsts, compute = [], features.Pass.compute
@@ -236,7 +242,7 @@ def test_shuffled_labels_give_chance_and_true_ones_do_not(scratch, many, result)
 
     def accuracy(data):
         model = models.build("resnet18", 2, scratch, seed=0)
-        return run(model, data, replace(PROTOCOL, epochs=3), frozen=False)[-1].test_accuracy
+        return run(model, job(data, epochs=3), frozen=False)[-1].test_accuracy
 
     assert result(frozen=False)[1] > 0.8
     assert 0.3 < accuracy(replace(many, **parts)) < 0.7
@@ -255,13 +261,13 @@ def result(scratch, many):
     @cache
     def trained(frozen: bool, **changed):
         """Outputs before training, and test accuracy after."""
-        protocol = replace(PROTOCOL, lr=0.01 if frozen else 0.001, epochs=3, **changed)
+        made = job(many, lr=0.01 if frozen else 0.001, epochs=3, **changed)
         model = models.build("miniresnet18", 2, scratch, seed=0)
-        images = next(Feed(many, CPU, protocol.layout).prepared())
+        images = next(made.feed().prepared())
         with torch.inference_mode():
-            outputs = protocol.forward(model.train())(images)
+            outputs = made.forward(model.train())(images)
         model = models.build("miniresnet18", 2, scratch, seed=0)
-        return outputs, run(model, many, protocol, frozen)[-1].test_accuracy
+        return outputs, run(model, made, frozen)[-1].test_accuracy
 
     return trained
 
@@ -288,57 +294,10 @@ def test_faster_settings_reach_the_same_accuracy(result, frozen, setting):
 
 def test_frozen_statistics_leave_dropout_on(model, data):
     model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(0.5))
-    protocol = replace(PROTOCOL, frozen_batchnorm="eval")
-    train, prepared = next(features.Pass(model, data, protocol, CPU).compute())
+    made = job(data, frozen_batchnorm="eval")
+    train, prepared = next(features.Pass(made, model).compute())
     dropped, kept = ((part == 0).double().mean() for part in (train, prepared))
     assert dropped - kept > 0.4
-
-
-def test_a_recording_leaves_no_trace(monkeypatch):
-    """Without a GPU: its calls are stubbed, and the graph computes the plain step. What this
-    recording runs is taken back, as one on a GPU runs nothing."""
-    images, labels = torch.randn(11, 6), torch.arange(11) % 2
-    network = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 2))
-
-    def trained(step):
-        torch.manual_seed(0)
-        for batch in zip(images.split(4), labels.split(4), strict=True):
-            step(*batch)
-        return [*changed_by(step.optimizer), torch.tensor(step.totals.take(11))]
-
-    def parts():
-        model = copy.deepcopy(network)
-        optimizer = torch.optim.Adam(model.parameters(), 0.01, fused=True)
-        return model, nn.functional.cross_entropy, optimizer, Totals(CPU), 0.5
-
-    def with_nodes():
-        return {id(o) for o in gc.get_objects() if type(o) is torch.Tensor and o.grad_fn}
-
-    class Graph:
-        def replay(self):
-            Step.__call__(recorded, recorded.inputs, recorded.labels)
-
-    @contextmanager
-    def record(graph, capture_error_mode):
-        assert capture_error_mode == "thread_local"
-        assert with_nodes() <= known, "autograd nodes of another stream live on"
-        before = [(tensor, tensor.detach().clone()) for tensor in recorded._changed()]
-        with torch.random.fork_rng():
-            yield
-        with torch.no_grad():
-            for tensor, value in before:
-                tensor.copy_(value)
-
-    stream = SimpleNamespace(wait_stream=lambda _: None)
-    stubs = {"Stream": lambda: stream, "current_stream": lambda: stream}
-    stubs |= {"stream": lambda _: nullcontext(), "CUDAGraph": Graph, "graph": record}
-    for name, stub in stubs.items():
-        monkeypatch.setattr(torch.cuda, name, stub)
-    ours, known = parts(), with_nodes()
-    recorded = Recorded(*ours, list(ours[0].buffers()))
-    for one, other in zip(trained(recorded), trained(Step(*parts())), strict=True):
-        assert torch.equal(one, other)
-    assert recorded.graph is not None
 
 
 @pytest.mark.parametrize("precision", ["default", "float32", "bfloat16"])
@@ -356,13 +315,12 @@ def test_what_a_gpu_computes_in_is_set_and_said(monkeypatch, precision):
 @pytest.mark.parametrize("precision", ["default", "bfloat16"])
 def test_a_recorded_step_is_the_plain_one(scratch, data, precision):
     """On 22 images in batches of 4, the last one short."""
+    device = engine.pick_device("cuda")  # which makes cuDNN deterministic
 
     def result(graph):
         model = models.build("resnet18", 2, scratch, seed=0)
-        protocol = replace(PROTOCOL, cuda_graph=graph, precision=precision)
-        results = engine.finetune(model, data, protocol, torch.device("cuda"))
-        curve = [row for row, _ in results]
-        return curve, model.state_dict()
+        results = engine.finetune(job(data, device, cuda_graph=graph, precision=precision), model)
+        return [result.epoch for result in results], model.state_dict()
 
     (recorded, weights), (plain, expected) = result(True), result(False)
     assert [row.lr for row in recorded] == [row.lr for row in plain]

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from tests.study import Study
 
 release = pytest.mark.release
-RUN = "one-all-resnet18-0.001-finetuned-default-pretrained-0"
-GROUP = "one-all-resnet18-default-0"
+RUN = "one-all-miniresnet10-0.001-finetuned-default-pretrained-0"
+GROUP = "one-all-miniresnet10-default-0"
 
 
 @pytest.fixture(scope="module")

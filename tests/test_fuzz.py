@@ -30,7 +30,7 @@ from transfer.images.archive import Source
 from transfer.images.split import divide as split
 from transfer.images.split import files_of_classes
 from transfer.training import models
-from transfer.training.checkpoint import Checkpoint
+from transfer.training.engine import Checkpoint
 
 fuzzed = settings(
     max_examples=int(os.environ.get("FUZZ", 20)),

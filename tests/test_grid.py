@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import ROOT
 from transfer import params
 from transfer.own import grid, settings
-from transfer.training.estimate import Speed
+from transfer.training.preflight import Speed
 
 STUDY = params.load(ROOT / "params.yaml")
 NAME = "glioma"
@@ -72,7 +72,7 @@ def test_what_matters_least_is_left_out_first_until_the_rest_fits():
 def test_finetuning_is_tried_at_one_rate_where_that_fits():
     whole = plan(limit=1)
     smaller = grid.changed(whole.study, grid={"freezing": STUDY.grid.freezing, "lr": [1e-4]})
-    needed = grid.estimate.seconds(smaller, {NAME: (300, 100)}, SPEEDS)
+    needed = grid.preflight.seconds(smaller, {NAME: (300, 100)}, SPEEDS)
     found = plan(limit=needed)
     assert (found.study.grid.lr, found.study.grid.freezing) == ([1e-4], ["frozen", "finetuned"])
     assert list(found.left)[-1] == grid.RATES

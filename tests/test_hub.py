@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
-from tests.study import in_process, yaml
+from tests.study import in_process, small, yaml
 from transfer import cli
 from transfer.images import reader
 from transfer.model import hub, keep, predict, saved
@@ -18,8 +18,13 @@ from transfer.training.components import OWN
 
 
 @pytest.fixture
-def study(finished, tmp_path):
-    return finished.copy(tmp_path / "study")
+def study(tmp_path):
+    """Run and committed, with a network that timm has too."""
+    grid = {"backbone": ["resnet18"], "freezing": ["finetuned"], "init": ["pretrained"]}
+    made = small(tmp_path / "study", ["one"], **grid)
+    made.repro()
+    made.commit()
+    return made
 
 
 def test_timm_loads_the_network_that_was_kept(study):

@@ -32,7 +32,7 @@ from transfer.images import audit, packed, reader
 from transfer.model import about, explain, exported, outputs, predict, retrain, saved
 from transfer.model import keep as model
 from transfer.model.out_of_distribution import FeatureDistribution
-from transfer.training import augment, predictions, run_cache
+from transfer.training import loader, predictions, run_cache
 from transfer.training import run as training
 from transfer.training.record import Record, Time, curve
 
@@ -69,7 +69,7 @@ def study(tmp_path_factory) -> Study:
     draw_source(folder / "data/raw/kept", counts)
     draw_split(folder / "data/split/kept", counts)
     (folder / "data/weights").mkdir()
-    digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", seed=0)
+    digest = save_weights(folder / "data/weights/resnet18-pretrained.pth", 0, "resnet18")
     write_settings(folder, digest)
     found = {
         "archive": {},
@@ -152,7 +152,7 @@ def test_the_network_is_that_of_the_very_epoch(study, freezing):
     """Of the epoch that was not chosen; the models saved are of the other."""
     run = study.runs[freezing]
     with chdir(study.folder):
-        job = training.Job.prepare(run, params.load())
+        job = training.prepare(run, params.load())
         parts = predictions.load(run.folder / runs.PREDICTIONS)
         before, epoch = parts["test"], 1 - chosen_epoch(parts, "accuracy")
         network = retrain.train(job, epoch + 1)
@@ -491,9 +491,9 @@ def test_a_temperature_is_in_what_is_predicted_and_in_onnx(study, tmp_path):
     _, out, _ = apart(study, predict.main, tmp_path / "hot.safetensors", study.images, "--json")
     found = [list(json.loads(line)["probabilities"].values()) for line in out.splitlines()]
     with chdir(study.folder):
-        images = test_images(training.Job.prepare(study.runs["finetuned"], params.load()).data)
+        images = test_images(training.prepare(study.runs["finetuned"], params.load()).data)
     with torch.inference_mode():
-        expected = (network(augment.normalize(images)) / 2.5).softmax(1).numpy()
+        expected = (network(loader.normalize(images)) / 2.5).softmax(1).numpy()
     np.testing.assert_allclose(sorted(found), sorted(expected.tolist()), atol=1e-4)
     exported.export(network, hot, list(images.numpy()), tmp_path / "hot.onnx")
     session = InferenceSession(tmp_path / "hot.onnx", providers=["CPUExecutionProvider"])
@@ -507,7 +507,7 @@ def test_answers_that_are_not_to_be_taken_say_so(study, tmp_path):
         "of six validation images"
     )
     with chdir(study.folder):
-        images = test_images(training.Job.prepare(study.runs["finetuned"], params.load()).data)
+        images = test_images(training.prepare(study.runs["finetuned"], params.load()).data)
     logits, features = saved.outputs(network, images)
     given = saved.softmax(logits, 1)
     assert features.shape == (10, 256)
@@ -598,8 +598,8 @@ def test_onnx_prepares_photographs_of_any_size_as_pillow_does(study, sides, size
     session = InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(["normal"], {"images": np.asarray(photograph)[None]})
     prepared = packed.prepare(photograph, card.resize, card.size)
-    expected = augment.normalize(torch.from_numpy(prepared)[None]).numpy()
-    apart = np.abs(found - expected) * 255 * np.array(augment.STD)[:, None, None]
+    expected = loader.normalize(torch.from_numpy(prepared)[None]).numpy()
+    apart = np.abs(found - expected) * 255 * np.array(loader.STD)[:, None, None]
     assert apart.max() < 1.01 and (apart > 0.01).mean() < 0.1  # grey levels
 
 

@@ -252,3 +252,16 @@ def test_a_rate_in_exponent_form_is_a_number(tmp_path):
     path = with_change(tmp_path, "grid.lr", [0.5])
     path.write_text(re.sub(r"- 0\.5", "- 1e-05", path.read_text()))
     assert params.load(path).grid.lr == [1e-05]
+
+
+def test_a_setting_counts_where_its_scope_says():
+    train = params.load(ROOT / "params.yaml").train
+    every = set(params.Train.model_fields)
+    assert {"device", "arithmetic", "keep_features"} == params.SHARED
+    assert every - set(train.deciding("lpft")) == {"keep_features"}
+    assert every - set(train.deciding("finetuned")) == {"keep_features", "probe_epochs"}
+    idle = {"keep_features", "probe_epochs", "layer_decay"}
+    assert every - set(train.deciding("frozen")) == idle
+    head = {"optimizer", "schedule", "warmup_epochs", "clip_norm", "average_epochs", "loss"}
+    unseen = every - set(train.of_backbone())
+    assert unseen == head | idle | {"class_weights"} | params.SHARED

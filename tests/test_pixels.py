@@ -25,14 +25,13 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from tests.conftest import draw_split
+from tests.test_engine import job
 from transfer import params
 from transfer.cli import UserError
 from transfer.images import audit, fit, packed, reader, scan, split
 from transfer.images.names import CLASSES, Classes
 from transfer.model import exported, hub, predict
-from transfer.params import Component
-from transfer.training import augment, engine
-from transfer.training.feed import Feed
+from transfer.training import loader
 
 
 def test_prepared_images_are_torchvisions(split, data):
@@ -86,8 +85,8 @@ def test_a_thin_image_is_cropped_as_if_its_ends_were_resized_too(height, width):
 
 def test_crops_are_pillows_within_one_grey_level(split, data):
     chosen = np.arange(len(data.train))
-    crops = augment.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
-    ours = augment.crop_batch(data, chosen, crops).numpy().astype(int)
+    crops = loader.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
+    ours = loader.crop_batch(data, chosen, crops).numpy().astype(int)
     for i, (image, _) in enumerate(ImageFolder(split / "train")):
         box = [int(side[i]) for side in (crops.top, crops.left, crops.height, crops.width)]
         theirs = functional.resized_crop(image, *box, [64, 64])
@@ -99,9 +98,9 @@ def test_crops_are_pillows_within_one_grey_level(split, data):
 def test_crops_by_matrix_products_are_the_same(data, floats):
     """Whether all are cut at once, in a few pieces, or one by one."""
     chosen = np.random.default_rng(1).permutation(len(data.train))[:9]
-    crops = augment.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
-    expected = augment.crop_batch(data, chosen, crops)
-    ours = augment.crop_chunk(data, chosen, crops, floats)
+    crops = loader.random_crops(data.train.height, data.train.width, np.random.default_rng(0))
+    expected = loader.crop_batch(data, chosen, crops)
+    ours = loader.crop_chunk(data, chosen, crops, floats)
     assert ours.dtype == expected.dtype
     assert (ours.int() - expected.int()).abs().max() <= 1
 
@@ -109,7 +108,7 @@ def test_crops_by_matrix_products_are_the_same(data, floats):
 @pytest.mark.parametrize("height,width", [(300, 500), (20, 400), (400, 20), (1, 1)])
 def test_crops_are_distributed_as_torchvisions(height, width):
     n = 1500
-    ours = augment.random_crops(np.full(n, height), np.full(n, width), np.random.default_rng(0))
+    ours = loader.random_crops(np.full(n, height), np.full(n, width), np.random.default_rng(0))
     torch.manual_seed(0)
     image = torch.empty(3, height, width)
     theirs = np.array(
@@ -127,9 +126,9 @@ def test_crops_are_distributed_as_torchvisions(height, width):
 
 def test_normalize_is_totensor_and_normalize(split):
     image = ImageFolder(split / "train")[0][0]
-    steps = [transforms.ToTensor(), transforms.Normalize(augment.MEAN, augment.STD)]
+    steps = [transforms.ToTensor(), transforms.Normalize(loader.MEAN, loader.STD)]
     theirs = transforms.Compose(steps)(image)
-    ours = augment.normalize(torch.from_numpy(np.array(image))[None])[0]
+    ours = loader.normalize(torch.from_numpy(np.array(image))[None])[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -143,8 +142,8 @@ def test_a_tiny_image_is_packed(tmp_path, how):
     packed.write(tmp_path / "split", tmp_path / "out", resize=72, size=64, short_side=0, fit=how)
     tiny = packed.load(tmp_path / "out")
     assert len(tiny.pixels) < 4e6
-    crops = augment.random_crops(tiny.train.height, tiny.train.width, np.random.default_rng(0))
-    assert augment.crop_batch(tiny, np.arange(6), crops).shape == (6, 64, 64, 3)
+    crops = loader.random_crops(tiny.train.height, tiny.train.width, np.random.default_rng(0))
+    assert loader.crop_batch(tiny, np.arange(6), crops).shape == (6, 64, 64, 3)
     assert len(tiny.prepared_images()) == 6
 
 
@@ -162,10 +161,10 @@ def test_threads_ahead_change_nothing(threads):
 
 
 def test_an_epoch_has_every_image_once(data):
-    protocol = engine.Protocol(1e-3, 1, 4, Component("StepLR"), 0)
-    batches, crops = protocol.plan(data, 0)
-    singly = list(Feed(data, torch.device("cpu"), protocol.layout).train(batches, crops))
-    grouped = list(Feed(data, torch.device("cpu"), protocol.layout).train(batches, crops, 3))
+    made = job(data)
+    batches, crops = made.plan(0)
+    singly = list(made.feed().train(batches, crops))
+    grouped = list(made.feed().train(batches, crops, 3))
     assert sorted(np.concatenate(batches)) == list(range(len(data.train)))
     assert [len(labels) for _, labels in singly] == [4, 4, 4, 4, 4, 2]
     assert [len(labels) for _, labels in grouped] == [12, 10]
@@ -517,7 +516,7 @@ def photograph(height: int, width: int) -> Image.Image:
 
 @pytest.mark.parametrize("sides", SIDES)
 def test_padded_and_squashed_images_are_torchvisions_and_pillows(sides):
-    assert list(fit.FILL) == [round(255 * mean) for mean in augment.MEAN]
+    assert list(fit.FILL) == [round(255 * mean) for mean in loader.MEAN]
     image, size = photograph(*sides), 64
     squashed = transforms.Resize((size, size))(image)
     np.testing.assert_array_equal(fit.prepare(image, 72, size, "squash"), np.asarray(squashed))
@@ -545,7 +544,7 @@ def test_timm_prepares_images_as_its_copy_of_a_network_says(how):
         if how != "squash" and max(sides) > fit.THIN * min(sides):
             continue  # ours are equal to one grey level; timm's padded ones may lose a side
         image = photograph(*sides)
-        ours = augment.normalize(torch.tensor(fit.prepare(image, 64, 56, how))[None])[0]
+        ours = loader.normalize(torch.tensor(fit.prepare(image, 64, 56, how))[None])[0]
         torch.testing.assert_close(ours, transform(image), rtol=1e-5, atol=1e-5)
 
 
@@ -553,7 +552,7 @@ def test_timm_prepares_images_as_its_copy_of_a_network_says(how):
 @pytest.mark.parametrize("sizes", [(64, 64), (256, 224)])
 def test_onnx_prepares_images_as_pillow_does(how, sizes):
     card = SimpleNamespace(
-        resize=sizes[0], size=sizes[1], fit=how, mean=augment.MEAN, std=augment.STD
+        resize=sizes[0], size=sizes[1], fit=how, mean=loader.MEAN, std=loader.STD
     )
     made = exported.preparing(card, [helper.make_opsetid("", 20)], 10)
     session = InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -561,8 +560,8 @@ def test_onnx_prepares_images_as_pillow_does(how, sizes):
         image = photograph(*sides)
         (ours,) = session.run(["normal"], {"images": np.asarray(image)[None]})
         prepared = torch.tensor(fit.prepare(image, *sizes, how))[None]
-        apart = np.abs(ours - augment.normalize(prepared).numpy())
-        grey = apart * 255 * np.array(augment.STD)[:, None, None]
+        apart = np.abs(ours - loader.normalize(prepared).numpy())
+        grey = apart * 255 * np.array(loader.STD)[:, None, None]
         assert grey.max() < 1.01 and (grey > 0.01).mean() < 0.2, sides
 
 
@@ -608,6 +607,5 @@ def test_without_random_crops_the_whole_square_is_trained_on(tmp_path):
     at_the_ends(tmp_path / "split")
     packed.write(tmp_path / "split", tmp_path / "x", resize=36, size=32, short_side=0, fit="pad")
     data = packed.load(tmp_path / "x")
-    protocol = engine.Protocol(1e-3, 1, 4, Component("StepLR"), 0, augmentation=())
-    _, crops = protocol.plan(data, 0)
+    _, crops = job(data, augmentation=()).plan(0)
     assert set(crops.height) == set(crops.width) == {100} and not crops.top.any()

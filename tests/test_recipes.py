@@ -14,13 +14,13 @@ from torch import nn
 from torchvision.transforms import v2
 
 from tests.conftest import ROOT
-from tests.test_engine import CPU, PROTOCOL, rms
+from tests.test_engine import CPU, job, rms
 from transfer import params
 from transfer.cli import UserError
 from transfer.params import Component
-from transfer.training import augment, components, engine, features, models
-from transfer.training.check import check
-from transfer.training.checkpoint import Checkpoint
+from transfer.training import components, engine, features, loader, models
+from transfer.training.engine import Checkpoint
+from transfer.training.preflight import check
 from transfer.training.step import Step, set_rate
 
 release = pytest.mark.release
@@ -87,28 +87,28 @@ RECIPES = {
 )
 def test_same_weights_as_a_plain_loop(scratch, data, recipe, freezing):
     changes, make_optimizer, make_schedule, loss = RECIPES[recipe]
-    protocol = replace(PROTOCOL, **changes)
-    plain = protocol.build("resnet18", 2, scratch)
+    made = job(data, freezing=freezing, **changes)
+    plain = made.build(scratch)
     trained = {"finetuned": [plain], "frozen": [plain.fc], "last1": [plain.layer4, plain.fc]}
     parameters = [p for module in trained[freezing] for p in module.parameters()]
     optimizer = make_optimizer(parameters)
     schedule = make_schedule(optimizer)
-    for epoch in range(protocol.epochs):
+    for epoch in range(made.settings.epochs):
         plain.train()
-        batches, crops = protocol.plan(data, epoch)
+        batches, crops = made.plan(epoch)
         for batch in batches:
-            images = augment.normalize(augment.crop_batch(data, batch, crops)).contiguous()
+            images = loader.normalize(loader.crop_batch(data, batch, crops)).contiguous()
             optimizer.zero_grad()
             loss(plain(images), torch.tensor(data.train.label[batch])).backward()
             optimizer.step()
         schedule.step()
-    ours = protocol.build("resnet18", 2, scratch)
+    ours = made.build(scratch)
     if freezing == "frozen":
         head = ours.fc
-        list(engine.probe(head, features.Pass(ours, data, protocol, CPU).compute(), data, protocol))
+        list(engine.probe(made, head, features.Pass(made, ours).compute()))
         ours.fc = head
     else:
-        list(engine.finetune(ours, data, protocol, CPU, freezing=freezing))
+        list(engine.finetune(made, ours))
     expected = plain.state_dict()
     for name, value in ours.state_dict().items():
         assert rms(value - expected[name]) < 5e-3 * rms(expected[name]) + 1e-4, name
@@ -146,7 +146,7 @@ WAYS = {
 def test_what_a_way_trains_moves_and_all_else_stays(scratch, data, freezing):
     model = models.build("resnet18", 2, scratch, 0)
     before = copy.deepcopy(model.state_dict())
-    list(engine.finetune(model, data, replace(PROTOCOL, epochs=1), CPU, freezing=freezing))
+    list(engine.finetune(job(data, epochs=1, freezing=freezing), model))
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     names = re.compile(rf"({WAYS[freezing]})(\.|$)|fc\.")
     assert moved == {name for name, _ in model.named_parameters() if names.match(name)}
@@ -189,25 +189,24 @@ def test_a_gradient_is_clipped_to_its_norm():
 def test_frozen_stages_keep_their_statistics_if_asked(scratch, data, batchnorm):
     model = models.build("resnet18", 2, scratch, 0)
     before = copy.deepcopy(model.state_dict())
-    protocol = replace(PROTOCOL, frozen_batchnorm=batchnorm)
-    list(engine.finetune(model, data, protocol, CPU, freezing="last1"))
+    list(engine.finetune(job(data, frozen_batchnorm=batchnorm, freezing="last1"), model))
     same = torch.equal(model.bn1.running_mean, before["bn1.running_mean"])
     assert same == (batchnorm == "eval")
     assert not torch.equal(model.layer4[0].bn1.running_mean, before["layer4.0.bn1.running_mean"])
 
 
 def test_lpft_probes_and_then_tunes_all(scratch, data):
-    protocol = replace(PROTOCOL, epochs=3, probe_epochs=2)
+    made = job(data, epochs=3, probe_epochs=2, freezing="lpft")
     model = models.build("resnet18", 2, scratch, 0)
     before, names, heads = copy.deepcopy(model.state_dict()), dict(model.named_parameters()), []
-    for epoch, _ in enumerate(engine.finetune(model, data, protocol, CPU, freezing="lpft")):
+    for epoch, _ in enumerate(engine.finetune(made, model)):
         same = {name for name, value in names.items() if torch.equal(value, before[name])}
         assert same == ({n for n in names if not n.startswith("fc.")} if epoch < 2 else set())
         heads.append(model.fc.weight.clone())
-    probing = replace(protocol, epochs=2)
+    probing = job(data, epochs=2)
     frozen = models.build("resnet18", 2, scratch, 0)
     head = frozen.fc
-    list(engine.probe(head, features.Pass(frozen, data, probing, CPU).compute(), data, probing))
+    list(engine.probe(probing, head, features.Pass(probing, frozen).compute()))
     torch.testing.assert_close(heads[1], head.weight, rtol=1e-3, atol=1e-4)
 
 
@@ -264,10 +263,9 @@ def test_activation_takes_the_place_of_all_but_gates(backbone):
     assert {m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)} == {0.2}
 
 
-def test_pooling_takes_the_largest_value(scratch):
-    protocol = replace(PROTOCOL, pooling=Component("AdaptiveMaxPool2d"))
-    model = protocol.build("resnet18", 2, scratch).eval()
-    plain = models.build("resnet18", 2, scratch, PROTOCOL.seed).eval()
+def test_pooling_takes_the_largest_value(scratch, data):
+    model = job(data, pooling=Component("AdaptiveMaxPool2d")).build(scratch).eval()
+    plain = job(data).build(scratch).eval()
     maps, x = [], torch.randn(2, 3, 64, 64)
     plain.layer4.register_forward_hook(lambda *found: maps.append(found[2]))
     plain(x)
@@ -276,17 +274,17 @@ def test_pooling_takes_the_largest_value(scratch):
 
 def test_transforms_draw_from_the_image_alone(data):
     parts = (
-        *augment.PAPER,
+        *loader.PAPER,
         Component("TrivialAugmentWide"),
         Component("ColorJitter", {"hue": 0.2}),
     )
     transforms = components.transforms(parts)
-    _, crops = PROTOCOL.plan(data, 0)
+    _, crops = job(data).plan(0)
     chosen = np.arange(len(data.train))
-    cut = augment.crop_batch(data, chosen, crops)
-    whole = augment.transformed(cut, crops.seed, transforms)
+    cut = loader.crop_batch(data, chosen, crops)
+    whole = loader.transformed(cut, crops.seed, transforms)
     before = torch.get_rng_state()
-    assert torch.equal(whole[5:6], augment.transformed(cut[5:6], crops.seed[5:6], transforms))
+    assert torch.equal(whole[5:6], loader.transformed(cut[5:6], crops.seed[5:6], transforms))
     assert torch.equal(before, torch.get_rng_state())
     assert (whole != cut).flatten(1).any(1).float().mean() > 0.5
     torch.manual_seed(int(crops.seed[5]))
@@ -296,7 +294,7 @@ def test_transforms_draw_from_the_image_alone(data):
 
 @pytest.mark.parametrize("resize", [64, 72, 100])
 def test_without_crop_and_flip_training_images_are_as_test_images(data, resize):
-    crops = replace(PROTOCOL, augmentation=()).plan(replace(data, resize=resize), 0)[1]
+    crops = job(replace(data, resize=resize), augmentation=()).plan(0)[1]
     assert not crops.flip.any() and (crops.height == crops.width).all()
     short = np.minimum(data.train.height, data.train.width)
     assert np.abs(crops.height - short * 64 / resize).max() <= 0.5
@@ -305,7 +303,7 @@ def test_without_crop_and_flip_training_images_are_as_test_images(data, resize):
 
 def test_a_crop_has_a_pixel_at_least():
     one = np.ones(1, int)
-    crops = augment.resized_crops(one, one, np.random.default_rng(0), ratio=(30.0, 40.0))
+    crops = loader.resized_crops(one, one, np.random.default_rng(0), ratio=(30.0, 40.0))
     assert [int(side[0]) for side in crops] == [0, 0, 1, 1]
 
 
@@ -370,13 +368,13 @@ def test_a_backbone_that_does_not_fit_is_one_line():
 @pytest.mark.parametrize("freezing", ["lpft", pytest.param("finetuned", marks=release)])
 def test_a_network_with_dropout_resumes_to_the_same_numbers(scratch, data, tmp_path, freezing):
     """Also in another's phase, with another's optimiser state, averaged weights and blends."""
-    more = {"augmentation": (*augment.PAPER, Component("MixUp")), "average_epochs": 2}
-    protocol = replace(PROTOCOL, epochs=4, probe_epochs=2, **(RECIPES["sgd"][0] | more))
+    more = {"augmentation": (*loader.PAPER, Component("MixUp")), "average_epochs": 2}
+    run = {"backbone": "mobilenetv3_small_050", "freezing": freezing}
+    made = job(data, epochs=4, probe_epochs=2, **run, **(RECIPES["sgd"][0] | more))
 
     def curve(stop=None, name="whole"):
-        model = protocol.build("mobilenetv3_small_050", 2, scratch)
         checkpoint = Checkpoint(tmp_path / f"{name}.pt", "key", every=0)
-        results = engine.finetune(model, data, protocol, CPU, checkpoint, freezing)
+        results = engine.finetune(made, made.build(scratch), checkpoint)
         return [next(results).epoch for _ in range(stop)] if stop else [o.epoch for o in results]
 
     whole = curve()
@@ -387,25 +385,24 @@ def test_a_network_with_dropout_resumes_to_the_same_numbers(scratch, data, tmp_p
 
 @pytest.mark.parametrize("freezing", ["finetuned", "frozen"])
 def test_the_last_epochs_are_averaged_and_training_goes_on_as_without(scratch, data, freezing):
-    protocol = replace(PROTOCOL, epochs=3)
 
-    def trained(protocol) -> tuple[dict, torch.Tensor]:
+    def trained(**changes) -> tuple[dict, torch.Tensor]:
         """The weights after each epoch, and what they predict after the last."""
-        model = protocol.build("resnet18", 2, scratch)
+        made = job(data, epochs=3, **changes)
+        model = made.build(scratch)
         if freezing == "frozen":
             module = models.head(model)
-            epochs = features.Pass(model, data, protocol, CPU).compute()
-            results = engine.probe(module, epochs, data, protocol)
+            results = engine.probe(made, module, features.Pass(made, model).compute())
         else:
-            module, results = model, engine.finetune(model, data, protocol, CPU)
+            module, results = model, engine.finetune(made, model)
         states = [
             ({name: one.clone() for name, one in module.state_dict().items()}, result.outputs)
             for result in results
         ]
         return [state for state, _ in states], states[-1][1]["test"]
 
-    (first, second, third), plain = trained(protocol)
-    (same, two, averaged), outputs = trained(replace(protocol, average_epochs=2))
+    (first, second, third), plain = trained()
+    (same, two, averaged), outputs = trained(average_epochs=2)
     for name, value in averaged.items():
         assert torch.equal(same[name], first[name]) and torch.equal(two[name], second[name])
         if value.is_floating_point():
@@ -416,14 +413,14 @@ def test_the_last_epochs_are_averaged_and_training_goes_on_as_without(scratch, d
 def test_a_blend_is_torchvisions_and_labels_are_shares():
     images, labels = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1, 2])
     for name, options in (("MixUp", {"alpha": 0.4}), ("CutMix", {})):
-        blend = components.mix((*augment.PAPER, Component(name, options)), 3)
+        blend = components.mix((*loader.PAPER, Component(name, options)), 3)
         torch.manual_seed(0)
         ours = blend(images, labels)
         torch.manual_seed(0)
         theirs = getattr(v2, name)(num_classes=3, **options)(images, labels)
         assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
         torch.testing.assert_close(ours[1].sum(1), torch.ones(6))
-    assert components.mix(augment.PAPER, 3)(images, labels)[0] is images
+    assert components.mix(loader.PAPER, 3)(images, labels)[0] is images
     either = components.mix((Component("MixUp"), Component("CutMix")), 3)
     assert either(images, labels)[1].shape == (6, 3)
     losses = ("CrossEntropyLoss", "BCEWithLogitsLoss")

@@ -4,7 +4,6 @@ import os
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,18 +17,18 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, draw_split
 from tests.study import by_hand
-from transfer import params
+from transfer import files, params
 from transfer.images import packed
 from transfer.params import Component
 from transfer.runs import Run
 from transfer.training import models
-from transfer.training.checkpoint import Checkpoint
-from transfer.training.engine import EpochResult
+from transfer.training.engine import Checkpoint, EpochResult, Job
+from transfer.training.pretrain import PAPER
 from transfer.training.record import Epoch, Time
-from transfer.training.run import LIVE, Clock, Job, shown
+from transfer.training.run import LIVE, Clock, shown
 from transfer.training.run_cache import key
 
-PLACE = {"dataset": "ab", "images": "all", "backbone": "resnet18", "lr": 0.001}
+PLACE = {"dataset": "ab", "images": "all", "backbone": "miniresnet10", "lr": 0.001}
 RUN = Run(**PLACE, freezing="finetuned", recipe="default", init="scratch", seed=0)
 yaml = YAML()
 
@@ -44,10 +43,10 @@ def calm(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("calm")
     draw_split(folder / "split", {"train": 12, "validation": 3, "test": 5})
     packed.write(folder / "split", folder / "data/packed/ab", resize=40, size=40, short_side=0)
-    models.save_scratch(folder / "data/weights/resnet18-scratch.pth")
+    models.save_scratch(folder / "data/weights/miniresnet10-scratch.pth")
     settings = yaml.load(ROOT / "params.yaml")
     by_hand(settings)
-    settings["train"].update(epochs=4, device="cpu", schedule={"StepLR": {"step_size": 2}})
+    settings["train"].update(epochs=40, device="cpu", schedule={"StepLR": {"step_size": 20}})
     yaml.dump(settings, folder / "params.yaml")
     finish(init(folder, RUN))
     shutil.rmtree(folder / "data/checkpoints")  # with a lock, which names a process that has ended
@@ -62,8 +61,9 @@ def study(calm, tmp_path) -> Path:
 
 def init(study: Path, run: Run, every=0.0) -> subprocess.Popen:
     words = [str(value) for value in vars(run).values()]
-    command = [sys.executable, "-m", "stages.train", *words, "--checkpoint-every", str(every)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALONE": "1"}
+    command = [sys.executable, "-m", "stages.train", *words, "--alone"]
+    command += ["--checkpoint-every", str(every)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command,
         cwd=study,
@@ -161,7 +161,7 @@ def test_results_are_bound_to_all_they_depend_on(study, monkeypatch):
         bound(arithmetic="fixed"),
         bound(optimizer=Component("SGD")),
     ]
-    for path in ("data/weights/resnet18-scratch.pth", "data/packed/ab/index.json"):
+    for path in ("data/weights/miniresnet10-scratch.pth", "data/packed/ab/index.json"):
         Path(path).write_bytes(Path(path).read_bytes() + b" ")
         different.append(bound())
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -193,7 +193,7 @@ def test_a_state_that_does_not_fit_on_the_disk_is_the_systems_error(tmp_path):
 
 def test_the_time_before_an_interruption_counts(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    job = Job(RUN, data, None, torch.device("cpu"), "AVX2")
+    job = Job(RUN, PAPER, data, torch.device("cpu"))
     Clock(job, "key").write(1)
     first = Time.read(RUN.time)
     again = Clock(job, "key")
@@ -206,14 +206,11 @@ def test_the_time_before_an_interruption_counts(data, tmp_path, monkeypatch):
 
 
 def test_a_second_process_waits_and_says_for_whom(study):
-    first = init(study, RUN)
-    wait_for(study / f"data/checkpoints/{RUN.name}.pt", first)
-    second = init(study, RUN)
-    line = second.stderr.readline()
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    with files.locked(study / f"data/checkpoints/.{RUN.group}.lock", "the test"):
+        second = init(study, RUN)
+        line = second.stderr.readline()
     finish(second)
-    assert re.fullmatch(rf"{RUN.name}: waiting for process {first.pid} on \S+\n", line)
+    assert re.fullmatch(rf"{RUN.name}: waiting for process {os.getpid()} on \S+\n", line)
 
 
 def test_runs_side_by_side_share_the_file_that_shows_them(tmp_path, monkeypatch):

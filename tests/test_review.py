@@ -184,7 +184,7 @@ EDITS = {
     "epochs": [setting("train.epochs", 2)],
     "a setting that changes nothing": [setting("train.keep_features", False)],
     "code": [longer("transfer/evidence/stats.py", "\n_EDITED = 1\n"), COMMENT],
-    "code of the stage params": [longer("transfer/training/cost.py", "\n_EDITED = 1\n")],
+    "code of the stage params": [longer("transfer/training/preflight.py", "\n_EDITED = 1\n")],
     "a page": [longer("metrics/report.md", "by hand\n")],
 }
 COSTED = {"evidence", "report", "recommend"}

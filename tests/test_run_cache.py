@@ -19,6 +19,7 @@ from transfer.images import packed
 from transfer.runs import RUNS, Run, runs
 from transfer.training import models, run_cache
 from transfer.training import run as training
+from transfer.training.engine import Job
 
 yaml = YAML()
 
@@ -34,15 +35,12 @@ def alone(tmp_path_factory) -> Path:
     state = models.architecture("miniresnet10")(num_classes=3).state_dict()
     torch.save(state, folder / "data/weights/miniresnet10-pretrained.pth")
     settings = yaml.load(ROOT / "params.yaml")
-    by_hand(settings, backbone=["miniresnet10"])
-    settings["weights"] = {"miniresnet10": {"source": "x.pth", "sha256": "0" * 64}}
+    by_hand(settings)
     settings["train"].update(epochs=2, device="cpu")
     yaml.dump(settings, folder / "params.yaml")
     for run in group(folder):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("ALONE", "1")
-            stage(folder, run)
-            assert not list((folder / run_cache.RUN_CACHE).glob("*"))
+        stage(folder, run, "--alone")
+        assert not list((folder / run_cache.RUN_CACHE).glob("*"))
     return folder
 
 
@@ -57,8 +55,8 @@ def group(study: Path) -> list[Run]:
     return runs(params.load(study / "params.yaml").grid, "ab")
 
 
-def stage(study: Path, run: Run, expected: int = 0) -> str:
-    status, out, err = in_process(study, train.main, *dict(run).values())
+def stage(study: Path, run: Run, *options: str, expected: int = 0) -> str:
+    status, out, err = in_process(study, train.main, *dict(run).values(), *options)
     assert status == expected, out + err
     return out + err
 
@@ -93,7 +91,7 @@ def test_a_run_that_cannot_be_trained_stops_its_own_stage_alone(study):
     (study / "data/weights/miniresnet10-pretrained.pth").write_bytes(b"no weights")
     kinds = {init: run for run in group(study) for init in [run.init]}
     assert stage(study, kinds["scratch"]).count("test accuracy") == 4
-    assert "pretrained.pth: " in stage(study, kinds["pretrained"], 1)
+    assert "pretrained.pth: " in stage(study, kinds["pretrained"], expected=1)
 
 
 def test_what_dvc_has_made_is_not_trained_again(study, monkeypatch):
@@ -129,14 +127,14 @@ def test_what_dvc_has_made_is_not_trained_again(study, monkeypatch):
 def test_what_a_companion_fails_of_is_left_to_its_own_stage(study, monkeypatch, capsys):
     monkeypatch.chdir(study)
     first, second, third, *_ = group(study)
-    loaded, build = params.load(), training.Job.build
+    loaded, build = params.load(), Job.build
 
-    def build_or_not(job: training.Job) -> torch.nn.Module:
+    def build_or_not(job: Job, checkpoint: Path) -> torch.nn.Module:
         if job.run == second:
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
-        return build(job)
+        return build(job, checkpoint)
 
-    monkeypatch.setattr(training.Job, "build", build_or_not)
+    monkeypatch.setattr(Job, "build", build_or_not)
     training.train_group([first, second, third], loaded, every=60)
     assert [run_cache.take(run, run_cache.key(run, loaded)) for run in (first, second, third)] == [
         True,

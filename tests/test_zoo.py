@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 
@@ -21,14 +20,14 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import ResNet18_Weights
 
 from tests.conftest import ROOT, draw_split
-from tests.test_engine import CPU, PROTOCOL
+from tests.test_engine import CPU, job
 from transfer import files, params
 from transfer.cli import UserError
 from transfer.evidence import similarity
 from transfer.images import packed
 from transfer.model import saved
-from transfer.training import augment, engine, features, lora, models, weights, zoo
-from transfer.training.checkpoint import Checkpoint
+from transfer.training import engine, features, loader, models, weights, zoo
+from transfer.training.engine import Checkpoint
 
 CONVNEXT, EFFICIENTNET, VIT = "test_convnext", "test_efficientnet", "test_vit"
 """Small ones that timm is tested with. The first and last were trained on images normalised by 0.5,
@@ -70,7 +69,7 @@ def test_it_computes_what_timms_own_does_on_images_normalised_for_it(backbone, s
     images = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
     mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
     expected = network((images.permute(0, 3, 1, 2) / 255 - mean) / std)
-    torch.testing.assert_close(ours.eval()(augment.normalize(images)), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours.eval()(loader.normalize(images)), expected, atol=1e-4, rtol=0)
 
 
 def test_a_resnets_weights_may_be_safetensors_too(tmp_path):
@@ -116,8 +115,7 @@ def test_what_is_frozen_stays_as_it_was(freezing, data, tmp_path):
     _, scratch = put(CONVNEXT, tmp_path, theirs(CONVNEXT))
     model = models.build(CONVNEXT, 2, scratch, seed=0)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    protocol = replace(PROTOCOL, epochs=1, batch_size=5)
-    list(engine.finetune(model, data, protocol, CPU, freezing=freezing))
+    list(engine.finetune(job(data, epochs=1, batch_size=5, freezing=freezing), model))
     moved = {n for n, value in model.named_parameters() if not torch.equal(value, before[n])}
     head = {"network.head.fc.weight", "network.head.fc.bias"}
     if freezing in ("frozen", "lpft"):  # whose one epoch trains the head
@@ -135,8 +133,8 @@ def test_low_rank_adaptation_is_that_of_the_paper_s_authors():
     model = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
     theirs = loralib.Linear(5, 6, r=2, lora_alpha=2)
     theirs.load_state_dict(model[0].state_dict(), strict=False)
-    lora.add(model, 2, model[2], seed=0)
-    a, b = lora.parameters(model)
+    models.adapt(model, "lora2")
+    a, b = models.low_rank(model)
     theirs.lora_A.data, theirs.lora_B.data = a.detach().clone(), b.detach().clone()
     images, weight = torch.rand(8, 5), theirs.weight.detach().clone()
     model.requires_grad_(False)
@@ -152,7 +150,7 @@ def test_low_rank_adaptation_is_that_of_the_paper_s_authors():
             optimizer.zero_grad()
     found = model[0](images)
     torch.testing.assert_close(found, theirs(images))
-    lora.merge(model)
+    models.merge_low_rank(model)
     assert set(model.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     torch.testing.assert_close(model[0](images), found)
     assert not torch.allclose(model[0].weight, weight)
@@ -164,11 +162,11 @@ def test_low_rank_adaptation_leaves_the_network_s_own_weights_and_resumes(data, 
     draw_split(tmp_path / "split", {"train": 5, "validation": 2, "test": 3})
     packed.write(tmp_path / "split", tmp_path / "v", resize=180, size=160, short_side=0)
     data = packed.load(tmp_path / "v")
-    protocol = replace(PROTOCOL, epochs=2, batch_size=5)
+    made = job(data, epochs=2, batch_size=5, freezing="lora3")
 
     def epochs(checkpoint=None):
         model = models.build(VIT, 2, scratch, seed=0)
-        return model, engine.finetune(model, data, protocol, CPU, checkpoint, freezing="lora3")
+        return model, engine.finetune(made, model, checkpoint)
 
     model, found = epochs()
     before = {name: value.clone() for name, value in model.named_parameters()}
@@ -179,12 +177,12 @@ def test_low_rank_adaptation_leaves_the_network_s_own_weights_and_resumes(data, 
     }
     moved = {name for name, value in before.items() if not torch.equal(value, now[name])}
     assert moved == {"network.head.weight", "network.head.bias"}
-    assert all(value.any() for value in lora.parameters(model))
+    assert all(value.any() for value in models.low_rank(model))
     again = Checkpoint(tmp_path / "c.pt", "key", every=0)
     next(epochs(again)[1])
     resumed = [outcome.outputs["test"] for outcome in epochs(again)[1]]
     assert torch.equal(resumed[1], outputs[1])
-    lora.merge(model)
+    models.merge_low_rank(model)
     assert set(model.state_dict()) == set(models.shape(VIT).state_dict())
     images = data.prepared_images()[len(data.validation) :]
     found = saved.probabilities(model.eval(), images)
@@ -202,7 +200,7 @@ def test_a_pass_gives_what_single_batches_give(data, tmp_path):
 
     def first_epoch(chunk):
         model = models.build(EFFICIENTNET, 2, scratch, seed=0)
-        return next(features.Pass(model, data, PROTOCOL, CPU).compute(chunk))
+        return next(features.Pass(job(data), model).compute(chunk))
 
     for one, other in zip(first_epoch(1), first_epoch(64), strict=True):
         torch.testing.assert_close(one, other)
@@ -393,5 +391,5 @@ def test_real_weights_know_real_photographs(tmp_path):
     for name, label in {"china.jpg": "palace", "flower.jpg": "daisy"}.items():
         image = packed.prepare(Image.fromarray(load_sample_image(name)), 256, 224)
         with torch.inference_mode():
-            said = model.eval()(augment.normalize(torch.tensor(image[None]))).argmax()
+            said = model.eval()(loader.normalize(torch.tensor(image[None]))).argmax()
         assert ResNet18_Weights.IMAGENET1K_V1.meta["categories"][said] == label

@@ -155,15 +155,9 @@ def choose(stages: list[Stage], most: int | None) -> list[Stage]:
 def check(stage: Stage) -> set[str]:
     """Make a stage again in a scratch folder, and return the devices of its runs. Raises UserError
     if it fails or its results differ from the recorded ones."""
+    command = stage.cmd + " --alone" * (stage.kind == "train")
     with scratch() as folder, open(folder / "log", "w+b") as log:
-        done = subprocess.run(
-            stage.cmd,
-            shell=True,
-            cwd=folder,
-            env=os.environ | {"ALONE": "1"},
-            stdout=log,
-            stderr=log,
-        )
+        done = subprocess.run(command, shell=True, cwd=folder, stdout=log, stderr=log)
         if done.returncode:
             log.seek(0)
             sys.stderr.write(log.read().decode(errors="replace"))

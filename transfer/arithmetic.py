@@ -1,7 +1,7 @@
 """Arithmetic that gives the same numbers on every x86-64 processor with AVX2, in one thread.
 
-Libraries choose their kernels by the processor, and so round differently; training amplifies that
-by about 10^5 in fifty steps. With `train.arithmetic: fixed` all of them take kernels that every
+Libraries choose their kernels by the processor, and so round differently; training amplifies the
+difference by about 10^5 in fifty steps. With `train.arithmetic: fixed` all take kernels that every
 such processor has. They read most of these variables when they are loaded, so `stages` and
 `python -m transfer` call `settle` before they import anything else.
 """
@@ -25,8 +25,8 @@ FIXED = {
 
 
 def settle(path: str | Path = "params.yaml") -> None:
-    """Set the variables, if params.yaml asks for fixed arithmetic. What is wrong with the file is
-    told by params.load."""
+    """Set the variables if params.yaml asks for fixed arithmetic. A mistake in the file is left to
+    params.load to report."""
     try:
         settings = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.CSafeLoader)
         fixed = settings["train"]["arithmetic"] == "fixed"
@@ -37,10 +37,10 @@ def settle(path: str | Path = "params.yaml") -> None:
 
 
 def apply(arithmetic: str, precision: str = "default", device: str = "cpu") -> str:
-    """Do what is left to do in a process that computes with PyTorch on the device, cpu or cuda.
+    """Set up PyTorch for train.arithmetic and train.precision on the device, cpu or cuda.
 
-    Takes train.arithmetic and train.precision; returns what is computed with, as Record.arithmetic
-    has it. Raises UserError where the variables came too late.
+    Returns the instruction set or number format that it computes with, for Record.arithmetic.
+    Raises UserError where the variables were set too late.
     """
     import torch
 

@@ -87,25 +87,24 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: str | Path, who: str, shared: bool = False) -> Iterator[bool]:
-    """Hold an exclusive or a shared lock on the file; print whom it waits for. Yields whether it
-    waited. The lock ends with the process. Raises UserError on Windows."""
+def locked(path: str | Path, who: str) -> Iterator[bool]:
+    """Hold an exclusive lock on the file; print whom it waits for. Yields whether it waited. The
+    lock ends with the process. Raises UserError on Windows."""
     try:
         import fcntl
     except ImportError:
         raise UserError("training needs Linux or macOS; on Windows run it in WSL") from None
-    waited, kind = False, fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    path = Path(path)
+    waited, path = False, Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waited = True
             file.seek(0)
             holder = file.read().strip() or "another process"
             print(f"{who}: waiting for {holder}", file=sys.stderr, flush=True)
-            fcntl.flock(file, kind)
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -1,8 +1,8 @@
 """params.yaml, typed and checked. Every key is required and an unknown one is refused.
 
-The docstring below each key describes it: here, in the message about a missing key, and in
+The docstring below a key describes it: in the message about a missing key, and in
 params.schema.json for editors (transfer.schema). Docstrings are no part of the hash of the code, so
-better words train nothing again.
+an edit of one trains nothing again.
 """
 
 import re
@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from enum import Enum
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -58,7 +59,7 @@ def _component(value: Any) -> Component:
 
 
 def _point(value: Any) -> Any:
-    # DVC names a stage by the text of the number, so 1 and 1.0 would be two names for one run.
+    # DVC names a stage by the number's text, so 1 and 1.0 would be two names for one run.
     if isinstance(value, int):
         raise ValueError(f"write {value}.0")
     return value
@@ -73,14 +74,13 @@ def _count(value: Any) -> Any:
 
 
 LONGEST = 50
-"""Characters of a key: so a run's name, which has three, leaves room in the 255 bytes of a file's
-name for what is added to it."""
+"""Characters of a key. A run's name has three keys, and a file's name may have 255 bytes."""
 # DVC joins grid values with '-' to name a stage, and drops stages whose names collide.
 Key = Annotated[str, Field(pattern=rf"^[a-z0-9_]{{1,{LONGEST}}}$")]
 Backbone = Key
 Positive = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
-"""Of an image that a network sees, in pixels; one of 4096 takes gigabytes of memory."""
+"""Of an image that a network sees, in pixels; at 4096 it takes gigabytes of memory."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_point)]
 _WAYS = r"^(frozen|finetuned|lpft|norm|bias|(first|last|stage)[1-9]|lora[1-9][0-9]?)$"
@@ -125,7 +125,7 @@ class Draw(Section):
 
 
 def check_classes(names: Iterable[str]) -> None:
-    """Raises ValueError for a name that no page could show, or two that a reader takes for one."""
+    """Raises ValueError for a name that no page could show, or two that look alike to a reader."""
     seen: dict[str, str] = {}
     for name in names:
         if not name.strip() or re.search("[\0\ud800-\udfff]", name):
@@ -268,8 +268,8 @@ class Dataset(Section):
     @property
     def pooled(self) -> bool:
         """Whether the source does not say which images are for testing."""
-        found = self.folders
-        return not found.divided if isinstance(found, Table) else found.all is not None
+        place = self.folders
+        return not place.divided if isinstance(place, Table) else place.all is not None
 
     @model_validator(mode="after")
     def _some_test(self) -> "Dataset":
@@ -367,8 +367,14 @@ class Pretrain(Section):
     """Seed for the first weights, the order of images and their crops."""
 
 
-SHARED = {"device", "arithmetic", "keep_features"}
-"""The settings of train that no recipe may change."""
+class Scope(Enum):
+    """Where a setting of train counts; one without a scope counts for every run and recipe."""
+
+    STUDY = "the same for all recipes"
+    HEAD = "a frozen backbone's outputs do not depend on it"
+    NOT_FROZEN = "frozen runs do not depend on it"
+    LPFT = "runs of lpft alone depend on it"
+    SPEED = "no result depends on it"
 
 
 class Train(Section):
@@ -381,25 +387,25 @@ class Train(Section):
     """How often to go over the training images."""
     batch_size: Positive
     """Training images for each step of the optimiser."""
-    optimizer: Named
+    optimizer: Annotated[Named, Scope.HEAD]
     """The optimiser: a class of torch.optim."""
-    schedule: Named
+    schedule: Annotated[Named, Scope.HEAD]
     """How the learning rate changes with the epochs: a class of torch.optim.lr_scheduler."""
-    warmup_epochs: Annotated[int, Field(ge=0)]
+    warmup_epochs: Annotated[int, Field(ge=0), Scope.HEAD]
     """How many epochs the learning rate rises evenly in, before the schedule begins; 0, as in the
     paper, for none."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    layer_decay: Annotated[float, Field(gt=0, le=1), Scope.HEAD, Scope.NOT_FROZEN]
     """What the learning rate is multiplied by from each layer to the one before it, from the head
     down; 1.0, as in the paper, is the same rate for all. A layer is a block of the backbone."""
-    clip_norm: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(ge=0), Scope.HEAD]
     """The largest norm of a step's gradient, to which larger ones are scaled; 0.0, as in the
     paper, for any."""
-    average_epochs: Annotated[int, Field(ge=0)]
+    average_epochs: Annotated[int, Field(ge=0), Scope.HEAD]
     """Over how many of the last epochs weights are averaged (SWA, Izmailov 2018), for the
     predictions of these epochs and the network that is kept; 0, as in the paper, for none."""
-    loss: Named
+    loss: Annotated[Named, Scope.HEAD]
     """The loss: a class of torch.nn, such as CrossEntropyLoss."""
-    class_weights: Literal["none", "balanced"]
+    class_weights: Annotated[Literal["none", "balanced"], Scope.HEAD]
     """Whether every class weighs the same in the loss, whatever its number of training images
     (balanced, for CrossEntropyLoss), or every image (none, as in the paper)."""
     activation: Named
@@ -409,13 +415,13 @@ class Train(Section):
     augmentation: Annotated[tuple[Named, ...], Field(strict=False)]
     """Random changes of the training images: classes of torchvision.transforms.v2, of which MixUp
     and CutMix blend the images of a batch."""
-    probe_epochs: Positive
+    probe_epochs: Annotated[Positive, Scope.HEAD, Scope.LPFT]
     """How many of the epochs train the head alone where grid.freezing is lpft."""
     frozen_batchnorm: Literal["train", "eval"]
     """Whether frozen batch norm updates its statistics (train, as in the paper) or not (eval)."""
-    device: Literal["auto", "cpu", "cuda"]
+    device: Annotated[Literal["auto", "cpu", "cuda"], Scope.STUDY]
     """Where to train: on a GPU if there is one (auto), on the CPU (cpu), or on a GPU (cuda)."""
-    arithmetic: Literal["fast", "fixed"]
+    arithmetic: Annotated[Literal["fast", "fixed"], Scope.STUDY]
     """fast takes each processor's best kernels, which round differently. fixed gives the same
     results on every x86-64 processor with AVX2, and takes one thread of the CPU."""
     memory_format: Literal["contiguous", "channels_last"]
@@ -425,19 +431,30 @@ class Train(Section):
     in float32, and bfloat16 what autocast allows in bfloat16, which is faster."""
     cuda_graph: bool
     """Whether to record a GPU's finetuning step once and replay it. Not yet tried on a GPU."""
-    keep_features: bool
+    keep_features: Annotated[bool, Scope.STUDY, Scope.SPEED]
     """Whether to keep frozen backbones' outputs, so that another learning rate takes seconds."""
 
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """What engine.Protocol takes besides the learning rate and the seed."""
-        return {k: v for k, v in self if k not in SHARED}
+    @classmethod
+    def scoped(cls, *scopes: Scope) -> set[str]:
+        """The settings that have one of these scopes."""
+        fields = cls.model_fields.items()
+        return {name for name, key in fields if any(scope in key.metadata for scope in scopes)}
 
     def deciding(self, freezing: str) -> dict[str, Any]:
-        """What the results of runs with that freezing depend on, as JSON takes it."""
-        idle = {"keep_features"} | ({"probe_epochs"} if freezing != "lpft" else set())
-        idle |= {"layer_decay"} if freezing == "frozen" else set()  # the head is one layer
-        return self.model_dump(mode="json", exclude=idle)
+        """The settings that results of runs with that freezing depend on, as JSON takes them."""
+        idle = [Scope.SPEED]
+        idle += [Scope.LPFT] if freezing != "lpft" else []
+        idle += [Scope.NOT_FROZEN] if freezing == "frozen" else []
+        return self.model_dump(mode="json", exclude=self.scoped(*idle))
+
+    def of_backbone(self) -> dict[str, Any]:
+        """The settings that a frozen backbone's outputs depend on, as JSON takes them; without
+        device and arithmetic, which mean something else on each machine."""
+        return self.model_dump(mode="json", exclude=self.scoped(Scope.STUDY, Scope.HEAD))
+
+
+SHARED = Train.scoped(Scope.STUDY)
+"""The settings of train that no recipe may change."""
 
 
 class Evidence(Section):
@@ -512,13 +529,13 @@ class Params(Section):
         if self.train.arithmetic == "fixed" and self.train.device != "cpu":
             raise ValueError("train.arithmetic: fixed is for train.device: cpu")
         for name in self.datasets if self.split.resplit else ():
-            self._redrawable(name)
+            self._check_resplit(name)
         grid, weighted = self.grid, {*self.weights, *self.pretrain}
         _all_in(self.datasets, "grid.dataset", grid.dataset, "datasets lacks")
         _all_in(weighted, "grid.backbone", grid.backbone, "has no weights")
         _all_in(self.recipes, "grid.recipe", grid.recipe, "recipes lacks")
-        for name, one in self.pretrain.items():
-            _all_in(self.datasets, f"pretrain.{name}.source", [one.source], "datasets lacks")
+        for name, settings in self.pretrain.items():
+            _all_in(self.datasets, f"pretrain.{name}.source", [settings.source], "datasets lacks")
         if twice := sorted({*self.weights} & {*self.pretrain}):
             raise ValueError(f"weights and pretrain both name {twice[0]!r}; keep one")
         for name in self.recipes:
@@ -529,7 +546,7 @@ class Params(Section):
                 )
         return self
 
-    def _redrawable(self, name: str) -> None:
+    def _check_resplit(self, name: str) -> None:
         pooled, count = self.datasets[name].pooled, self.datasets[name].count
         if pooled and not (count.train == "all" and isinstance(count.test, float)):
             raise ValueError(
@@ -599,14 +616,14 @@ def load(path: str | Path = "params.yaml", text: str | None = None) -> Params:
 
 
 def _first(error: ValidationError, model: type[Section]) -> str:
-    """The mistake to mend first, in words, and how many others there are. A misspelt key is one
-    mistake, though the key is unknown and the one that was meant is missing."""
+    """The mistake to correct first, in words, and how many others there are. A misspelt key counts
+    as one mistake, though that key is unknown and the right one is missing."""
     errors = error.errors(include_url=False)
-    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    first = min(errors, key=lambda mistake: mistake["type"] != "extra_forbidden")
     place, given = first["loc"], first["input"]
     if first["type"] == "extra_forbidden":
         meant = get_close_matches(str(place[-1]), _section(model, place), 1)
-        errors = [one for one in errors if one["loc"] != (*place[:-1], *meant)]
+        errors = [mistake for mistake in errors if mistake["loc"] != (*place[:-1], *meant)]
         advice = f"did you mean {meant[0]}?" if meant else "remove it or mend its spelling"
         words = f"unknown key; {advice}"
     elif first["type"] == "missing":
@@ -622,13 +639,13 @@ def _first(error: ValidationError, model: type[Section]) -> str:
         words = message[0].lower() + message[1:]
         words += "" if isinstance(given, dict | BaseModel) else f", not {given!r}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    # Which kind of section it is, nobody has written.
+    # pydantic adds the kind of section, which is not in the file.
     where = re.sub(r"\.folders\.(Folders|Table)\b", ".folders", ".".join(map(str, place)))
     return f"{where}{': ' if place else ''}{words}{more}"
 
 
 def _section(model: Any, place: tuple[int | str, ...]) -> Any:
-    """The keys, by name, of the section that has or lacks the last of these."""
+    """Name → key, of the section that has or lacks the last part of the place."""
     for part in place[:-1]:
         if hasattr(model, "model_fields"):
             model = model.model_fields[part].annotation

@@ -3,6 +3,7 @@
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
+from typing import Literal, Self
 
 from transfer.cli import UserError
 from transfer.files import Fields, remove
@@ -12,7 +13,7 @@ RUNS = Path("metrics/runs")
 RECORD, CURVE, PREDICTIONS = "run.json", "curve.csv", "predictions.npz"
 """A run's files, in a folder of its own."""
 DEFAULT = "default"
-"""The recipe that goes without saying."""
+"""The recipe that labels leave out."""
 Hyperparameters = tuple[str, float, str, str]
 """Backbone, learning rate, freezing, recipe: a row of the paper's tables."""
 
@@ -21,7 +22,7 @@ class Setting(Fields):
     """What a run trains on (a data set, and how many of its training images per class) and with."""
 
     dataset: str
-    images: int | str
+    images: int | Literal["all"]
     backbone: str
     lr: float
     freezing: str
@@ -51,13 +52,24 @@ class Run(Setting):
     init: str
     seed: int
 
+    @classmethod
+    def from_words(cls, words: dict[str, str], grid: Grid) -> Self:
+        """The run of these words, one for each axis. Raises UserError for one that the grid does
+        not have."""
+        for axis, word in words.items():
+            values = [str(value) for value in getattr(grid, axis)]
+            if word not in values:
+                where = f"params.yaml's grid.{axis}: {', '.join(values)}"
+                raise UserError(f"{axis} {word}: not in {where}")
+        return cls.model_validate(words)
+
     @property
     def name(self) -> str:
         return "-".join(str(getattr(self, axis)) for axis in Run.model_fields)
 
     @property
     def group(self) -> str:
-        """The name of those that see the same images in the same order and crops, and that one
+        """The name of the runs that see the same images in the same order and crops, and that one
         process trains."""
         return f"{self.dataset}-{self.images}-{self.backbone}-{self.recipe}-{self.seed}"
 
@@ -66,12 +78,17 @@ class Run(Setting):
         return RUNS / self.name
 
     @property
+    def weights(self) -> Path:
+        """The checkpoint that training starts from."""
+        return Path(f"data/weights/{self.backbone}-{self.init}.pth")
+
+    @property
     def time(self) -> Path:
-        """Where it says how long the run took; DVC does not know of it."""
+        """The file with the seconds that it took; DVC does not track it."""
         return Path("data/times", f"{self.name}.json")
 
     def written(self, file: str) -> Path:
-        """The path of a file that is there. Raises UserError when the run was not trained."""
+        """The path of one of the run's files. Raises UserError when the run was not trained."""
         path = self.folder / file
         if not path.is_file():
             raise UserError(f"{path}: no such run; train it with `dvc repro train@{self.name}`")
@@ -79,7 +96,7 @@ class Run(Setting):
 
 
 def settings(grid: Grid, dataset: str) -> list[Setting]:
-    """All of a data set's: size by size, in the order of the paper's tables."""
+    """A data set's settings: size by size, in the order of the paper's tables."""
     axes = product(grid.images, grid.backbone, grid.lr, grid.freezing, grid.recipe)
     return [
         Setting(
@@ -90,14 +107,14 @@ def settings(grid: Grid, dataset: str) -> list[Setting]:
 
 
 def at_first_size(grid: Grid, dataset: str) -> list[Setting]:
-    """Those that the paper's tables have."""
-    return [one for one in settings(grid, dataset) if one.images == grid.images[0]]
+    """The settings of the paper's tables."""
+    return [setting for setting in settings(grid, dataset) if setting.images == grid.images[0]]
 
 
 def runs(grid: Grid, dataset: str) -> list[Run]:
-    """All of a data set's, setting by setting."""
+    """A data set's runs, setting by setting."""
     variants = list(product(grid.init, grid.seed))
-    return [one.run(*variant) for one in settings(grid, dataset) for variant in variants]
+    return [setting.run(*variant) for setting in settings(grid, dataset) for variant in variants]
 
 
 def all_runs(grid: Grid) -> list[Run]:
@@ -118,15 +135,14 @@ def known(grid: Grid, dataset: str, name: str) -> Run:
 def clear(study: Params) -> list[Path]:
     """Remove, and return, the results of runs and data sets that are no longer in the study.
 
-    Stages depend on whole folders, from which DVC itself never removes anything. Its cache keeps
-    what is removed here.
+    Stages that collect results depend on whole folders, so a leftover would change their hashes in
+    dvc.lock, and a clone, which lacks it, would run them again. DVC's cache keeps what is removed.
     """
     grid, datasets = study.grid, set(study.datasets)
     kept = {
         RUNS: {run.name for run in all_runs(grid)},
         Path("metrics/similarity"): {"-".join(p) for p in product(grid.dataset, grid.backbone)},
         Path("metrics/data"): datasets,
-        Path("data/split"): datasets,
         Path("data/packed"): datasets,
     }
     gone = [
@@ -141,10 +157,10 @@ def clear(study: Params) -> list[Path]:
 
 
 def capital(title: str) -> str:
-    """A data set's title, or other words, as a line begins."""
+    """The words with their first letter in upper case."""
     return title[:1].upper() + title[1:]
 
 
 def short(backbone: str) -> str:
-    """As the paper's tables abbreviate it."""
+    """A ResNet's name as the paper's tables abbreviate it; another's as it is."""
     return backbone.replace("resnet", "R") if backbone[-1].isdigit() else backbone

@@ -18,7 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from transfer.images.packed import Packed
-from transfer.training import augment, models
+from transfer.training import loader, models
 
 BATCH = 64
 """Images that go through the network at once."""
@@ -86,7 +86,7 @@ def batches(data: Packed) -> Iterator[torch.Tensor]:
     for start in range(0, n, BATCH):
         indices = range(start, min(start + BATCH, n))
         images = [data.prepared_image(data.train, i) for i in indices]
-        yield augment.normalize(torch.from_numpy(np.stack(images)))
+        yield loader.normalize(torch.from_numpy(np.stack(images)))
 
 
 def batchnorm_frechet(batchnorm: list[tuple]) -> float:

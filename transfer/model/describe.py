@@ -15,9 +15,8 @@ from transfer.model.retrain import Original
 from transfer.params import Params
 from transfer.runs import Run
 from transfer.training import models
-from transfer.training.feed import CHUNK
+from transfer.training.loader import CHUNK
 from transfer.training.run import device_name, versions
-from transfer.training.run_cache import weights
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def card(
     """probabilities: of the test images, float32 [m, classes]. Temperature and confidence threshold
     come from the validation images of all seeds, but a threshold with a guarantee from those of the
     run's own seed."""
-    run, data, job, start = original.run, original.job.data, original.job, weights(original.run)
+    run, data, job, start = original.run, original.job.data, original.job, original.run.weights
     accuracy = float((probabilities.argmax(1) == data.test.label).mean())
     low, high = stats.wilson(accuracy, len(probabilities))
     validation = original.validation
@@ -61,8 +60,8 @@ def card(
         resize=data.resize,
         size=data.size,
         fit=data.fit,
-        activation=job.protocol.activation,
-        pooling=job.protocol.pooling,
+        activation=job.settings.activation,
+        pooling=job.settings.pooling,
         run=run.name,
         seed=run.seed,
         epoch=original.epoch,

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from transfer import files
-from transfer.training import augment
+from transfer.training import loader
 
 PARTS = 8
 """Windows side by side; each step moves the window by half its width."""
@@ -34,7 +34,7 @@ def occlusion_map(model: nn.Module, image: torch.Tensor, answer: int) -> np.ndar
     side = max(1, size // PARTS)
     step = max(1, side // 2)
     drops = Occlusion(lambda images: model(images).float().softmax(1)).attribute(
-        augment.normalize(image[None].to(next(model.parameters()).device)),
+        loader.normalize(image[None].to(next(model.parameters()).device)),
         sliding_window_shapes=(3, side, side),
         strides=(3, step, step),
         target=answer,

@@ -139,7 +139,7 @@ BILINEAR = {
 
 
 def preparing(card: saved.Card, opset: Any, version: int) -> Any:
-    """fit.prepare, to one grey level, and augment.normalize as a model, from INPUT to NORMAL."""
+    """fit.prepare, to one grey level, and loader.normalize as a model, from INPUT to NORMAL."""
     from onnx import TensorProto, helper, numpy_helper
 
     constants: dict[str, tuple[Any, type]] = {

@@ -12,7 +12,7 @@ from transfer.cli import UserError, one_line
 from transfer.images.fit import FILL
 from transfer.model import exported, saved
 from transfer.params import Component
-from transfer.training import augment, models, zoo
+from transfer.training import loader, models, zoo
 from transfer.training.components import OWN
 
 WEIGHTS = "model.safetensors"
@@ -100,10 +100,10 @@ def fill(backbone: str) -> tuple[int, ...]:
 def normalised_by(model: nn.Module) -> tuple[list[float], list[float]]:
     """The mean and the standard deviation of each channel that the network expects."""
     if not isinstance(model, zoo.Network):
-        return list(augment.MEAN), list(augment.STD)
+        return list(loader.MEAN), list(loader.STD)
     scale, shift = model.normalization.scale.flatten(), model.normalization.shift.flatten()
-    std = torch.tensor(augment.STD) / scale
-    mean = torch.tensor(augment.MEAN) - shift * std
+    std = torch.tensor(loader.STD) / scale
+    mean = torch.tensor(loader.MEAN) - shift * std
     return mean.tolist(), std.tolist()
 
 

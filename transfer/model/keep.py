@@ -22,7 +22,6 @@ from transfer.model import (
 )
 from transfer.model.retrain import Original
 from transfer.runs import Run, known
-from transfer.training.run_cache import weights
 
 EXPORTED = 64
 """Images on which an exported network is compared with PyTorch's."""
@@ -38,8 +37,8 @@ def main() -> None:
     outputs.check(output, args.onnx, args.hub)
     original = Original.load(run, study)
     if args.hub:
-        protocol = original.job.protocol
-        own = protocol.activation, protocol.pooling
+        settings = original.job.settings
+        own = settings.activation, settings.pooling
         hub.check(args.hub, run.backbone, *own, original.job.data.fit)
     print(plan(original, study), flush=True)
     risk = describe.Risk(args.risk, args.guarantee)
@@ -111,7 +110,7 @@ def keep(
     probabilities = saved.softmax(logits, 1)
     retrain.warn_if_different(original, model, probabilities)
     distribution = describe.feature_distribution(model, job.data)
-    state, start_needed = saved.stored_tensors(model, weights(job.run), distribution, small)
+    state, start_needed = saved.stored_tensors(model, job.run.weights, distribution, small)
     ood_distance = describe.ood_distance(model, job.data, distribution)
     card = describe.card(original, study, probabilities, risk, ood_distance, start_needed)
     saved.save(output, card, state)

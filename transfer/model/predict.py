@@ -22,7 +22,7 @@ from transfer.images.archive import is_hidden
 from transfer.model import explain, saved
 from transfer.model.out_of_distribution import FeatureDistribution
 from transfer.training import engine
-from transfer.training.feed import CHUNK
+from transfer.training.loader import CHUNK
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ from transfer.evidence.scores import Measure
 from transfer.model import saved
 from transfer.params import Params
 from transfer.runs import PREDICTIONS, Run, all_runs
-from transfer.training import lora, models, predictions
+from transfer.training import models, predictions
+from transfer.training.engine import Job, autocast
 from transfer.training.predictions import Predictions
-from transfer.training.progress import watched
 from transfer.training.record import Record, Time
-from transfer.training.run import Job, device_name, fit
+from transfer.training.run import device_name, fit, prepare, watched
 
 TOLERANCE = {"default": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
 """Confidences closer than this count as equal, by train.precision: two steps of the float16 that
@@ -41,7 +41,7 @@ class Original:
     def load(cls, run: Run, study: Params) -> "Original":
         """Raises UserError if the run was not trained, or on other images or for another number of
         epochs than the study has now."""
-        job, record = Job.prepare(run, study), Record.load(run)
+        job, record = prepare(run, study), Record.load(run)
         if record.data != job.data.sha256 or job.data.size != study.pack.size:
             raise UserError(
                 f"{run.name}: trained on other images than data/packed/{run.dataset} and "
@@ -54,7 +54,7 @@ class Original:
             for seed, other in seeds.items()
             if other.folder.is_dir()
         }
-        if len(by_seed[run.seed]["test"].predicted) != job.protocol.epochs:
+        if len(by_seed[run.seed]["test"].predicted) != job.settings.epochs:
             raise UserError(
                 f"{run.name}: trained with another train.epochs than params.yaml's; "
                 "`dvc repro` first"
@@ -116,12 +116,12 @@ def train(job: Job, epochs: int) -> nn.Module:
 
     Trains without stored features, since these do not hold the batch-norm statistics.
     """
-    model = job.build()
+    model = job.build(job.run.weights)
     name, head = models.head_name(model), models.head(model)
     # Training changes the network only when asked for another epoch.
-    watched(job.run.name, epochs, job.images, islice(fit(job, model), epochs))
+    watched(job, epochs, islice(fit(job, model), epochs))
     model.set_submodule(name, head)  # a frozen run removes it
-    lora.merge(model)
+    models.merge_low_rank(model)
     models.check_finite(model.state_dict(), job.run.name)
     return model.eval()
 
@@ -132,13 +132,13 @@ def warn_if_different(original: Original, model: nn.Module, probabilities: np.nd
     A run in bfloat16 is compared in bfloat16, though `predict` computes in float32.
     """
     job, record = original.job, original.record
-    if job.protocol.precision == "bfloat16":
-        with job.protocol.autocast(job.device):
+    if job.settings.precision == "bfloat16":
+        with autocast(job.device, job.settings.precision):
             probabilities = saved.probabilities(model, original.test_images)
     test = original.by_seed[original.run.seed]["test"]
     other_class = test.predicted[original.epoch] != probabilities.argmax(1)
     confidence = test.confidence[original.epoch].astype(np.float32)
-    apart = np.abs(confidence - probabilities.max(1)) > TOLERANCE[job.protocol.precision]
+    apart = np.abs(confidence - probabilities.max(1)) > TOLERANCE[job.settings.precision]
     if not (count := int((other_class | apart).sum())):
         return
     print(

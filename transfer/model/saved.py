@@ -26,8 +26,8 @@ from transfer.images.reader import Decoding
 from transfer.model import out_of_distribution
 from transfer.model.out_of_distribution import FeatureDistribution
 from transfer.params import Backbone, Component, Named, Side
-from transfer.training import augment, components, models
-from transfer.training.feed import CHUNK
+from transfer.training import components, loader, models
+from transfer.training.loader import CHUNK
 
 FORMAT = "3"
 WHOLE = 200e6
@@ -42,7 +42,7 @@ class Card(Fields):
     """What a file says about its network.
 
     labels: the classes in the order of the outputs. decoding: how images are read. resize, size,
-    fit: see transfer.images.fit. mean, std: see augment.normalize. run, seed, epoch (from 0): where
+    fit: see transfer.images.fit. mean, std: see loader.normalize. run, seed, epoch (from 0): where
     the weights come from. accuracy, low, high: on the run's n test images, with its 95 % interval
     (Wilson 1927). temperature: divides the outputs before the softmax, see
     transfer.evidence.calibration. confidence_threshold: below it `predict` says *unsure*; chosen
@@ -62,8 +62,8 @@ class Card(Fields):
     resize: Side
     size: Side
     fit: Annotated[str, Field(pattern="^(crop|pad|squash)$")] = "crop"
-    mean: tuple[float, ...] = Field(augment.MEAN, strict=False)
-    std: tuple[float, ...] = Field(augment.STD, strict=False)
+    mean: tuple[float, ...] = Field(loader.MEAN, strict=False)
+    std: tuple[float, ...] = Field(loader.STD, strict=False)
     activation: Named
     pooling: Named
     run: str
@@ -93,7 +93,7 @@ class Card(Fields):
             raise ValueError(f"size {self.size} is larger than resize {self.resize}")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels: two of them are equal")
-        if (self.mean, self.std) != (augment.MEAN, augment.STD):
+        if (self.mean, self.std) != (loader.MEAN, loader.STD):
             raise ValueError("it normalises images in another way than this code")
         bounds = self.decoding.low, self.decoding.high
         low, high = (nan if bound is None else bound for bound in bounds)
@@ -259,6 +259,6 @@ def outputs(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, np.nd
         lambda _, inputs: features.append(out_of_distribution.pooled(layer, inputs[0]).cpu())
     )
     with torch.inference_mode():
-        logits = [model(augment.normalize(chunk.to(device))) for chunk in images.split(CHUNK)]
+        logits = [model(loader.normalize(chunk.to(device))) for chunk in images.split(CHUNK)]
     hook.remove()
     return torch.cat(logits).float(), torch.cat(features).numpy()

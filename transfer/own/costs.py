@@ -12,7 +12,7 @@ from transfer.images.fit import square_side
 from transfer.images.layout import Reading
 from transfer.own.settings import SHARE
 from transfer.params import Params
-from transfer.training import engine, estimate
+from transfer.training import engine, preflight
 
 LOOKED_AT = 50
 """Images whose sizes are read."""
@@ -97,7 +97,7 @@ def disk(
         packed = sum((train + rest) * (fmean(pixels) + prepared) for train, rest in images.values())
     lines = [
         f"disk: about {2 * packed / 1e9:.1f} GB for pixels, half of it in DVC's cache, and "
-        f"{estimate.features(study, images) / 1e9:.1f} GB for the outputs of frozen backbones"
+        f"{preflight.features(study, images) / 1e9:.1f} GB for the outputs of frozen backbones"
     ]
     if any(share < 1 for share in shrunk):
         lines.append(

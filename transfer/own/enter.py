@@ -74,17 +74,17 @@ def proposed(
     """params.yaml, which is `text`, with a grid that takes no more than the limit, in seconds
     (infinite: with its own), and what it takes, as lines. images and sides: as costs has them."""
     from transfer.own import costs, grid
-    from transfer.training import engine, estimate, models, run
+    from transfer.training import engine, models, preflight, run
 
     study, lines = params.load(text=text), []
     models.check_backbones(study.grid.backbone)
     classes = len(study.datasets[name].folders.classes)
-    speeds = {one: estimate.Speed.measure(one, study, classes) for one in study.grid.backbone}
+    speeds = {one: preflight.Speed.measure(one, study, classes) for one in study.grid.backbone}
     if limit < math.inf:
         plan = grid.fitting(study, name, *images, speeds, limit)
         lines = grid.described(plan, name, limit)
         text, study = settings.planned(text, plan.study, lines), plan.study
-    took = span(estimate.seconds(study, {name: images}, speeds))
+    took = span(preflight.seconds(study, {name: images}, speeds))
     device = run.device_name(engine.pick_device(study.train.device))
     lines.append(
         f"time: about {took} for the runs on this machine ({device}), by a few steps measured now; "

@@ -7,8 +7,8 @@ from typing import Any
 from transfer.cli import span
 from transfer.params import Params
 from transfer.runs import runs, short
-from transfer.training import estimate
-from transfer.training.estimate import Speed
+from transfer.training import preflight
+from transfer.training.preflight import Speed
 
 VIEWS = 50_000
 """Training images that a run sees at most, an epoch after another."""
@@ -46,12 +46,12 @@ def fitting(
     plan = changed(study, train={"epochs": epochs, "batch_size": larger})
     images = {name: (train, predicted)}
     left: dict[str, float] = {}
-    seconds = estimate.seconds(plan, images, speeds)
+    seconds = preflight.seconds(plan, images, speeds)
     for what, smaller in cuts(plan, speeds):
         if seconds <= limit:
             break
         before, plan = seconds, smaller
-        seconds = estimate.seconds(plan, images, speeds)
+        seconds = preflight.seconds(plan, images, speeds)
         if what == FINETUNING:  # at any rate
             before += left.pop(RATES, 0.0)
         left[what] = before - seconds

@@ -69,7 +69,7 @@ class Part(Fields):
         audit: Audit,
         costs: dict[str, dict[str, int]],
     ) -> Self:
-        """costs: see transfer.training.cost."""
+        """costs: see transfer.training.preflight."""
         seeds = study.grid.seed
         choices = evidence.ranking(name)
         data = packed.load(f"data/packed/{name}", seeds[0])

@@ -37,7 +37,7 @@ def draw(
     audits: dict[str, Audit],
     costs: dict[str, dict[str, int]],
 ) -> dict[str, Figure]:
-    """All pictures of the study by name. costs: see transfer.training.cost."""
+    """All pictures of the study by name. costs: see transfer.training.preflight."""
     pictures: dict[str, Figure | None] = {**charts(study, evidence, similar, costs)}
     pictures["contact_sheet"] = figures.image_sheet(drawn_images(study), CONTACTS)
     for name, audit in audits.items():

@@ -59,7 +59,7 @@ class Advice:
         similar: list[Similarity],
         calibration: Calibration | None = None,
     ) -> Self:
-        """costs: see transfer.training.cost."""
+        """costs: see transfer.training.preflight."""
         first, grid = choices[0], study.grid
         run = first.run(first.init, grid.seed[0])
         cost = costs[cost_of(run)]
@@ -183,7 +183,7 @@ def write(advices: list[Advice], mixed: list[Alike]) -> str:
 
 
 def operations(run: Run, costs: dict[str, dict[str, int]]) -> int:
-    """The floating-point operations of the run. costs: see transfer.training.cost."""
+    """The floating-point operations of the run. costs: see transfer.training.preflight."""
     cost, n = costs[cost_of(run)], Record.load(run).n
     return n["train"] * cost["train"] + (n["validation"] + n["test"]) * cost["predict"]
 
@@ -197,7 +197,7 @@ def relative_costs(
 
 
 def cost_of(run: Run) -> str:
-    """The run's key in transfer.training.cost."""
+    """The run's key in transfer.training.preflight."""
     return f"{run.backbone}-{run.recipe}-{run.freezing}"
 
 

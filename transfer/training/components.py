@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from transfer.cli import one_line
 from transfer.params import Component, Train
 from transfer.training import models
-from transfer.training.augment import CROP, FLIP
+from transfer.training.loader import CROP, FLIP
 from transfer.training.step import Group, Loss
 
 OWN = "own"
@@ -32,16 +32,16 @@ BY_CLASS = ("BCEWithLogitsLoss", "MultiLabelSoftMarginLoss", "MSELoss", "SmoothL
 def check(train: Train, backbones: list[str]) -> None:
     """Raise ValueError for a name or option of these that torch, torchvision or a backbone does not
     take."""
-    own = train.activation.name == train.pooling.name == OWN
-    for backbone in () if own else backbones:
+    replaced = {train.activation.name, train.pooling.name} != {OWN}
+    for backbone in backbones if replaced else ():
         model = models.shape(backbone)
         replace_activation(model, train.activation)
         replace_pooling(model, train.pooling)
     for backbone in backbones if train.layer_decay < 1 else ():
         models.layers(models.shape(backbone))
     classes = len(train.loss.options.get("weight", "abc"))
-    found = loss(train.loss, train.class_weights, [1] * classes)
-    _called(train.loss, found, torch.zeros(2, classes), torch.tensor([0, classes - 1]))
+    criterion = loss(train.loss, train.class_weights, [1] * classes)
+    _called(train.loss, criterion, torch.zeros(2, classes), torch.tensor([0, classes - 1]))
     stand_in = torch.zeros(2, requires_grad=True)
     stand_in.sum().backward()
     checked = optimizer(train.optimizer, [stand_in], lr=0.001)
@@ -50,7 +50,7 @@ def check(train: Train, backbones: list[str]) -> None:
     transforms(train.augmentation)
     blended = mix(train.augmentation, classes)(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))[1]
     if blended.ndim == 2:
-        _called(train.loss, found, torch.zeros(2, classes), blended)
+        _called(train.loss, criterion, torch.zeros(2, classes), blended)
     for name in GEOMETRY:
         if [component.name for component in train.augmentation].count(name) > 1:
             raise ValueError(f"augmentation lists {name} twice")
@@ -82,9 +82,9 @@ def replace_pooling(model: nn.Module, component: Component) -> None:
         return
     if component.name not in ("AdaptiveAvgPool2d", "AdaptiveMaxPool2d") or component.options:
         raise ValueError(f"{component.name}: give own, AdaptiveAvgPool2d or AdaptiveMaxPool2d")
-    if not isinstance(found := getattr(model, "avgpool", None), nn.AdaptiveAvgPool2d):
+    if not isinstance(pooling := getattr(model, "avgpool", None), nn.AdaptiveAvgPool2d):
         raise ValueError("this backbone has no AdaptiveAvgPool2d before its classifier")
-    model.avgpool = getattr(nn, component.name)(found.output_size)
+    model.avgpool = getattr(nn, component.name)(pooling.output_size)
 
 
 def loss(
@@ -125,19 +125,21 @@ def loss(
 def optimizer(
     component: Component, parameters: Iterable[torch.Tensor] | list[Group], lr: float
 ) -> optim.Optimizer:
-    """Of parameters, or of groups of them, whose rates set_rate sets. Raises ValueError for a name
-    that is no optimiser in torch.optim that steps on gradients alone, and for options that it does
-    not take."""
+    """For parameters, or groups of them; step.set_rate sets their rates later.
+
+    Raises ValueError for a name that is no optimiser in torch.optim that steps on gradients alone,
+    and for options that it does not take.
+    """
     given: Any = list(parameters)
     if component == Component("Adam"):
         first = given[0]["params"][0] if isinstance(given[0], dict) else given[0]
         gpu = first.device.type == "cuda"
-        # What a step that is recorded takes.
+        # A recorded step reads the rates from tensors, of which each group needs its own.
         rate = torch.tensor(lr, device=first.device) if gpu else lr
-        found = optim.Adam(given, rate, fused=True, capturable=gpu)
-        for group in found.param_groups if gpu else ():
-            group["lr"] = group["lr"].clone()  # each its own
-        return found
+        adam = optim.Adam(given, rate, fused=True, capturable=gpu)
+        for group in adam.param_groups if gpu else ():
+            group["lr"] = group["lr"].clone()
+        return adam
     return _made(optim, component, given, lr=lr)
 
 
@@ -153,28 +155,28 @@ def rates(component: Component, lr: float, epochs: int, warmup: int = 0) -> list
     if warmup >= epochs:
         raise ValueError(f"warmup_epochs leaves none of {epochs} epochs to the schedule")
     epochs -= warmup
-    found = getattr(optim.lr_scheduler, component.name, None)
-    takes = inspect.signature(found).parameters if callable(found) else ()
+    kind = getattr(optim.lr_scheduler, component.name, None)
+    takes = inspect.signature(kind).parameters if callable(kind) else ()
     lengths = {name: epochs for name in ("T_max", "total_iters", "total_steps") if name in takes}
     component = Component(component.name, lengths | component.options)
     stand_in = optim.SGD([nn.Parameter(torch.zeros(()))], lr=lr, momentum=0.9)
     schedule = _made(optim.lr_scheduler, component, stand_in)
-    found = [lr * (epoch + 1) / (warmup + 1) for epoch in range(warmup)]
+    values = [lr * (epoch + 1) / (warmup + 1) for epoch in range(warmup)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no gradient is ever taken
         for _ in range(epochs):
-            found.append(stand_in.param_groups[0]["lr"])
+            values.append(stand_in.param_groups[0]["lr"])
             stand_in.step()
             _called(component, schedule.step)
-    if not all(map(isfinite, found)):
+    if not all(map(isfinite, values)):
         raise ValueError(f"{component.name}: gives learning rates that are not finite")
-    return found
+    return values
 
 
 def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
     """The augmentations besides crop and flip. Raises ValueError for a name that is no transform
     of an image in torchvision.transforms.v2, and for options that it does not take."""
-    found = []
+    result = []
     for component in components:
         if component.name in GEOMETRY:
             _check_geometry(component)
@@ -186,18 +188,18 @@ def transforms(components: tuple[Component, ...]) -> list[nn.Module]:
         image = _called(component, made, torch.zeros((3, 8, 8), dtype=torch.uint8))
         if not torch.is_tensor(image) or (image.shape, image.dtype) != ((3, 8, 8), torch.uint8):
             raise ValueError(f"{component.name} changes the image's size or type")
-        found.append(made)
-    return found
+        result.append(made)
+    return result
 
 
 def mix(components: tuple[Component, ...], classes: int) -> Mix:
-    """Those of MIXING; of several, one at random for each batch. Raises ValueError for options that
-    they do not take."""
-    if not (mixing := [one for one in components if one.name in MIXING]):
+    """The augmentations of MIXING; of several, one at random for each batch. Raises ValueError for
+    options that they do not take."""
+    if not (mixing := [component for component in components if component.name in MIXING]):
         return lambda images, labels: (images, labels)
     from torchvision.transforms import v2
 
-    made = [_made(v2, one, num_classes=classes) for one in mixing]
+    made = [_made(v2, component, num_classes=classes) for component in mixing]
     return made[0] if len(made) == 1 else v2.RandomChoice(made)
 
 
@@ -219,10 +221,10 @@ def _check_geometry(component: Component) -> None:
 
 
 def _made(module: Any, component: Component, *arguments: Any, **named: Any) -> Any:
-    found = getattr(module, component.name, None)
-    if not inspect.isclass(found):
+    kind = getattr(module, component.name, None)
+    if not inspect.isclass(kind):
         raise ValueError(f"{component.name}: {module.__name__} has no such class")
-    return _called(component, found, *arguments, **named, **component.options)
+    return _called(component, kind, *arguments, **named, **component.options)
 
 
 def _called(

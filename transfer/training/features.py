@@ -16,21 +16,18 @@ import torch
 from torch import nn
 
 from transfer.files import locked
-from transfer.images.packed import Packed
 from transfer.training import models
-from transfer.training.checkpoint import Checkpoint
-from transfer.training.engine import Features, Protocol
-from transfer.training.feed import CHUNK
+from transfer.training.engine import Checkpoint, Features, Job
+from transfer.training.loader import CHUNK
+from transfer.training.step import Forward
 
 
 @dataclass(frozen=True)
 class Pass:
     """The epochs of a frozen backbone; computing the first removes the model's head."""
 
+    job: Job
     model: nn.Module
-    data: Packed
-    protocol: Protocol
-    device: torch.device
 
     def compute(self, chunk: int = CHUNK, first: int = 0) -> Iterator[Features]:
         """Each epoch's features. The model's batch-norm statistics move as in training.
@@ -38,18 +35,19 @@ class Pass:
         About `chunk` images go through the network at once, with batch norm still per batch.
         Starts at epoch `first`, for which the statistics have to be those after the one before.
         """
-        model, protocol = self.model, self.protocol
+        job, model, settings = self.job, self.model, self.job.settings
         model.set_submodule(models.head_name(model), nn.Identity())
-        model.requires_grad_(False).to(self.device).to(memory_format=protocol.layout)
-        feed, forward = protocol.feed(self.data, self.device), protocol.forward(model)
-        group = max(1, chunk // protocol.batch_size)
-        moving, prepared = protocol.frozen_batchnorm == "train", None
-        for epoch in range(first, protocol.epochs):
+        model.requires_grad_(False).to(job.device).to(memory_format=job.layout)
+        feed, forward, size = job.feed(), job.forward(model), settings.batch_size
+        moving, prepared = settings.frozen_batchnorm == "train", None
+        for epoch in range(first, settings.epochs):
             with torch.inference_mode():
                 models.train_mode(model, moving)
-                protocol.begin(epoch)
-                batches = feed.train(*protocol.plan(self.data, epoch), group)
-                train = torch.cat([per_batch(model, images, protocol) for images, _ in batches])
+                job.begin(epoch)
+                batches = feed.train(*job.plan(epoch), max(1, chunk // size))
+                train = torch.cat(
+                    [per_batch(model, forward, images, size) for images, _ in batches]
+                )
                 model.eval()
                 if moving or prepared is None:
                     prepared = torch.cat([forward(images) for images in feed.prepared()])
@@ -63,18 +61,18 @@ class Pass:
         A file of another key is out of date and is overwritten. Of several processes one computes
         a pass, and the others wait for it.
         """
-        epochs = range(self.protocol.epochs)
+        epochs = range(self.job.settings.epochs)
         files = [Checkpoint(folder / f"{epoch}.pt", key, every=0) for epoch in epochs]
         buffers: list[torch.Tensor] = []
         for epoch, file in enumerate(files):
-            if not (found := file.load(self.device)):
+            if not (saved := file.load(self.job.device)):
                 with locked(folder / ".lock", f"features of {folder.name}") as waited:
-                    # For whoever computes the pass, and has stored it by now.
-                    if not waited or not (found := file.load(self.device)):
+                    # Another process may have stored it while this one waited.
+                    if not waited or not (saved := file.load(self.job.device)):
                         yield from self._stored(files[epoch:], epoch, buffers)
                         return
-            buffers = found["buffers"]
-            yield found["features"]
+            buffers = saved["buffers"]
+            yield saved["features"]
 
     def _stored(
         self, files: list[Checkpoint], first: int, buffers: list[torch.Tensor]
@@ -91,16 +89,15 @@ class Pass:
             yield features
 
 
-def per_batch(model: nn.Module, images: torch.Tensor, protocol: Protocol) -> torch.Tensor:
-    """The model's output with batch norm over each batch of the protocol's size apart; a short last
-    batch goes through by itself."""
-    forward, outputs = protocol.forward(model), []
+def per_batch(model: nn.Module, forward: Forward, images: torch.Tensor, size: int) -> torch.Tensor:
+    """The model's output with batch norm over each batch of that size apart; a short last batch
+    goes through by itself. forward: calls the model."""
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if any(type(layer) is not nn.BatchNorm2d for layer in layers):  # which do more than normalise
-        return torch.cat([forward(batch) for batch in images.split(protocol.batch_size)])
-    whole = len(images) - len(images) % protocol.batch_size
+        return torch.cat([forward(batch) for batch in images.split(size)])
+    whole, outputs = len(images) - len(images) % size, []
     if whole:
-        with grouped_batchnorm(model, whole // protocol.batch_size):
+        with grouped_batchnorm(model, whole // size):
             outputs.append(forward(images[:whole]))
     if whole < len(images):
         outputs.append(forward(images[whole:]))

@@ -1,6 +1,7 @@
-"""Backbones: torchvision's ResNets, small ones of our own, and timm's networks, each with a new
-head, from a checkpoint or at random."""
+"""Networks: a backbone with a new head, from a checkpoint or at random, and which of its parameters
+are trained."""
 
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -11,36 +12,36 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils import parametrize
 
 from transfer import files
 from transfer.cli import UserError, one_line
-from transfer.training import lora, miniature, zoo
+from transfer.training import zoo
 from transfer.training.step import Group
 
 State = dict[str, torch.Tensor]
 """A network's parameters and buffers by name."""
 COUNTER = "num_batches_tracked"
-OWN = {"miniresnet10": miniature.resnet10, "miniresnet18": miniature.resnet18}
 RESNETS = [
     *(f"resnet{layers}" for layers in (18, 34, 50, 101, 152)),
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
     *("wide_resnet50_2", "wide_resnet101_2"),
 ]
-"""torchvision's; all that is neither OWN nor one of these is timm's."""
+"""torchvision's. A backbone that is neither one of these nor in zoo.MINIATURE is timm's."""
 
 
 def build(backbone: str, classes: int, checkpoint: str | Path, seed: int) -> nn.Module:
     """The network with a new `classes`-way head (paper, section 2.3).
 
-    Everything the checkpoint does not hold is drawn from `seed`: the head always, and all weights
-    if it is a baseline's. Raises UserError as `load_checkpoint` does.
+    The head is drawn from `seed`, and so are all weights if the checkpoint is a baseline's. Raises
+    UserError as `load_checkpoint` does.
     """
     state = load_checkpoint(checkpoint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = architecture(backbone)(num_classes=classes)
         if isinstance(model, zoo.Network):
-            # As torchvision's are drawn: some of timm's start so large that few steps move them.
+            # As torchvision draws heads: some of timm's start so large that few steps move them.
             model.head.reset_parameters()
     if set(state) <= {zoo.SCALE, zoo.SHIFT}:  # a baseline's
         model.load_state_dict(state, strict=False)
@@ -97,9 +98,10 @@ def load_checkpoint(path: str | Path, source: str | Path = "") -> State:
 
 
 def save_scratch(path: str | Path, pretrained: State | None = None) -> None:
-    """Write the checkpoint of a baseline, whose weights `build` draws at random: of the pretrained
-    network only how its input is normalised."""
-    kept = {name: one for name, one in (pretrained or {}).items() if name in (zoo.SCALE, zoo.SHIFT)}
+    """Write a baseline's checkpoint. It holds how the pretrained network's input is normalised, and
+    no weights: `build` draws those at random."""
+    names = (zoo.SCALE, zoo.SHIFT)
+    kept = {name: value for name, value in (pretrained or {}).items() if name in names}
     with files.replacing(path) as part:
         torch.save(kept, part)
 
@@ -125,8 +127,8 @@ def head(model: nn.Module) -> nn.Linear:
 
 
 def head_name(model: nn.Module) -> str:
-    own = head(model)
-    return next(name for name, part in model.named_modules() if part is own)
+    last = head(model)
+    return next(name for name, part in model.named_modules() if part is last)
 
 
 def stages(model: nn.Module) -> list[list[nn.Parameter]]:
@@ -134,25 +136,65 @@ def stages(model: nn.Module) -> list[list[nn.Parameter]]:
     a normalisation between two belong to the one before. Raises ValueError for a network whose
     stages timm does not know."""
     if isinstance(model, zoo.Network):
-        found = model.groups(coarse=True)
+        parts = model.groups(coarse=True)
     else:
-        found = [list(child.parameters()) for child in model.children()]
-    own = {id(parameter) for parameter in head(model).parameters()}
-    parts: list[list[nn.Parameter]] = []
-    for part in found:
-        rest = [one for one in part if id(one) not in own]
-        if parts and all(one.ndim < 2 for one in rest):
-            parts[-1] += rest
+        parts = [list(child.parameters()) for child in model.children()]
+    heads = {id(parameter) for parameter in head(model).parameters()}
+    result: list[list[nn.Parameter]] = []
+    for part in parts:
+        rest = [parameter for parameter in part if id(parameter) not in heads]
+        if result and all(parameter.ndim < 2 for parameter in rest):
+            result[-1] += rest
         else:
-            parts.append(rest)
-    return parts
+            result.append(rest)
+    return result
+
+
+class LowRank(nn.Module):
+    """Low-rank adaptation (LoRA, Hu 2022): adds b · a to a linear layer's weight, float32 [n, m].
+
+    a is [rank, m], and b is [n, rank] and starts at 0. Hu's factor alpha / rank is 1.
+    """
+
+    def __init__(self, weight: torch.Tensor, rank: int) -> None:
+        super().__init__()
+        n, m = weight.shape
+        self.a = nn.Parameter(weight.new_empty(rank, m))
+        self.b = nn.Parameter(weight.new_zeros(n, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + self.b @ self.a
 
 
 def adapt(model: nn.Module, freezing: str, seed: int = 0) -> None:
-    """Add what the way of freezing trains beside the network's own parameters: low-rank matrices of
-    that rank (`lora8`), drawn from the seed. Raises ValueError as `lora.add` does."""
-    if freezing.startswith("lora"):
-        lora.add(model, int(freezing.removeprefix("lora")), head(model), seed)
+    """Add what the way of freezing trains beside the network's own parameters: low-rank matrices
+    (`lora8`: of rank 8), drawn from the seed, to all linear layers but the head. Raises ValueError
+    where there are none."""
+    if not freezing.startswith("lora"):
+        return
+    last = head(model)
+    layers = [part for part in model.modules() if isinstance(part, nn.Linear) and part is not last]
+    if not layers:
+        raise ValueError(f"{freezing}: this backbone has no linear layers beside its head")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in layers:
+            matrices = LowRank(layer.weight, int(freezing.removeprefix("lora")))
+            parametrize.register_parametrization(layer, "weight", matrices)
+
+
+def low_rank(model: nn.Module) -> list[nn.Parameter]:
+    """The matrices that `adapt` added."""
+    added = [part for part in model.modules() if isinstance(part, LowRank)]
+    return [parameter for part in added for parameter in part.parameters()]
+
+
+def merge_low_rank(model: nn.Module) -> None:
+    """Make the matrices that `adapt` added a part of the weights."""
+    for layer in list(model.modules()):
+        if isinstance(layer, nn.Linear) and parametrize.is_parametrized(layer):
+            parametrize.remove_parametrizations(layer, "weight")
 
 
 def freeze(model: nn.Module, freezing: str) -> None:
@@ -167,17 +209,17 @@ def freeze(model: nn.Module, freezing: str) -> None:
 
 
 def _trained_too(model: nn.Module, freezing: str) -> list[nn.Parameter]:
-    """Besides the head; none where it alone is trained, or all is."""
+    """The parameters trained besides the head; none where the head alone is trained, or all is."""
     if freezing.startswith("lora"):
-        return lora.parameters(model)
+        return low_rank(model)
     if freezing == "norm":
         modules = [part for part in model.modules() if "Norm" in type(part).__name__]
-        found = [one for module in modules for one in module.parameters(recurse=False)]
-        if not found:
+        weights = [weight for module in modules for weight in module.parameters(recurse=False)]
+        if not weights:
             raise ValueError("norm: this backbone has no normalisation with weights")
-        return found
+        return weights
     if freezing == "bias":
-        return [one for name, one in model.named_parameters() if name.endswith("bias")]
+        return [value for name, value in model.named_parameters() if name.endswith("bias")]
     named = re.fullmatch(r"(first|last|stage)(\d)", freezing)
     if not named:
         return []
@@ -185,19 +227,19 @@ def _trained_too(model: nn.Module, freezing: str) -> list[nn.Parameter]:
     if count > len(parts):
         raise ValueError(f"{freezing}: this backbone has {len(parts)} stages")
     which = {"first": slice(count), "last": slice(-count, None), "stage": slice(count - 1, count)}
-    return [one for part in parts[which[named[1]]] for one in part]
+    return [parameter for part in parts[which[named[1]]] for parameter in part]
 
 
 def groups(model: nn.Module, decay: float) -> list[Group]:
     """The parameters that are trained, with layer-wise decay of their learning rate (ULMFiT, Howard
-    & Ruder 2018): that of the layer before the head is multiplied by `decay`, that of the one
-    before it by decay², and so on. Raises ValueError as `layers` does."""
+    & Ruder 2018): the rate of the layer before the head is multiplied by `decay`, that of the next
+    one down by decay², and so on. Raises ValueError as `layers` does."""
     parts = layers(model) if decay < 1 else [list(model.parameters())]
-    found = []
+    result = []
     for depth, part in enumerate(reversed(parts)):
-        if trained := [one for one in part if one.requires_grad]:
-            found.append({"params": trained, "lr_scale": decay**depth})
-    return found[::-1]
+        if trained := [parameter for parameter in part if parameter.requires_grad]:
+            result.append({"params": trained, "lr_scale": decay**depth})
+    return result[::-1]
 
 
 def layers(model: nn.Module) -> list[list[nn.Parameter]]:
@@ -225,14 +267,14 @@ def train_mode(model: nn.Module, statistics_move: bool) -> None:
 
 
 def check_backbones(names: list[str]) -> None:
-    """Raise UserError for a name that is none of OWN and RESNETS, and no network of timm's that
-    ends in one linear layer."""
+    """Raise UserError for a name that is no backbone: neither in zoo.MINIATURE nor RESNETS,
+    nor a network of timm's that ends in one linear layer."""
     for name in filter(is_timms, names):
         zoo.check(name, RESNETS)
 
 
 def is_timms(backbone: str) -> bool:
-    return backbone not in RESNETS and backbone not in OWN
+    return backbone not in RESNETS and backbone not in zoo.MINIATURE
 
 
 def shape(backbone: str, classes: int = 1000) -> nn.Module:
@@ -253,8 +295,8 @@ def check_size(backbone: str, size: int) -> None:
 
 def architecture(backbone: str) -> Callable[..., nn.Module]:
     """The constructor of that network."""
-    if backbone in OWN:
-        return OWN[backbone]
+    if backbone in zoo.MINIATURE:
+        return zoo.MINIATURE[backbone]
     if is_timms(backbone):
         return partial(zoo.Network, backbone)
     import torchvision  # two seconds, which other networks do without

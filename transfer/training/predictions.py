@@ -30,10 +30,11 @@ class Predictions:
     @property
     def labels(self) -> np.ndarray:
         """str [n], the names of the images' classes."""
-        return np.array([parted(str(one))[0] for one in self.name])
+        return np.array([parted(str(name))[0] for name in self.name])
 
     def predicted_labels(self, epoch: int) -> np.ndarray:
-        """str [n], the names of the classes predicted, as far as these images have them."""
+        """str [n], the names of the predicted classes; `another class` for one that no image here
+        has."""
         names = dict(zip(self.label.tolist(), self.labels, strict=True))
         return np.array([names.get(int(c), "another class") for c in self.predicted[epoch]])
 
@@ -50,9 +51,9 @@ class Predictions:
     @property
     def loss(self) -> np.ndarray:
         """float [epochs, n], the cross entropy in nats."""
-        given = self._probability(np.broadcast_to(self.label, self.predicted.shape))
+        actual = self._probability(np.broadcast_to(self.label, self.predicted.shape))
         smallest = np.finfo(np.float16).smallest_subnormal
-        return -np.log(np.maximum(given, smallest).astype(float))
+        return -np.log(np.maximum(actual, smallest).astype(float))
 
     def _probability(self, classes: np.ndarray) -> np.ndarray:
         return np.take_along_axis(self.probabilities, classes[..., None].astype(int), 2)[..., 0]

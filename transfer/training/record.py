@@ -13,8 +13,8 @@ from transfer.runs import CURVE, RECORD, Run
 class Epoch:
     """One row of a training curve.
 
-    epoch: counted from 0. lr: its learning rate. Losses: means of the protocol's loss (the paper's
-    is cross entropy, in nats). Accuracies: fractions. None: there are no validation images.
+    epoch: counted from 0. lr: its learning rate. Losses: means of the run's loss (the paper's is
+    cross entropy, in nats). Accuracies: fractions. None: there are no validation images.
     """
 
     epoch: int
@@ -75,15 +75,16 @@ def curve_in(path: Path) -> list[Epoch]:
 
 
 def chosen(curve: list[Epoch]) -> Epoch:
-    """The best by validation accuracy (of equals the latest), or the last where there is none."""
+    """The epoch of the best validation accuracy (of equal ones the latest), or the last epoch where
+    there are no validation images."""
     best = max(reversed(curve), key=lambda epoch: epoch.validation_accuracy or 0.0)
     return best if best.validation_accuracy is not None else curve[-1]
 
 
 def computed_on(device: str, arithmetic: str, threads: int) -> str:
     """A Record's three fields in words."""
-    many = f", {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else ""
-    return f"{device} ({arithmetic}{many})"
+    count = f", {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else ""
+    return f"{device} ({arithmetic}{count})"
 
 
 class Time(Stored):

@@ -1,8 +1,8 @@
-"""What runs give, kept under a hash of all that they depend on until their stages take it.
+"""Results of runs that wait for their stages, under a hash of all that they depend on.
 
 Runs of one data set, size, backbone, recipe and seed are a group. The first stage of a group trains
-all of it that is not made yet, in one process; the others only take their own, which needs no
-PyTorch.
+all its stale runs in one process. DVC empties a stage's output folder before it starts the stage,
+so the other results wait here, and each stage takes its own without PyTorch.
 """
 
 import hashlib
@@ -21,17 +21,14 @@ from transfer.params import Params
 from transfer.runs import Run, runs
 
 RUN_CACHE = Path("data/run_cache")
-digest = cache(code.digest)
-"""Read once a process, which runs the code that it has read."""
+digest = cache(code.digest)  # a process runs the code as it was when it started
 
 
-def fingerprint(script: str, bound: list[Path], **depends: Any) -> str:
+def fingerprint(script: str, inputs: list[Path], **depends: Any) -> str:
     """A hash of the code that the script, such as stages.train, imports, of the files' content and
-    of what else is named.
-
-    Also of PyTorch's version and number of threads, on which a CPU's rounding depends.
-    """
-    depends |= {"code": digest(script), "files": [files.sha256(path) for path in bound]}
+    of the further values; also of PyTorch's version and number of threads, on which a CPU's
+    rounding depends."""
+    depends |= {"code": digest(script), "files": [files.sha256(path) for path in inputs]}
     threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
     depends |= {"torch": version("torch"), "threads": threads}
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
@@ -44,20 +41,18 @@ def key(run: Run, study: Params) -> str:
 
 
 def inputs(run: Run) -> list[Path]:
-    return [Path(f"data/packed/{run.dataset}/index.json"), weights(run)]
-
-
-def weights(run: Run) -> Path:
-    return Path(f"data/weights/{run.backbone}-{run.init}.pth")
+    """The files that the run's results depend on: an index, which holds the images' hash, and
+    weights."""
+    return [Path(f"data/packed/{run.dataset}/index.json"), run.weights]
 
 
 def kept(run: Run, key: str) -> Path:
-    """The folder of its results until they are taken."""
+    """The folder of the run's results while they wait."""
     return RUN_CACHE / f"{run.name}.{key[:16]}"
 
 
 def take(run: Run, key: str) -> bool:
-    """Move the run's results to where DVC expects them, if they are kept."""
+    """Move the run's results to where DVC expects them, if they are here."""
     if not kept(run, key).is_dir():
         return False
     files.remove(run.folder)
@@ -69,35 +64,40 @@ def take(run: Run, key: str) -> bool:
 
 
 def staleness() -> Callable[[Run], bool]:
-    """Whether DVC would train a run: by dvc.lock it is not made, or of another code, other
-    settings, images or weights."""
+    """A function that says whether DVC would train a run: dvc.lock lacks it, or has it with other
+    code, settings, images or weights than there are now."""
     lock = Path("dvc.lock")
-    text = lock.read_text(encoding="utf-8") if lock.is_file() else "stages: {}"
-    made = (yaml.load(text, yaml.CSafeLoader) or {}).get("stages") or {}
-    now = {out["path"]: out["md5"] for stage in made.values() for out in stage.get("outs", ())}
+    text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
+    stages = (yaml.load(text, yaml.CSafeLoader) or {}).get("stages") or {}
+    outputs = {
+        out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())
+    }
 
     def current(path: str) -> str:
-        # Of the folders data/code and data/settings the lock knows no file.
+        # dvc.lock has data/code and data/settings as folders, so their files are read.
         file = Path(path)
         if file.parent not in (Path("data/code"), Path("data/settings")):
-            return now.get(path, "")
+            return outputs.get(path, "")
         return hashlib.md5(file.read_bytes()).hexdigest() if file.is_file() else ""
 
-    def stale(other: Run) -> bool:
-        deps = made.get(f"train@{other.name}", {}).get("deps", [])
+    def stale(run: Run) -> bool:
+        deps = stages.get(f"train@{run.name}", {}).get("deps", [])
         return not deps or any(dep["md5"] != current(dep["path"]) for dep in deps)
 
     return stale
 
 
 def companions(run: Run, study: Params) -> list[Run]:
-    """The others of the run's group that DVC would train and that can be. Where dvc.lock says that
-    the run itself is made, as in a fresh clone, its results are nowhere; then so are those of
-    others that are not here."""
+    """The stale runs of the run's group, itself aside, whose weights are there.
+
+    In a fresh clone DVC trains runs that are not stale, if its cache lacks their results. So where
+    the run itself is not stale, those without results count too.
+    """
     stale = staleness()
-
-    def wanted(other: Run) -> bool:
-        return stale(other) or not (stale(run) or other.folder.is_dir())
-
-    others = [one for one in runs(study.grid, run.dataset) if one.group == run.group and one != run]
-    return [one for one in others if wanted(one) and weights(one).is_file()]
+    changed = stale(run)
+    return [
+        other
+        for other in runs(study.grid, run.dataset)
+        if other.group == run.group and other != run and other.weights.is_file()
+        if stale(other) or not (changed or other.folder.is_dir())
+    ]

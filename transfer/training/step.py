@@ -1,12 +1,14 @@
-"""One training step, and the same step recorded for a GPU."""
+"""One training step, the same step recorded for a GPU, and the mean of weights over epochs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -18,6 +20,7 @@ multiplied by (as timm calls it)."""
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
+    """Set the learning rate of each group of parameters, by its lr_scale."""
     for group in optimizer.param_groups:
         rate = lr * group.get("lr_scale", 1.0)
         if torch.is_tensor(group["lr"]):
@@ -26,11 +29,8 @@ def set_rate(optimizer: Optimizer, lr: float) -> None:
             group["lr"] = rate
 
 
-def changed_by(optimizer: Optimizer) -> list[torch.Tensor]:
-    """Every tensor that a step changes."""
-    parameters = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    states: list[Any] = [value for state in optimizer.state.values() for value in state.values()]
-    return parameters + [value for value in states if torch.is_tensor(value)]
+def parameters(optimizer: Optimizer) -> list[torch.Tensor]:
+    return [tensor for group in optimizer.param_groups for tensor in group["params"]]
 
 
 class Totals:
@@ -70,8 +70,7 @@ class Step:
         loss = self.loss(outputs, labels)
         loss.backward()
         if self.clip_norm:
-            trained = [one for group in self.optimizer.param_groups for one in group["params"]]
-            clip_grad_norm_(trained, self.clip_norm)
+            clip_grad_norm_(parameters(self.optimizer), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.totals.add(outputs, labels, loss)
@@ -121,5 +120,45 @@ class Recorded(Step):
         return graph
 
     def _changed(self) -> list[torch.Tensor]:
+        """Every tensor that a step changes."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [value for value in moments if torch.is_tensor(value)]
         totals = [self.totals.loss, self.totals.correct]
-        return [*self.buffers, *changed_by(self.optimizer), *totals]
+        return [*self.buffers, *parameters(self.optimizer), *tensors, *totals]
+
+
+class Average:
+    """Stochastic weight averaging (Izmailov 2018), of buffers too. From the epoch `first` on, the
+    module holds the mean after each epoch, and its own weights again before the next."""
+
+    def __init__(self, module: nn.Module, first: int) -> None:
+        self.module, self.first = module, first
+        self.mean: AveragedModel | None = None
+        self.weights: dict[str, Any] | None = None
+        """The module's own weights while it holds the mean, else None."""
+
+    def enter(self, epoch: int) -> None:
+        """Take the weights after that epoch into the mean, and put the mean in their place."""
+        if epoch < self.first:
+            return
+        self.mean = self.mean or AveragedModel(self.module, use_buffers=True)
+        self.mean.update_parameters(self.module)
+        self.weights = {name: value.clone() for name, value in self.module.state_dict().items()}
+        self.module.load_state_dict(self.mean.module.state_dict())
+
+    def leave(self) -> None:
+        """Put its own weights back."""
+        if self.weights is not None:
+            self.module.load_state_dict(self.weights)
+        self.weights = None
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run continues from: the module's own weights, and the mean's."""
+        weights = self.weights if self.weights is not None else self.module.state_dict()
+        return {"model": weights, "mean": self.mean.state_dict() if self.mean else None}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["model"])
+        if state["mean"]:
+            self.mean = AveragedModel(self.module, use_buffers=True)
+            self.mean.load_state_dict(state["mean"])

@@ -1,4 +1,4 @@
-"""A backbone's starting weights: torchvision's or timm's, checked by hash, or a local file."""
+"""A backbone's pretrained weights, checked by hash: torchvision's, timm's, or a local file."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from transfer.training import models, zoo
 
 def put(backbone: str, weights: params.Weights, target: Path) -> models.State:
     """Write the checkpoint to `target`, and return it. Raises UserError for weights that cannot be
-    had, have another hash, or do not fit the backbone."""
+    read or fetched, have another hash, or do not fit the backbone."""
     models.check_backbones([backbone])
     with files.replacing(target) as part:
         if models.is_timms(backbone):
@@ -29,7 +29,7 @@ def put(backbone: str, weights: params.Weights, target: Path) -> models.State:
 
 def _put(backbone: str, weights: params.Weights, target: Path, part: Path) -> None:
     if target.is_file() and files.sha256(target) == weights.sha256:
-        shutil.copyfile(target, part)  # fetched before, by other code
+        shutil.copyfile(target, part)  # an edit of the code fetches nothing again
     elif weights.published:
         fetch(backbone, weights, part)
     else:

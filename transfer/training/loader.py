@@ -1,23 +1,27 @@
-"""The paper's training transform on packed images: RandomResizedCrop, flip, normalise.
+"""Batches as the network takes them: cropped anew every epoch, flipped, further augmented,
+normalised.
 
-Same distribution and, for a given crop, the same pixels (to one grey level) as torchvision's
-transforms on PIL images: https://pytorch.org/vision/stable/transforms.html
+For a given crop, training images have the same pixels (to one grey level) as torchvision's
+RandomResizedCrop gives on PIL images, and the crops the same distribution:
+https://pytorch.org/vision/stable/transforms.html
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from transfer.images.packed import Packed
+from transfer.images.packed import Packed, ahead
 from transfer.params import Component
 
+CHUNK = 64  # images that go through a network at once where batches do not matter
 CROP, FLIP = "RandomResizedCrop", "RandomHorizontalFlip"
 PAPER = (Component(CROP), Component(FLIP))
-"""The transforms that the crops below stand for."""
+"""The paper's augmentation, which Crops describe."""
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as in torchvision's presets
 STD = (0.229, 0.224, 0.225)
 
@@ -43,7 +47,8 @@ def random_crops(
     share: float = 224 / 256,
 ) -> Crops:
     """Crops and flips of images of these sizes, in pixels. Without RandomResizedCrop the crop is
-    the test images', a `share` of the short side, without RandomHorizontalFlip none is mirrored."""
+    that of test images, a `share` of the short side; without RandomHorizontalFlip no image is
+    mirrored."""
     options = {component.name: component.options for component in augmentation}
     if CROP in options:
         boxes = resized_crops(height, width, rng, **options[CROP])
@@ -106,11 +111,11 @@ def crop_batch(data: Packed, chosen: np.ndarray, crops: Crops) -> torch.Tensor:
 def crop_chunk(
     data: Packed, chosen: np.ndarray, crops: Crops, floats: int = 1 << 26
 ) -> torch.Tensor:
-    """What `crop_batch` does, to one grey level, for pixels on a GPU: two matrix products for all
-    images at once, instead of some launches for each.
+    """As crop_batch, to one grey level, for pixels on a GPU: two matrix products for all images at
+    once, instead of several launches for each.
 
-    The crops are laid on a canvas of the largest one's size. It and what is made of it have at
-    most `floats` numbers each, unless one crop needs more.
+    The crops are laid on a canvas of the largest one's size. This and each later tensor hold at
+    most `floats` numbers, unless one crop needs more.
     """
     height, width = crops.height[chosen], crops.width[chosen]
     tall, wide = int(height.max()), int(width.max())
@@ -156,8 +161,8 @@ def _cut(data: Packed, crops: Crops, i: int) -> torch.Tensor:
 
 
 def _triangles(lengths: np.ndarray, longest: int, size: int, device: torch.device) -> torch.Tensor:
-    """[n, size, longest]: what each of `size` output pixels takes of each of `lengths` inputs, by
-    the triangle filter that Pillow and torch resize with, widened when it shrinks."""
+    """[n, size, longest]: the weight of each of `lengths` input pixels in each of `size` output
+    pixels, by the triangle filter that Pillow and torch resize with, widened when it shrinks."""
     length = torch.from_numpy(lengths).to(device)[:, None, None].float()
     scale = length / size
     center = (torch.arange(size, device=device)[:, None] + 0.5) * scale
@@ -182,3 +187,69 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     rows = images.reshape(n, height, width * 3).float()
     torch.addcmul(shift.repeat(width), rows, scale, out=rows)
     return rows.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+class Feed:
+    """Batches of a data set on a device.
+
+    `layout` is the memory format of the batches, `transforms` are further augmentations of the
+    training images. A GPU holds all pixels and cuts the crops itself where a quarter of its memory
+    takes them; otherwise threads on the host prepare some batches ahead. On a CPU, threads beside
+    those of the convolutions would only stall them, so each batch is prepared when it is needed.
+    """
+
+    def __init__(
+        self,
+        data: Packed,
+        device: torch.device,
+        layout: torch.memory_format,
+        transforms: Sequence[Callable[..., Any]] = (),
+    ) -> None:
+        self.device, self.layout, self.transforms = device, layout, transforms
+        gpu = device.type == "cuda"
+        memory = torch.cuda.get_device_properties(device).total_memory if gpu else 0
+        self.resident = gpu and data.pixels.nbytes <= memory // 4
+        self.data = replace(data, pixels=data.pixels.to(device)) if self.resident else data
+        # Transforms draw from PyTorch's one generator.
+        self.threads = min(8, os.cpu_count() or 1) if gpu and not transforms else 0
+
+    def train(
+        self, batches: list[np.ndarray], crops: Crops, group: int = 1
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images float32 [n, 3, size, size] and labels int64 [n] of the batches (indices of
+        training images), `group` batches at a time."""
+        labels = torch.from_numpy(self.data.train.label[np.concatenate(batches)]).to(self.device)
+        together = [np.concatenate(batches[i : i + group]) for i in range(0, len(batches), group)]
+        images = self._resident(together, crops) if self.resident else self._host(together, crops)
+        yield from zip(images, labels.split(len(together[0])), strict=True)
+
+    def prepared(self) -> Iterator[torch.Tensor]:
+        """The validation images and then the test images, in order, in large batches."""
+        for start in range(0, len(self.data.validation) + len(self.data.test), CHUNK):
+            images = self.data.prepared_images(start, start + CHUNK)
+            yield self._normalized(images.to(self.device))
+
+    def _resident(self, groups: list[np.ndarray], crops: Crops) -> Iterator[torch.Tensor]:
+        # Launching a kernel takes longer than cropping four images, so many are cropped at once.
+        at_once = max(1, CHUNK // len(groups[0]))
+        for start in range(0, len(groups), at_once):
+            chunk = groups[start : start + at_once]
+            images = self._cut(crop_chunk, np.concatenate(chunk), crops)
+            yield from images.split([len(group) for group in chunk])
+
+    def _host(self, groups: list[np.ndarray], crops: Crops) -> Iterator[torch.Tensor]:
+        def prepared(chosen: np.ndarray) -> torch.Tensor:
+            images = self._cut(crop_batch, chosen, crops)
+            return images.pin_memory() if self.device.type == "cuda" else images
+
+        for images in ahead(prepared, groups, self.threads):
+            yield images.to(self.device, non_blocking=True)
+
+    def _cut(
+        self, cut: Callable[..., torch.Tensor], chosen: np.ndarray, crops: Crops
+    ) -> torch.Tensor:
+        images = cut(self.data, chosen, crops)
+        return self._normalized(transformed(images, crops.seed[chosen], self.transforms))
+
+    def _normalized(self, images: torch.Tensor) -> torch.Tensor:
+        return normalize(images).contiguous(memory_format=self.layout)
