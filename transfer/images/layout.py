@@ -240,7 +240,7 @@ class _Walk:
             stems = set.union(
                 *({f"{other}/{stem}" for stem in rest[other].stems} for other in rest)
             )
-            if 2 * len(stems & inner.stems) >= len(stems):
+            if set(rest) == set(inner.inside) and inner.stems <= stems:
                 return "the same folders and file names as those beside it: a copy"
             raise UserError(
                 f"{self.source.path}: {node.place} has folders that are called as those beside it "
@@ -303,7 +303,7 @@ class _Walk:
             if part in found:
                 raise UserError(
                     f"{self.source.path}: {found[part].name!r} and {name!r} both name the {part} "
-                    "part; move one of them out"
+                    "part; put their images into one folder, or move one of them out"
                 )
             found[part] = top.inside[name]
         return found
@@ -413,11 +413,19 @@ def _check(source: Source, named: Named) -> None:
             if missing := sorted(set(its) - set(named[other])):
                 close = {name.casefold(): name for name in named[other]}
                 meant = close.get(missing[0].casefold())
+                place, there = _folder(named[one], one), _folder(named[other], other)
                 raise UserError(
-                    f"{source.path}: class {missing[0]!r} of {one} "
-                    + (f"is called {meant!r} in {other}; rename one" if meant else "")
-                    + ("" if meant else f"is missing in {other}; add it there, or remove it")
+                    f"{source.path}: class {missing[0]!r} of {place} "
+                    + (f"is called {meant!r} in {there}; rename one" if meant else "")
+                    + ("" if meant else f"is missing in {there}; add it there, or remove it")
                 )
+
+
+def _folder(classes: dict[str, Class], part: str) -> str:
+    """The folder that has a part's classes, or the part where there is none."""
+    label, one = next(iter(classes.items()))
+    above = {place[:-1] for place in one.places if place[-1] == label}
+    return "/".join(above.pop()) if len(above) == 1 else part
 
 
 def _spreadsheets(source: Source) -> list[str]:
@@ -575,6 +583,9 @@ def _listed(source: Source, found: Table, asked: Asked) -> Reading:
     groups = {group for its in named.values() for one in its.values() for group in one.groups}
     settings = found.model_dump(exclude_none=True)
     notes = _columns(found, listing) + table.not_taken(source, found, asked)
+    others = [name for name in table.candidates(source) if name not in found.tables.values()]
+    if others := [name for name in others if not name.lower().endswith(".txt")]:
+        notes.append(f"not read: {_some(set(others))}; --table reads one in its place")
     notes += _unread(source, named)
     unlabelled, tables = set(listing.unlabelled), set(found.tables.values())
     aside: dict[tuple[str, str], list[str]] = {}
