@@ -91,7 +91,7 @@ def proposed(
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer own", description=__doc__)
-    help = "the folder or zip of images, such as data/raw/flowers"
+    help = "the folder, or zip or tar archive, of images, such as data/raw/flowers"
     parser.add_argument("source", type=Path, help=help)
     parser.add_argument("--dry-run", action="store_true", help="only print what was found")
     help = "study this data set alone, without other ones of your own"
