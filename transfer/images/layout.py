@@ -15,14 +15,9 @@ from typing import Any, Literal
 from transfer.cli import UserError
 from transfer.images import reader, table
 from transfer.images.archive import Source, ending, is_hidden, quoted
-from transfer.images.table import PARTS, Asked, Listing, part_in, part_of, words
+from transfer.images.table import BESIDE, PARTS, Asked, Listing, part_in, part_of, words
 from transfer.params import Table
 
-BESIDE = (
-    "thumb thumbs thumbnail thumbnails preview previews mask masks annotation annotations "
-    "segmentation segmentations"
-)
-"""Folders that hold pictures of the images, not images."""
 WRAPPER = "image images img imgs photo photos picture pictures data jpg jpeg png raw"
 PIECES = r"image|img|photo|picture|part|batch|chunk"
 """In the names of folders that only divide a large number of files."""

@@ -31,6 +31,11 @@ NAMES = {
     "group": "group patient patient_id subject subject_id session session_id case case_id",
 }
 """What columns are called, without regard to capitals, spaces and hyphens."""
+BESIDE = (
+    "thumb thumbs thumbnail thumbnails preview previews mask masks annotation annotations "
+    "segmentation segmentations trimap trimaps groundtruth"
+)
+"""Folders that hold pictures of the images, not images."""
 FILE = "file filename file_name filepath file_path path filepaths image image_path image_name img"
 MISSING = ("", "nan", "<na>", "null")
 """Labels, in small letters, that say that there is none."""
@@ -540,12 +545,25 @@ def _matched(
     return matched
 
 
+def _images(source: Source) -> list[str]:
+    """Without masks and the like, which are often called as the images are."""
+    if "images" not in source.kept:
+        beside = set(BESIDE.split())
+        real = [
+            name
+            for name in source.images
+            if not any(words(folder) in beside for folder in name.split("/")[:-1])
+        ]
+        source.kept["images"] = real or source.images
+    return source.kept["images"]
+
+
 def _scope(source: Source, table: str) -> str | None:
     folder = str(PurePosixPath(table).parent)
-    if folder != "." and any(image.startswith(folder + "/") for image in source.images):
+    if folder != "." and any(image.startswith(folder + "/") for image in _images(source)):
         return folder
     part = _named_for(table)
-    tops = {image.split("/")[0] for image in source.images if "/" in image}
+    tops = {image.split("/")[0] for image in _images(source) if "/" in image}
     return next((top for top in sorted(tops) if part and part_in(top)[0] == part), None)
 
 
@@ -554,7 +572,7 @@ def _index(source: Source, folder: str | None) -> Index:
     kept = source.kept
     if ("index", folder) not in kept:
         start = f"{folder}/" if folder else ""
-        kept["index", folder] = Index(name for name in source.images if name.startswith(start))
+        kept["index", folder] = Index(name for name in _images(source) if name.startswith(start))
     return kept["index", folder]
 
 
