@@ -278,9 +278,12 @@ def test_a_class_called_mask_may_be_taken(tmp_path):
 
 
 def test_more_images_of_the_same_classes_are_no_class(tmp_path):
-    laid_out(tmp_path, *files(*AB), *(f"more/{label}/x{n}.jpg" for label in AB for n in range(3)))
+    more = files("more/ants", "more/bees", "more/wasps")  # no copy: a class would be lost
     with pytest.raises(UserError, match="more has folders that are called as those beside it"):
-        layout(tmp_path)
+        layout(laid_out(tmp_path / "x", *files(*AB), *more))
+    more = [f"more/{label}/x{n}.jpg" for label in AB for n in range(3)]
+    with pytest.raises(UserError, match="more has folders that are called as those beside it"):
+        layout(laid_out(tmp_path / "y", *files(*AB), *more))
 
 
 def test_groups_of_folders_may_be_ignored(tmp_path):
@@ -610,6 +613,21 @@ def test_folders_that_are_linked_are_named(study):
     assert (
         "not look into linked folders (ants); after a change in them: dvc repro -f split@x" in out
     )
+
+
+def test_too_few_groups_are_refused_with_what_helps(study):
+    laid_out(study / "data/raw/x", *files(*(f"{label}/p{n}" for label in AB for n in range(3))))
+    assert "3 groups of images, of which each stays whole" in refused(study, "data/raw/x")
+    out = enter(study, "data/raw/x", "--no-group", "--dry-run")
+    assert "groups" not in out
+    laid_out(study / "data/raw/y", *files("s1/ants", "s1/bees", "s2/ants", "s2/bees"))
+    assert "give one outer folder as the source" in refused(study, "data/raw/y")
+    assert "groups" not in enter(study, "data/raw/y/s1", "--dry-run")
+
+
+def test_many_balanced_classes_are_no_reason_for_a_note(study):
+    laid_out(study / "data/raw/x", *files(*(f"c{n}" for n in range(12)), count=100))
+    assert "note:" not in enter(study, "data/raw/x", "--dry-run")
 
 
 def test_few_images_are_told_at_once_and_too_few_refused(study):

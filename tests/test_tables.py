@@ -282,6 +282,13 @@ def test_a_table_that_says_what_the_folders_say_is_named(tmp_path):
     ]
 
 
+def test_masks_that_are_called_as_the_images_are_not_taken_for_them(tmp_path):
+    """Even in the table's own folder, as in Oxford's pets."""
+    names = [f"annotations/trimaps/{n}.png" for n in range(8)]
+    text = "".join(f"{n} {AB[n % 2]}\n" for n in range(8))
+    assert labels(beside(tmp_path, text, *names, name="annotations/list.txt")) == RIGHT
+
+
 def test_a_ragged_line_is_named(tmp_path):
     beside(tmp_path, table(*rows(), "7.jpg,ants,bees,wasps"))
     assert "Expected 2 fields in line 10, saw 4" in refused(tmp_path, table="labels.csv")

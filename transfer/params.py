@@ -260,7 +260,7 @@ class Dataset(Section):
     """The data set's part in the paper's claims, by its size and its similarity to ImageNet
     (judged by eye), or none."""
     source: str
-    """The zip archive or folder that holds the images, such as data/raw/flowers.zip."""
+    """The folder, or zip or tar archive, of the images, such as data/raw/flowers.zip."""
     folders: Where
     """Where each class lies: its folders, or a table that lists the images."""
     count: Counts

@@ -118,8 +118,8 @@ class Source:
 
 def ending(name: str) -> str:
     """What a file's name ends in, such as .csv; '' where that tells no kind: 12, 12.jpg?w=640."""
-    found = re.search(r"(?<=[^/])\.[a-z][a-z0-9]{0,8}$", name.lower())
-    return found[0] if found else ""
+    match = re.search(r"(?<=[^/])\.[a-z][a-z0-9]{0,8}$", name.lower())
+    return match[0] if match else ""
 
 
 def is_hidden(path: str) -> bool:
@@ -249,10 +249,10 @@ def _copy(path: Path, packed: IO[bytes], plain: IO[bytes]) -> None:
 
 def _entries(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
     try:
-        found = tar.getmembers()
+        members = tar.getmembers()
     except (*_BROKEN, OSError) as error:
         raise _damaged(path, error) from None
-    for entry in found:
+    for entry in members:
         if entry.issym():
             _check_kind(path, entry.name, stat.S_IFLNK)
         try:
@@ -261,8 +261,8 @@ def _entries(path: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
             raise UserError(
                 f"{path}: {quoted(entry.name)}: {one_line(error)}; make the archive anew"
             ) from None
-    _check_total(path, sum(entry.size for entry in found))
-    return _by_name(path, ((entry.name, entry) for entry in found if not entry.isdir()))
+    _check_total(path, sum(entry.size for entry in members))
+    return _by_name(path, ((entry.name, entry) for entry in members if not entry.isdir()))
 
 
 def _read_entry(tar: tarfile.TarFile, entries: dict[str, tarfile.TarInfo], name: str) -> bytes:

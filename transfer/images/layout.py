@@ -15,14 +15,9 @@ from typing import Any, Literal
 from transfer.cli import UserError
 from transfer.images import reader, table
 from transfer.images.archive import Source, ending, is_hidden, quoted
-from transfer.images.table import PARTS, Asked, Listing, part_in, part_of, words
+from transfer.images.table import BESIDE, PARTS, Asked, Listing, part_in, part_of, words
 from transfer.params import Table
 
-BESIDE = (
-    "thumb thumbs thumbnail thumbnails preview previews mask masks annotation annotations "
-    "segmentation segmentations"
-)
-"""Folders that hold pictures of the images, not images."""
 WRAPPER = "image images img imgs photo photos picture pictures data jpg jpeg png raw"
 PIECES = r"image|img|photo|picture|part|batch|chunk"
 """In the names of folders that only divide a large number of files."""
@@ -139,24 +134,24 @@ def read(source: Source, choice: Choice = Choice()) -> Reading:
     if not source.images:
         raise UserError(f"{source.path}: there is no image in it{_instead(source)}")
     if asked.table or asked.columns:
-        if found := table.find(source, asked):
-            return _listed(source, found, asked)
+        if chosen := table.find(source, asked):
+            return _listed(source, chosen, asked)
         raise UserError(f"{source.path}: no table in it lists its images")
     top = _tree(source)
     walk = _Walk(source, choice)
     opened = walk.opened(top)
     flat = not any(node.inside for node in opened.inside.values())
     unclassed = flat and (len(opened.inside) < 2 or all(map(part_of, opened.inside)))
-    if unclassed and (found := table.find(source, asked)):
-        return _listed(source, found, asked)
+    if unclassed and (chosen := table.find(source, asked)):
+        return _listed(source, chosen, asked)
     named: Named | None = None
     problem = None
     try:
         named = walk.classes(opened)
     except UserError as error:
         problem = error
-    if choice.level is None and (found := _contrary(source, asked, named)):
-        return _listed(source, found, asked)
+    if choice.level is None and (chosen := _contrary(source, asked, named)):
+        return _listed(source, chosen, asked)
     if problem or not named:
         raise UserError(f"{problem}{table.why_none(source)}")
     return _in_folders(source, named, walk.why)
@@ -225,14 +220,14 @@ class _Walk:
         """Why a folder is no class beside the rest; '' if it may be one."""
         # Where one class is called mask and another no_mask, both are classes.
         same = any(words(name).removesuffix("s") in other.lower() for other in rest)
-        originals = [one for other, one in rest.items() if other.lower() in WRAPPER.split()]
+        originals = [folder for other, folder in rest.items() if other.lower() in WRAPPER.split()]
         beside = words(name) in BESIDE.split() and not same
         if beside and (len(rest) >= least or len(rest) == 1 and originals):
             return f"by its name, no images of a class; --take {name} takes it for one"
         if name.lower() not in WRAPPER.split() and not part_in(name)[0] and not node.files:
-            for one in originals:
-                if not one.files and 2 * len(node.stems & one.stems) >= len(node.stems):
-                    return f"the same file names as {one.name}, so that it belongs to its images"
+            for folder in originals:
+                if not folder.files and 2 * len(node.stems & folder.stems) >= len(node.stems):
+                    return f"the same file names as {folder.name}, so that it belongs to its images"
         inner = node
         while len(inner.inside) == 1 and not inner.files:
             (inner,) = inner.inside.values()
@@ -240,7 +235,7 @@ class _Walk:
             stems = set.union(
                 *({f"{other}/{stem}" for stem in rest[other].stems} for other in rest)
             )
-            if 2 * len(stems & inner.stems) >= len(stems):
+            if set(rest) == set(inner.inside) and inner.stems <= stems:
                 return "the same folders and file names as those beside it: a copy"
             raise UserError(
                 f"{self.source.path}: {node.place} has folders that are called as those beside it "
@@ -252,7 +247,7 @@ class _Walk:
         """part → class → what it has. Raises UserError where this cannot be told."""
         parts = self.parts(top)
         for node in parts.values():
-            node.inside = {name: self.class_folder(one) for name, one in node.inside.items()}
+            node.inside = {name: self.class_folder(folder) for name, folder in node.inside.items()}
         named = self.levels(parts)
         _check(self.source, named)
         return named
@@ -270,21 +265,23 @@ class _Walk:
         """part → the folder that has its classes; `all` for a source that is not divided."""
         if turned := _parts_in_classes(top):
             return turned
-        found = self.named_parts(top)
-        taught = self.opened(found["train"]) if "train" in found else Node()
-        divided = len(found) == len(top.inside) > 1 or len(taught.inside) > 1
+        folders = self.named_parts(top)
+        taught = self.opened(folders["train"]) if "train" in folders else Node()
+        divided = len(folders) == len(top.inside) > 1 or len(taught.inside) > 1
         if not divided:
             return {"all": top}
         for node in top.inside.values():
-            if node not in found.values():
+            if node not in folders.values():
                 self.why[node.place] = "in no part"
-        inner = {part: self.opened(node) for part, node in found.items()}
+        inner = {part: self.opened(node) for part, node in folders.items()}
         for part, node in list(inner.items()):
-            flat = not any(one.inside for one in node.inside.values())
+            flat = not any(folder.inside for folder in node.inside.values())
             lone = flat and len(node.inside) == 1
             unknown = taught.inside and lone and not {*node.inside} & {*taught.inside}
             if not node.inside or unknown:
-                self.why[found[part].place] = "images without a class; `predict` can classify them"
+                self.why[folders[part].place] = (
+                    "images without a class; `predict` can classify them"
+                )
                 del inner[part]
         if not inner:
             raise UserError(f"{self.source.path}: no folder is a class; {HELP}")
@@ -294,29 +291,32 @@ class _Walk:
     def named_parts(self, top: Node) -> dict[str, Node]:
         """part → the folder that is named for it, or of whose name a word is, where the others are
         called the same but for that word."""
-        found: dict[str, Node] = {}
+        folders: dict[str, Node] = {}
         inside = {name: part_in(name) for name in sorted(top.inside)}
         rests = Counter(rest for part, rest in inside.values() if part)
         for name, (part, rest) in inside.items():
             if not part or not part_of(name) and rests[rest] < 2:
                 continue
-            if part in found:
+            if part in folders:
                 raise UserError(
-                    f"{self.source.path}: {found[part].name!r} and {name!r} both name the {part} "
-                    "part; move one of them out"
+                    f"{self.source.path}: {folders[part].name!r} and {name!r} both name the {part} "
+                    "part; put their images into one folder, or move one of them out"
                 )
-            found[part] = top.inside[name]
-        return found
+            folders[part] = top.inside[name]
+        return folders
 
     def levels(self, parts: dict[str, Node]) -> Named:
         """part → class → what it has. Of two levels of folders, the outer or the inner are
         classes."""
         outer = {name for node in parts.values() for name in node.inside}
         inner = Counter(
-            name for node in parts.values() for one in node.inside.values() for name in one.inside
+            name
+            for node in parts.values()
+            for folder in node.inside.values()
+            for name in folder.inside
         )
         two_levels = inner and not any(
-            one.files for node in parts.values() for one in node.inside.values()
+            folder.files for node in parts.values() for folder in node.inside.values()
         )
         if not two_levels or len(inner) == 1:
             return {part: _outer(node, grouped=False) for part, node in parts.items()}
@@ -346,19 +346,19 @@ def _question(outer: set[str], inner: Counter[str]) -> str:
 
 def _parts_in_classes(top: Node) -> dict[str, Node]:
     """part → its classes, where the folder of each class has folders of parts: cats/train."""
-    inner = [one for node in top.inside.values() for one in node.inside]
+    inner = [folder for node in top.inside.values() for folder in node.inside]
     plain = len(top.inside) > 1 and not any(node.files for node in top.inside.values())
-    found: dict[str, Node] = {}
+    parts: dict[str, Node] = {}
     if not plain or not all(map(part_of, inner)) or all(map(part_of, top.inside)):
         return {}
     for label, node in sorted(top.inside.items()):
-        for name, one in node.inside.items():
-            found.setdefault(str(part_of(name)), Node()).inside[label] = one
-    if len(found) < 2:
+        for name, folder in node.inside.items():
+            parts.setdefault(str(part_of(name)), Node()).inside[label] = folder
+    if len(parts) < 2:
         return {}
-    meant = table.as_parts(set(found))
-    found = {meant[part]: node for part, node in found.items()}
-    return {part: found[part] for part in PARTS if part in found}
+    meant = table.as_parts(set(parts))
+    parts = {meant[part]: node for part, node in parts.items()}
+    return {part: parts[part] for part in PARTS if part in parts}
 
 
 def _guess(outer: set[str], inner: Counter[str]) -> Level | None:
@@ -375,27 +375,27 @@ def _outer(node: Node, grouped: bool) -> dict[str, Class]:
     star = ("*",) if grouped else ()
     return {
         name: Class(
-            "/".join((*one.path, *star)),
-            one.images,
-            set(one.inside) if grouped else set(),
-            [one.path],
+            "/".join((*folder.path, *star)),
+            folder.images,
+            set(folder.inside) if grouped else set(),
+            [folder.path],
         )
-        for name, one in sorted(node.inside.items())
+        for name, folder in sorted(node.inside.items())
     }
 
 
 def _inner(node: Node, shared: bool) -> dict[str, Class]:
     """`shared`: whether an inner folder's name stands in several outer ones, which then are
     groups."""
-    found: dict[str, Class] = {}
-    for group, one in sorted(node.inside.items()):
-        for label, folder in sorted(one.inside.items()):
+    classes: dict[str, Class] = {}
+    for group, outer in sorted(node.inside.items()):
+        for label, folder in sorted(outer.inside.items()):
             place = (*node.path, "*" if shared else group, label)
-            known = found.setdefault(label, Class("/".join(place)))
-            known.images += folder.images
-            known.groups |= {group} if shared else set()
-            known.places.append(folder.path)
-    return dict(sorted(found.items()))
+            entry = classes.setdefault(label, Class("/".join(place)))
+            entry.images += folder.images
+            entry.groups |= {group} if shared else set()
+            entry.places.append(folder.path)
+    return dict(sorted(classes.items()))
 
 
 def _check(source: Source, named: Named) -> None:
@@ -413,11 +413,19 @@ def _check(source: Source, named: Named) -> None:
             if missing := sorted(set(its) - set(named[other])):
                 close = {name.casefold(): name for name in named[other]}
                 meant = close.get(missing[0].casefold())
+                place, there = _folder(named[one], one), _folder(named[other], other)
                 raise UserError(
-                    f"{source.path}: class {missing[0]!r} of {one} "
-                    + (f"is called {meant!r} in {other}; rename one" if meant else "")
-                    + ("" if meant else f"is missing in {other}; add it there, or remove it")
+                    f"{source.path}: class {missing[0]!r} of {place} "
+                    + (f"is called {meant!r} in {there}; rename one" if meant else "")
+                    + ("" if meant else f"is missing in {there}; add it there, or remove it")
                 )
+
+
+def _folder(classes: dict[str, Class], part: str) -> str:
+    """The folder that has a part's classes, or the part where there is none."""
+    label, one = next(iter(classes.items()))
+    above = {place[:-1] for place in one.places if place[-1] == label}
+    return "/".join(above.pop()) if len(above) == 1 else part
 
 
 def _spreadsheets(source: Source) -> list[str]:
@@ -428,14 +436,17 @@ def _contrary(source: Source, asked: Asked, named: Named | None) -> Table | None
     """A table to take in place of the folders: they are no classes, or only hold a piece of the
     images each. Raises UserError where both may be the classes."""
     try:
-        found = table.find(source, asked)
-        listing = table.read(source, found) if found else Listing()
+        chosen = table.find(source, asked)
+        listing = table.read(source, chosen) if chosen else Listing()
     except UserError:
         return None
-    if not found or not named:
-        return found
+    if not chosen or not named:
+        return chosen
     folders = {
-        image: label for its in named.values() for label, one in its.items() for image in one.images
+        image: label
+        for classes in named.values()
+        for label, entry in classes.items()
+        for image in entry.images
     }
     pairs = {(folders[image], label) for image, label in listing.labels.items() if image in folders}
     names = set(folders.values())
@@ -443,49 +454,51 @@ def _contrary(source: Source, asked: Asked, named: Named | None) -> Table | None
     if 2 * known < len(folders) or len(pairs) == len({label for _, label in pairs}) <= len(names):
         return None
     if all(re.search(PIECES, name.lower()) for name in names):
-        return found
-    name = next(iter(found.tables.values()))
+        return chosen
+    name = next(iter(chosen.tables.values()))
     raise UserError(
         f"{source.path}: the classes may be its folders ({_some(names)}: --classes outer) or those "
-        f"of {name} ({_some(set(found.classes))}: --table {name})"
+        f"of {name} ({_some(set(chosen.classes))}: --table {name})"
     )
 
 
 def _in_folders(source: Source, named: Named, why: dict[str, str]) -> Reading:
     folders = {
-        part: {label: one.folder for label, one in its.items()} for part, its in named.items()
+        part: {label: entry.folder for label, entry in classes.items()}
+        for part, classes in named.items()
     }
     images = {
-        part: {label: len(one.images) for label, one in its.items()} for part, its in named.items()
+        part: {label: len(entry.images) for label, entry in classes.items()}
+        for part, classes in named.items()
     }
-    groups = {group for its in named.values() for one in its.values() for group in one.groups}
+    groups = {
+        group for classes in named.values() for entry in classes.values() for group in entry.groups
+    }
     aside = _left(source, named, why)
     _check_beside(source, named, aside)
     notes = _unread(source, named)
-    if tables := [name for one in aside for name in one.files if name in table.candidates(source)]:
-        tables = [name for name in tables if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
-        if tables:
-            notes.append(
-                f"{tables[0]} was not read, since the folders are classes; --table reads it"
-            )
+    if tables := table.candidates(source, texts=False):
+        notes.append(f"{tables[0]} was not read, since the folders are classes; --table reads it")
     return Reading(folders, images, len(groups), aside, notes)
 
 
 def _left(source: Source, named: Named, why: dict[str, str]) -> list[Aside]:
     """Every file that is in no class, by what it is or by the topmost folder that has no class."""
-    taken = {image for its in named.values() for one in its.values() for image in one.images}
+    taken = {
+        image for classes in named.values() for entry in classes.values() for image in entry.images
+    }
     places = {
         "/".join(place): f"{part}/{label}" if part != "all" else label
-        for part, its in named.items()
-        for label, one in its.items()
-        for place in one.places
+        for part, classes in named.items()
+        for label, entry in classes.items()
+        for place in entry.places
     }
     holding = {str(folder) for place in places for folder in (*PurePosixPath(place).parents, place)}
-    found: dict[tuple[str, str], list[str]] = {}
+    files_at: dict[tuple[str, str], list[str]] = {}
     for name in source.names:
         if name not in taken:
-            found.setdefault(_place(name, places, holding, why), []).append(name)
-    return [Aside(place, files, reason) for (place, reason), files in found.items()]
+            files_at.setdefault(_place(name, places, holding, why), []).append(name)
+    return [Aside(place, files, reason) for (place, reason), files in files_at.items()]
 
 
 def _place(
@@ -510,25 +523,30 @@ def _place(
 def _check_beside(source: Source, named: Named, aside: list[Aside]) -> None:
     """Raises UserError for a folder beside those of the classes that seems to be one, of which
     nothing can be read."""
-    beside = {place[:-1] for its in named.values() for one in its.values() for place in one.places}
-    for one in aside:
-        path = tuple(one.place.split("/"))
-        if one.why != "in no class's folder" or path[:-1] not in beside:
+    beside = {
+        place[:-1]
+        for classes in named.values()
+        for group in classes.values()
+        for place in group.places
+    }
+    images = set(source.images)
+    for group in aside:
+        path = tuple(group.place.split("/"))
+        if group.why != "in no class's folder" or path[:-1] not in beside:
             continue
-        if any(name in source.images for name in one.files):
+        if not images.isdisjoint(group.files):
             continue
-        known = [name for name in one.files if ending(name) in DOCUMENTS]
-        others = [name for name in one.files if name not in known and not _document(name)]
+        others = [name for name in group.files if not _document(name)]
         if others and words(path[-1]) not in BESIDE.split():
             raise UserError(
-                f"{source.path}: {one.place}: {_number(len(one.files), 'file')} beside the folders "
-                f"of classes, none readable ({quoted(others[0])}: {source.flaw(others[0])}); "
-                "convert them to PNG or JPEG, or move the folder out"
+                f"{source.path}: {group.place}: {_number(len(group.files), 'file')} beside the "
+                f"folders of classes, none readable ({quoted(others[0])}: "
+                f"{source.flaw(others[0])}); convert them to PNG or JPEG, or move the folder out"
             )
 
 
 def _document(name: str) -> bool:
-    return PurePosixPath(name).name.lower() in (
+    return ending(name) in DOCUMENTS or PurePosixPath(name).name.lower() in (
         "readme",
         "license",
         "licence",
@@ -540,13 +558,13 @@ def _document(name: str) -> bool:
 def _unread(source: Source, named: Named) -> list[str]:
     """What of each class cannot be read here. Raises UserError where that is all of one."""
     lines = []
-    for part, found in named.items():
-        for label, one in found.items():
-            why = Counter(filter(None, map(reader.unread, one.images)))
-            for reason, count in why.items():
-                lines.append(f"{part}/{label}: {count} of {len(one.images)} files ({reason})")
-            known = [name for name in one.images if not reader.unread(name)]
-            flaws = [reader.unread(one.images[0])] if not known else []
+    for part, classes in named.items():
+        for label, entry in classes.items():
+            reasons = Counter(filter(None, map(reader.unread, entry.images)))
+            for reason, count in reasons.items():
+                lines.append(f"{part}/{label}: {count} of {len(entry.images)} files ({reason})")
+            known = [name for name in entry.images if not reader.unread(name)]
+            flaws = [reader.unread(entry.images[0])] if not known else []
             for name in known:
                 if not (flaw := source.flaw(name)):
                     break
@@ -554,29 +572,31 @@ def _unread(source: Source, named: Named) -> list[str]:
             else:
                 where = f"{source.path}: {'' if part == 'all' else part + '/'}{label}"
                 raise UserError(
-                    f"{where}: {_number(len(one.images), 'file')}, none readable ({flaws[0]})"
+                    f"{where}: {_number(len(entry.images), 'file')}, none readable ({flaws[0]})"
                 )
     return lines
 
 
-def _listed(source: Source, found: Table, asked: Asked) -> Reading:
+def _listed(source: Source, chosen: Table, asked: Asked) -> Reading:
     """As a table says."""
-    listing = table.read(source, found)
+    listing = table.read(source, chosen)
     named: Named = {}
     for path, label in sorted(listing.labels.items()):
-        one = named.setdefault(listing.parts[path], {}).setdefault(label, Class(""))
-        one.images.append(path)
-        one.groups |= {group for group in (listing.groups[path],) if group}
+        entry = named.setdefault(listing.parts[path], {}).setdefault(label, Class(""))
+        entry.images.append(path)
+        entry.groups |= {group for group in (listing.groups[path],) if group}
     _check(source, named)
     images = {
-        part: {label: len(its[label].images) for label in found.classes}
+        part: {label: len(its[label].images) for label in chosen.classes}
         for part, its in sorted(named.items(), key=lambda pair: PARTS.index(pair[0]))
     }
-    groups = {group for its in named.values() for one in its.values() for group in one.groups}
-    settings = found.model_dump(exclude_none=True)
-    notes = _columns(found, listing) + table.not_taken(source, found, asked)
+    groups = {group for its in named.values() for entry in its.values() for group in entry.groups}
+    settings = chosen.model_dump(exclude_none=True)
+    notes = _columns(chosen, listing) + table.not_taken(source, chosen, asked)
+    if unread := {*table.candidates(source, texts=False)} - {*chosen.tables.values()}:
+        notes.append(f"not read: {_some(unread)}; --table reads one in its place")
     notes += _unread(source, named)
-    unlabelled, tables = set(listing.unlabelled), set(found.tables.values())
+    unlabelled, tables = set(listing.unlabelled), set(chosen.tables.values())
     aside: dict[tuple[str, str], list[str]] = {}
     for name in source.names:
         if name in listing.labels or name in tables:
@@ -586,21 +606,21 @@ def _listed(source: Source, found: Table, asked: Asked) -> Reading:
         if name in unlabelled:
             place, why = str(PurePosixPath(name).parent), "images without a label"
         aside.setdefault((place if place != "." else "the top", why), []).append(name)
-    left = [Aside(place, files, why) for (place, why), files in aside.items()]
-    return Reading(settings, images, len(groups), left, notes)
+    leftover = [Aside(place, files, why) for (place, why), files in aside.items()]
+    return Reading(settings, images, len(groups), leftover, notes)
 
 
-def _columns(found: Table, listing: Listing) -> list[str]:
+def _columns(chosen: Table, listing: Listing) -> list[str]:
     """What is read of the table, and what becomes of its lines."""
-    columns = {"file": [found.file], "label": found.labels}
-    columns |= {"part": [found.split] if found.split else []}
-    columns |= {"group": [found.group] if found.group else []}
+    columns = {"file": [chosen.file], "label": chosen.labels}
+    columns |= {"part": [chosen.split] if chosen.split else []}
+    columns |= {"group": [chosen.group] if chosen.group else []}
     read = [
         f"{what} from {', '.join(map(repr, names[:5]))}{', …' * (len(names) > 5)}"
         for what, names in columns.items()
         if names
     ]
-    lines = [f"{' and '.join(found.tables.values())}: {', '.join(read)}"]
+    lines = [f"{' and '.join(chosen.tables.values())}: {', '.join(read)}"]
     left = {
         "that name no image": listing.missing,
         "without a label": listing.blank,

@@ -31,6 +31,11 @@ NAMES = {
     "group": "group patient patient_id subject subject_id session session_id case case_id",
 }
 """What columns are called, without regard to capitals, spaces and hyphens."""
+BESIDE = (
+    "thumb thumbs thumbnail thumbnails preview previews mask masks annotation annotations "
+    "segmentation segmentations trimap trimaps groundtruth"
+)
+"""Folders that hold pictures of the images, not images."""
 FILE = "file filename file_name filepath file_path path filepaths image image_path image_name img"
 MISSING = ("", "nan", "<na>", "null")
 """Labels, in small letters, that say that there is none."""
@@ -137,21 +142,21 @@ def part_in(name: str) -> tuple[str | None, str]:
     """The part that one of a name's words names, such as that of seg_train, and the other words."""
     if part := part_of(name):
         return part, ""
-    found = [word for word in re.findall("[a-z]+", name.lower()) if part_of(word)]
+    named = [word for word in re.findall("[a-z]+", name.lower()) if part_of(word)]
     return (
-        (part_of(found[0]), name.lower().replace(found[0], "")) if len(found) == 1 else (None, "")
+        (part_of(named[0]), name.lower().replace(named[0], "")) if len(named) == 1 else (None, "")
     )
 
 
-def as_parts(there: set[str]) -> dict[str, str]:
+def as_parts(parts: set[str]) -> dict[str, str]:
     """What the parts of a source are for: dev beside eval is for training, val beside train is for
     testing, as in the paper, and one part alone is to be divided."""
-    if len(there) == 1:
-        return dict.fromkeys(there, "all")
-    found = {part: part for part in there}
-    if "train" not in there:
-        return found | {"validation": "train"}
-    return found if "test" in there else found | {"validation": "test"}
+    if len(parts) == 1:
+        return dict.fromkeys(parts, "all")
+    meant = {part: part for part in parts}
+    if "train" not in parts:
+        return meant | {"validation": "train"}
+    return meant if "test" in parts else meant | {"validation": "test"}
 
 
 def check(source: Source, labels: Iterable[str]) -> None:
@@ -170,21 +175,21 @@ def find(source: Source, asked: Asked) -> Table | None:
 
     Raises UserError where one that names images cannot be understood, and no other can.
     """
-    found: list[tuple[Table, Listing]] = []
+    readings: list[tuple[Table, Listing]] = []
     errors: list[UserError] = []
     for name in [asked.table] if asked.table else candidates(source):
         try:
             if table := _understood(source, name, asked):
-                found.append((table, read(source, table)))
+                readings.append((table, read(source, table)))
         except UserError as error:
             errors.append(error)
-    if joined := _joined(found):
-        found.append((joined, read(source, joined)))
-    if not found:
+    if joined := _joined(readings):
+        readings.append((joined, read(source, joined)))
+    if not readings:
         if errors:
             raise errors[0]
         return None
-    best, _ = max(found, key=lambda one: _worth(*one))
+    best, _ = max(readings, key=lambda one: _worth(*one))
     check(source, best.classes)
     return best
 
@@ -196,7 +201,7 @@ def _worth(table: Table, listing: Listing) -> tuple[bool, int, bool]:
 
 def why_none(source: Source) -> str:
     """Why the first file that is named as a table was not read, as the end of a sentence."""
-    names = [name for name in candidates(source) if not name.lower().endswith(".txt")]
+    names = candidates(source, texts=False)
     try:
         if names:
             _understood(source, names[0], Asked(table=names[0]))
@@ -205,13 +210,13 @@ def why_none(source: Source) -> str:
     return ""
 
 
-def candidates(source: Source) -> list[str]:
-    """Files that may be tables, those nearest to the top first. Text files are only looked at
-    where there are few, since annotations come one a file."""
+def candidates(source: Source, texts: bool = True) -> list[str]:
+    """Files that may be tables, those nearest to the top first. Text files, if asked for, are only
+    looked at where there are few, since annotations come one a file."""
     names = [name for name in source.names if not is_hidden(name)]
     tables = [name for name in names if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
-    texts = [name for name in names if name.lower().endswith(".txt")]
-    few = tables + (texts if len(texts) <= TABLES_READ else [])
+    lists = [name for name in names if texts and name.lower().endswith(".txt")]
+    few = tables + (lists if len(lists) <= TABLES_READ else [])
     return sorted(few, key=lambda name: (name.count("/"), name))[:TABLES_READ]
 
 
@@ -361,8 +366,8 @@ def _with_classes(source: Source, lines: Lines, table: Table, rows: pandas.DataF
             f"{source.path}: {what} has {len(counts)} values for {sum(counts.values())} images, so "
             f"it is no column of classes; {_has(lines)}; --label COLUMN"
         )
-    several = [row for row, label in labels.items() if _several(label, counts)]
-    if several:
+    double = {label for label in counts if _several(label, counts)}
+    if several := list(labels.index[labels.isin(double)]):
         _refuse_several(source, lines, several, labels[several[0]])
     return table.model_copy(update={"classes": sorted(counts)})
 
@@ -391,11 +396,11 @@ def _refuse_several(source: Source, lines: Lines, rows: list[int], example: str)
     )
 
 
-def _joined(found: list[tuple[Table, Listing]]) -> Table | None:
+def _joined(readings: list[tuple[Table, Listing]]) -> Table | None:
     """One of several tables with the same columns that are named for parts, or lie in folders that
     are, and that list different images."""
     parts: dict[str, tuple[Table, Listing]] = {}
-    for table, listing in found:
+    for table, listing in readings:
         part = _named_for(str(table.table))
         if part and "submission" not in str(table.table):
             first = next(iter(parts.values()), (table, listing))[0]
@@ -443,7 +448,7 @@ def not_taken(source: Source, table: Table, asked: Asked) -> list[str]:
 def read(source: Source, table: Table) -> Listing:
     """Raises UserError where the table or a column is missing, an image has two labels or parts, or
     a word names no part."""
-    found, lines_of = Listing(), dict[str, str]()
+    listing, lines_of = Listing(), dict[str, str]()
     for part, name in table.tables.items():
         if name not in source.names:
             raise UserError(f"{source.path}: it has no table {name!r}")
@@ -452,15 +457,20 @@ def read(source: Source, table: Table) -> Listing:
         for column in filter(None, columns):
             if column not in lines.cells:
                 raise UserError(f"{source.path}: {name}: no column {column!r}; {_has(lines)}")
-        _take(source, lines, table, part, found, lines_of)
-    found.unlabelled = [name for name in source.images if name not in found.labels]
-    meant = as_parts(set(found.parts.values()))
-    found.parts = {path: meant[part] for path, part in found.parts.items()}
-    return found
+        _take(source, lines, table, part, listing, lines_of)
+    listing.unlabelled = [name for name in source.images if name not in listing.labels]
+    meant = as_parts(set(listing.parts.values()))
+    listing.parts = {path: meant[part] for path, part in listing.parts.items()}
+    return listing
 
 
 def _take(
-    source: Source, lines: Lines, table: Table, part: str, found: Listing, lines_of: dict[str, str]
+    source: Source,
+    lines: Lines,
+    table: Table,
+    part: str,
+    listing: Listing,
+    lines_of: dict[str, str],
 ) -> None:
     """Add what a table's lines say. lines_of: image → the line that named it, and how."""
     labels = _labels(source, lines, table.label)
@@ -470,34 +480,38 @@ def _take(
     groups = lines.column(table.group) if table.group else blank
     for row, path in paths.items():
         label, where = labels[row], lines.place(row)
-        told = f"line {lines.first + 1 + row}: {quoted(cells[row])}"
+        line = f"line {lines.first + 1 + row}: {quoted(cells[row])}"
         if len(table.tables) > 1:
-            told = f"{lines.name} {told}"
+            line = f"{lines.name} {line}"
         if not path:
-            found.missing.append(told)
+            listing.missing.append(line)
         elif not label:
-            found.blank.append(told)
-        elif path not in found.labels:
+            listing.blank.append(line)
+        elif path not in listing.labels:
             if table.split and not (part := part_of(words[row]) or ""):
                 raise UserError(
                     f"{source.path}: {where}: {words[row]!r} names no part; write train, val or "
                     "test, or run own with --no-split"
                 )
-            found.labels[path], found.parts[path], found.groups[path] = label, part, groups[row]
+            listing.labels[path], listing.parts[path], listing.groups[path] = (
+                label,
+                part,
+                groups[row],
+            )
             lines_of[path] = f"{where}: {cells[row]}"
         else:
             other, _, called = lines_of[path].partition(": ")
-            if found.labels[path] != label or (not table.split and found.parts[path] != part):
+            if listing.labels[path] != label or (not table.split and listing.parts[path] != part):
                 raise UserError(
                     f"{source.path}: {where}: {quoted(path)} is {label!r} here and "
-                    f"{found.labels[path]!r} above, in {other}; keep one line"
+                    f"{listing.labels[path]!r} above, in {other}; keep one line"
                 )
             if called != cells[row]:
                 raise UserError(
                     f"{source.path}: {where}: {quoted(cells[row])} and {quoted(called)} above both "
                     f"would be {quoted(path)}; give their paths from the top of the source"
                 )
-            found.doubled.append(told)
+            listing.doubled.append(line)
 
 
 def _labels(source: Source, lines: Lines, label: str | list[str]) -> pandas.Series:
@@ -508,12 +522,12 @@ def _labels(source: Source, lines: Lines, label: str | list[str]) -> pandas.Seri
             both = " and ".join(ones.columns[ones.loc[several[0]]])
             _refuse_several(source, lines, several, both)
         return ones.idxmax(axis=1).where(ones.any(axis=1), "").str.strip()
-    found = lines.column(label)
-    found = found.where(~found.str.lower().isin(MISSING), "")
-    there = set(found)
+    cells = lines.column(label)
+    cells = cells.where(~cells.str.lower().isin(MISSING), "")
+    values = set(cells)
     # A program that writes whole numbers with a point may have written some of them.
-    whole = {name: name.partition(".")[0] for name in there if re.fullmatch(r"-?\d+\.0+", name)}
-    return found.replace({name: other for name, other in whole.items() if other in there})
+    whole = {name: name.partition(".")[0] for name in values if re.fullmatch(r"-?\d+\.0+", name)}
+    return cells.replace({name: other for name, other in whole.items() if other in values})
 
 
 def _matched(
@@ -531,12 +545,25 @@ def _matched(
     return matched
 
 
+def _images(source: Source) -> list[str]:
+    """Without masks and the like, which are often called as the images are."""
+    if "images" not in source.kept:
+        beside = set(BESIDE.split())
+        real = [
+            name
+            for name in source.images
+            if not any(words(folder) in beside for folder in name.split("/")[:-1])
+        ]
+        source.kept["images"] = real or source.images
+    return source.kept["images"]
+
+
 def _scope(source: Source, table: str) -> str | None:
     folder = str(PurePosixPath(table).parent)
-    if folder != "." and any(image.startswith(folder + "/") for image in source.images):
+    if folder != "." and any(image.startswith(folder + "/") for image in _images(source)):
         return folder
     part = _named_for(table)
-    tops = {image.split("/")[0] for image in source.images if "/" in image}
+    tops = {image.split("/")[0] for image in _images(source) if "/" in image}
     return next((top for top in sorted(tops) if part and part_in(top)[0] == part), None)
 
 
@@ -545,7 +572,7 @@ def _index(source: Source, folder: str | None) -> Index:
     kept = source.kept
     if ("index", folder) not in kept:
         start = f"{folder}/" if folder else ""
-        kept["index", folder] = Index(name for name in source.images if name.startswith(start))
+        kept["index", folder] = Index(name for name in _images(source) if name.startswith(start))
     return kept["index", folder]
 
 

@@ -95,7 +95,7 @@ def proposed(
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m transfer own", description=__doc__)
-    help = "the folder or zip of images, such as data/raw/flowers"
+    help = "the folder, or zip or tar archive, of images, such as data/raw/flowers"
     parser.add_argument("source", type=Path, help=help)
     parser.add_argument("--dry-run", action="store_true", help="only print what was found")
     help = "study this data set alone, without other ones of your own"
@@ -155,9 +155,12 @@ def check(source: Path, reading: Reading) -> None:
                 "more, one for each part; add images, or take its folder out"
             )
     if 0 < reading.groups < FEWEST_GROUPS and "validation" not in reading.images:
+        places = [place for place in reading.folders.values() if isinstance(place, dict)]
+        inner = any("*/" in folder for place in places for folder in place.values())
         raise UserError(
             f"{source}: {reading.groups} groups of images, of which each stays whole, cannot be "
-            f"divided: it takes {FEWEST_GROUPS} or more; --no-group divides them by image"
+            f"divided: it takes {FEWEST_GROUPS} or more; "
+            + ("give one outer folder as the source" if inner else "--no-group ignores them")
         )
     tests = reading.images.get("test") or {k: max(1, int(SHARE * n)) for k, n in train.items()}
     if few := [f"{label} ({count})" for label, count in tests.items() if count < FEW]:
