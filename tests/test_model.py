@@ -32,7 +32,7 @@ from transfer.images import audit, packed, reader
 from transfer.model import about, explain, exported, outputs, predict, retrain, saved
 from transfer.model import keep as model
 from transfer.model.out_of_distribution import FeatureDistribution
-from transfer.training import loader, predictions, run_cache
+from transfer.training import loader, predictions, preflight, run_cache
 from transfer.training import run as training
 from transfer.training.record import Record, Time, curve
 
@@ -96,6 +96,7 @@ def study(tmp_path_factory) -> Study:
         for run in found.values():
             training.train_group([run], params.load(), every=60)
             run_cache.take(run, run_cache.key(run, params.load()))
+        files.write_json("data/settings/costs.json", preflight.costs(params.load()))
     status, _, predicted = in_process(folder, evidence.main)
     assert status == 0, predicted
     made = Study(folder, found)
@@ -222,7 +223,7 @@ def test_a_frozen_model_takes_its_own_checkpoint_alone(study, tmp_path, monkeypa
     assert "resnet18-pretrained.pth: no such file" in refused(tmp_path, predict.main, file, image)
     assert apart(tmp_path, predict.main, file, image, "--weights", own) == (0, expected, "")
 
-    save_weights(tmp_path / "another.pth", seed=1)
+    save_weights(tmp_path / "another.pth", 1, "resnet18")
     line = refused(tmp_path, predict.main, file, image, "--weights", "another.pth")
     assert "another.pth: another file" in line and files.sha256(own) in line
 
