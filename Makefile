@@ -35,7 +35,7 @@ schema: $(PACKAGES)  ## params.schema.json: what an editor knows of params.yaml
 	python -m transfer.schema
 
 # Of all that DVC knows: what was changed, and the accuracy of the setting recommended then.
-DROP = (measure|rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stages|transfer|\.\./.*|Created|State|Executor
+DROP = (chosen_by|measure|rows|setting|trained)\..*|.*(json|yaml)$$|(data|metrics)/.*|stages|transfer|\.\./.*|Created|State|Executor
 
 experiments: $(PACKAGES)  ## what was tried by `dvc exp run`; of the sample with IN=sample
 	@dvc --cd $(or $(IN),.) exp show --only-changed --hide-workspace --drop '$(DROP)'

@@ -193,7 +193,8 @@ def test_the_whole_network_is_kept_and_predicts_in_any_folder(study, tmp_path):
     run, output = study.runs["frozen"], tmp_path / "whole.safetensors"
     status, predicted = command(study, model.main, "kept", "--run", run.name, "--output", output)
     assert (
-        status == 0 and "its confidence is not calibrated: too few validation images" in predicted
+        status == 0
+        and "its confidence is not calibrated: too few mistakes on validation images" in predicted
     )
     image = study.images / "a/000.jpg"
     expected = apart(study, predict.main, study.file("frozen"), image)[1]

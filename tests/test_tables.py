@@ -8,7 +8,7 @@ import pytest
 from tests.test_own import AB, aside, files, laid_out, layout
 from transfer import params
 from transfer.cli import UserError
-from transfer.images import archive, division
+from transfer.images import archive, split
 
 EIGHT = files("images", count=8)
 
@@ -33,7 +33,7 @@ def labels(folder: Path, **asked) -> dict[str, str]:
     found = layout(folder, **asked)
     where = params.Table.model_validate(found.folders)
     with archive.opened(folder) as source:
-        members, _ = division.found_in(source, where)
+        members, _ = split.files_of_classes(source, where)
     assert len(members) == sum(sum(part.values()) for part in found.images.values())
     return {member.path: member.label for member in members}
 

@@ -57,7 +57,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--small", action="store_true", help=help)
     help = "error rate above which `predict` says that it is unsure (default: 0.02)"
     parser.add_argument("--risk", type=share, default=0.02, help=help)
-    help = "choose the confidence so that the error rate on other images is kept, with 95 %"
+    help = "choose the threshold so that other images keep the error rate, with 95 %% probability"
     parser.add_argument("--guarantee", action="store_true", help=help)
     help = "also write the whole network to this .onnx file, which takes images of any size"
     parser.add_argument("--onnx", metavar="FILE", type=Path, help=help)
