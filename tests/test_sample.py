@@ -67,11 +67,11 @@ def test_the_review_tells_an_edit_of_the_code_from_one_of_a_comment(sample, tmp_
     text = root.run("python", "-m", "transfer", "review", "HEAD", "--check")
     assert "`sample/dvc.yaml`: dvc.lock is up to date" in text
     command = "`cd sample && dvc repro`"
-    assert f"{command} would run only `code` and `params`, which takes seconds" in text
+    assert f"{command} would run only `code`, `params`, which takes seconds" in text
     with open(root.folder / "stages/tables.py", "a") as file:
         file.write("\n_EDITED = 1\n")
     text = root.run("python", "-m", "transfer", "review", "HEAD", "--check", status=1)
-    assert f"{command} would run 3 stages, `code`, `params` and `tables`, and" in text
+    assert f"{command} would run 3 stages, `code`, `params`, `tables`, and" in text
 
 
 def test_a_clone_without_a_remote_is_told_so(sample, tmp_path):
