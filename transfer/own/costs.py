@@ -2,6 +2,7 @@
 
 import io
 import math
+import time
 from contextlib import suppress
 from statistics import fmean, median
 
@@ -13,6 +14,7 @@ from transfer.images.layout import Reading
 from transfer.own.settings import SHARE
 from transfer.params import Params
 from transfer.training import engine, preflight
+from transfer.training.preflight import Speed
 
 LOOKED_AT = 50
 """Images whose sizes are read."""
@@ -21,6 +23,11 @@ MUCH = 0.5
 takes of photographs of 3:2, in which the subject is seldom at an edge."""
 SEEDS, MANY_SEEDS, FEW_IMAGES = 3, 5, 500
 """Seeds by default; and where there is a GPU, or no more images than that."""
+DECODED = 10
+"""Images that are decoded to see how long that takes."""
+STAGE, PAGES = 1.0, 30.0
+"""Seconds that DVC takes for a run, and that all other stages take beside what grows with the
+images; measured on two cores of an AMD EPYC, and no more than a guess elsewhere."""
 
 
 def sizes(source: Source) -> list[tuple[int, int]]:
@@ -30,6 +37,25 @@ def sizes(source: Source) -> list[tuple[int, int]]:
         with suppress(Exception), Image.open(io.BytesIO(source.read(name))) as image:
             sides.append(image.size)  # what cannot be read, split will say
     return sides
+
+
+def decoding(source: Source) -> float:
+    """Seconds to read and decode an image: the mean over some."""
+    names = source.images[:: max(1, len(source.images) // DECODED)]
+    started = time.perf_counter()
+    for name in names:
+        with suppress(Exception), Image.open(io.BytesIO(source.read(name))) as image:
+            image.convert("RGB")
+    return (time.perf_counter() - started) / max(1, len(names))
+
+
+def others(
+    study: Params, runs: int, images: tuple[int, int], decode: float, speeds: dict[str, Speed]
+) -> float:
+    """Seconds of all stages but the runs: images are decoded twice, and similarity passes the
+    training images through each backbone."""
+    similarity = sum(images[0] * speeds[backbone].forward for backbone in study.grid.backbone)
+    return PAGES + STAGE * runs + 2 * sum(images) * decode + similarity
 
 
 def enough(study: Params, sides: list[tuple[int, int]]) -> int:

@@ -34,7 +34,7 @@ def main() -> None:
     asked = Asked(**{one.name: getattr(given, one.name) for one in fields(Asked)})
     with archive.opened(given.source) as source:
         reading = layout.read(source, Choice(given.classes, tuple(given.take), asked))
-        sides = costs.sizes(source)
+        sides, decode = costs.sizes(source), costs.decoding(source)
         notes = [f"note: {source.note}"] if source.note else []
     say(*described(given.source, reading), *notes)
     check(given.source, reading)
@@ -51,7 +51,7 @@ def main() -> None:
     if not fresh:
         say("to try: what params.yaml lists, since it has a data set of your own already")
     limit = 3600 * given.hours if fresh and given.grid == "fitting" else math.inf
-    text, lines = proposed(text, name, costs.images(reading), sides, limit)
+    text, lines = proposed(text, name, costs.images(reading), sides, decode, limit)
     say(*lines)
     if linked := [one.name for one in given.source.rglob("*") if one.is_symlink() and one.is_dir()]:
         again = f"after a change in them: dvc repro -f split@{name}"
@@ -69,11 +69,17 @@ def main() -> None:
 
 
 def proposed(
-    text: str, name: str, images: tuple[int, int], sides: list[tuple[int, int]], limit: float
+    text: str,
+    name: str,
+    images: tuple[int, int],
+    sides: list[tuple[int, int]],
+    decode: float,
+    limit: float,
 ) -> tuple[str, list[str]]:
     """params.yaml, which is `text`, with a grid that takes no more than the limit, in seconds
-    (infinite: with its own), and what it takes, as lines. images and sides: as costs has them."""
+    (infinite: with its own), and what it takes, as lines. images, sides, decode: of costs."""
     from transfer.own import costs, grid
+    from transfer.runs import runs
     from transfer.training import engine, models, preflight, run
 
     study, lines = params.load(text=text), []
@@ -84,11 +90,12 @@ def proposed(
         plan = grid.fitting(study, name, *images, speeds, limit)
         lines = grid.described(plan, name, limit)
         text, study = settings.planned(text, plan.study, lines), plan.study
-    took = span(preflight.seconds(study, {name: images}, speeds))
+    took = preflight.seconds(study, {name: images}, speeds)
+    other = costs.others(study, len(runs(study.grid, name)), images, decode, speeds)
     device = run.device_name(engine.pick_device(study.train.device))
     lines.append(
-        f"time: about {took} for the runs on this machine ({device}), by a few steps measured now; "
-        "reading the images and making the pages come on top"
+        f"time: about {span(took)} for the runs on this machine ({device}), by a few steps "
+        f"measured now, and about {span(took + other)} with everything else"
     )
     return text, lines + costs.disk(study, {name: images}, sides)
 

@@ -145,6 +145,17 @@ class Advice:
         return float(f"{rate * rate / neighbour:.1g}")
 
     @property
+    def unasked(self) -> list[str]:
+        """The questions that the grid does not ask."""
+        asked = {
+            "freeze or finetune?": {"frozen", "finetuned"} <= set(self.grid.freezing),
+            "do pretrained weights help?": len(self.grid.init) > 1,
+            "which learning rate?": len(self.grid.lr) > 1,
+            "what would another seed give?": len(self.grid.seed) > 1,
+        }
+        return [question for question, answered in asked.items() if not answered]
+
+    @property
     def measured(self) -> str:
         """What the settings are judged by, in words."""
         return WORDS[self.measure]
