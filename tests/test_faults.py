@@ -123,8 +123,8 @@ def test_a_disk_that_is_full_or_read_only_is_said_and_recovered_from(study, tmp_
         cp -r {study.folder}/data/raw data/
         dvc repro -q pack
         used=$(df -k --output=used . | tail -1)
-        for mebibytes in 20 60; do
-            mount -o remount,size=$((used + mebibytes * 1024))k {tmp_path}
+        for kibibytes in 500 4000; do
+            mount -o remount,size=$((used + kibibytes))k {tmp_path}
             ! dvc repro
         done
         mount -o remount,size=1G,ro {tmp_path}

@@ -54,7 +54,7 @@ def test_the_review_looks_into_both_repositories(sample, tmp_path):
     text = Study(tmp_path / "clone").run("python", "-m", "transfer", "review", "HEAD~1", "--check")
     assert "`dvc.yaml`: not run yet" in text and "`sample/dvc.yaml`: dvc.lock is up to date" in text
     assert "| `sample/params.yaml` | `train.epochs` | `1` | `2` |" in text
-    assert "`sample/metrics/summary.json`: " in text and "both trained on `cpu (" in text
+    assert "`sample/metrics/summary.json`: " in text and "Both sides were trained on `cpu (" in text
 
 
 def test_the_review_tells_an_edit_of_the_code_from_one_of_a_comment(sample, tmp_path):

@@ -141,6 +141,24 @@ def test_of_several_tables_the_one_with_classes_for_most_images_is_taken(tmp_pat
     )
 
 
+@pytest.mark.parametrize(
+    ("column", "yes"), [("is_train", "True"), ("is_test", "1"), ("train", "yes")]
+)
+def test_a_column_that_says_whether_an_image_is_for_training_is_the_part(tmp_path, column, yes):
+    no = {"True": "False", "1": "0", "yes": "no"}[yes]
+    lines = [f"{n}.jpg,{AB[n % 2]},{yes if n < 6 else no}" for n in range(8)]
+    found = layout(beside(tmp_path, table(*lines, header=f"file,label,{column}")))
+    first = "test" if column == "is_test" else "train"
+    assert {part: sum(counts.values()) for part, counts in found.images.items()}[first] == 6
+
+
+def test_an_empty_folder_is_told(tmp_path):
+    (tmp_path / "set/c").mkdir(parents=True)
+    laid_out(tmp_path / "set", "a/0.png", "b/0.png")
+    with archive.opened(tmp_path / "set") as source:
+        assert source.note == "empty folders, of which no class is made: 'c'"
+
+
 @pytest.mark.parametrize("form", ["metadata", "one hot", "beside"])
 def test_tables_of_the_parts_are_joined(tmp_path, form):
     laid_out(tmp_path, *files("train", count=8), *files("test", count=4))

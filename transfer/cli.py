@@ -110,3 +110,8 @@ def _outlive(starter: psutil.Process | None) -> None:
         while not starter or starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def listed(names: list[str]) -> str:
+    """The first few, and how many more there are."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

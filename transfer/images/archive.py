@@ -8,6 +8,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import re
 import stat
 import struct
@@ -26,7 +27,7 @@ from typing import IO, Any, TypeVar
 
 from PIL import Image
 
-from transfer.cli import UserError, one_line
+from transfer.cli import UserError, listed, one_line
 from transfer.images import reader
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ def opened(path: str | Path) -> Iterator[Source]:
     path = Path(path)
     if path.is_dir():
         members = _by_name(path, ((name, name) for name in _files(path, path, ())))
-        yield Source(path, sorted(members), partial(_read_file, path, members))
+        yield Source(path, sorted(members), partial(_read_file, path, members), _empty(path))
     elif not path.exists():
         raise UserError(f"{path}: not there; run its download stage, or put it there")
     elif (start := _start(path)).startswith(tuple(COMPRESSED)) or tarfile.is_tarfile(path):
@@ -184,6 +185,19 @@ def _files(root: Path, folder: Path, above: tuple[Path, ...]) -> Iterator[str]:
             raise UserError(f"{root}: {quoted(inner)} is a link to a folder it is in; remove it")
         else:
             yield from _files(root, entry, above)
+
+
+def _empty(root: Path) -> str:
+    """A note on folders that hold nothing; '' without any."""
+    empty = [
+        Path(folder).relative_to(root).as_posix()
+        for folder, folders, files in os.walk(root)
+        if not (folders or files)
+    ]
+    named = sorted(quoted(name) for name in empty if not is_hidden(name))
+    if not named:
+        return ""
+    return f"empty folders, of which no class is made: {listed(named)}"
 
 
 def _read_file(root: Path, members: dict[str, str], name: str) -> bytes:

@@ -37,6 +37,7 @@ BESIDE = (
 )
 """Folders that hold pictures of the images, not images."""
 FILE = "file filename file_name filepath file_path path filepaths image image_path image_name img"
+YES, NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 MISSING = ("", "nan", "<na>", "null")
 """Labels, in small letters, that say that there is none."""
 FEWEST_GROUPS = 5
@@ -136,6 +137,15 @@ def words(name: str) -> str:
 def part_of(name: str) -> str | None:
     """Of which part a folder, or a word in a table, is the name."""
     return next((part for part, names in SPELT.items() if words(name) in names.split()), None)
+
+
+def part_said(column: str, word: str) -> str | None:
+    """The part that a cell names; in a column such as is_train, which says yes or no, that part or
+    the other."""
+    asked = part_of(re.sub("^is[ _-]*", "", column.lower()))
+    if asked and (answer := word.strip().lower()) in (*YES, *NO):
+        return asked if answer in YES else "test" if asked == "train" else "train"
+    return part_of(word)
 
 
 def part_in(name: str) -> tuple[str | None, str]:
@@ -241,7 +251,7 @@ def _understood(source: Source, name: str, asked: Asked) -> Table | None:
     if not len(rows):
         raise UserError(f"{source.path}: {_no_match(source, lines, file)}")
     split = None if asked.no_split else asked.split or _split_column(rows, file)
-    if split and len({part_of(word) for word in rows[split]}) == 1:
+    if split and len({part_said(split, word) for word in rows[split]}) == 1:
         split = None  # all of one part, which is to be divided
     group = None if asked.no_group else asked.group or _group_column(rows, file)
     label = asked.label or _label_column(source, lines, rows, {file, split, group})
@@ -299,7 +309,8 @@ def _split_column(rows: pandas.DataFrame, file: str) -> str | None:
             return column
     others = [name for name in rows if name not in (file, *_called("label", rows))]
     for column in others:
-        if None not in (parts := set(map(part_of, rows[column].unique()))) and len(parts) > 1:
+        parts = {part_said(column, word) for word in rows[column].unique()}
+        if None not in parts and len(parts) > 1:
             return column
     return None
 
@@ -488,7 +499,7 @@ def _take(
         elif not label:
             listing.blank.append(line)
         elif path not in listing.labels:
-            if table.split and not (part := part_of(words[row]) or ""):
+            if table.split and not (part := part_said(table.split, words[row]) or ""):
                 raise UserError(
                     f"{source.path}: {where}: {words[row]!r} names no part; write train, val or "
                     "test, or run own with --no-split"

@@ -15,7 +15,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from transfer import files, params
-from transfer.cli import UserError, printable, say, span
+from transfer.cli import UserError, listed, printable, say, span
 from transfer.images import archive, layout
 from transfer.images.layout import Choice, Reading
 from transfer.images.table import FEWEST_GROUPS, Asked
@@ -178,7 +178,3 @@ def check(source: Path, reading: Reading) -> None:
             f"note: far fewer images than the mean of a class ({equal:.0f}): {listed(rare)}; a "
             "network that never names these may still be right on most images, so add some"
         )
-
-
-def listed(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
