@@ -1,7 +1,7 @@
 """A data set's settings ranked, how sure that choice is, and images whose labels look wrong."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
 
@@ -100,10 +100,9 @@ def _noise(settings: list[list[Scored]]) -> tuple[np.ndarray, np.ndarray]:
     place = np.unique(names, return_inverse=True)[1]
     images = place.max() + 1
     by_seed = np.array([[run.penalty.mean() for run in runs] for runs in settings])  # type: ignore
-    by_image = np.zeros((len(settings), images))
-    for one, runs in enumerate(settings):
-        parts = [(run.penalty - run.penalty.mean()) / len(run.penalty) for run in runs]  # type: ignore
-        by_image[one] = np.bincount(place, np.concatenate(parts) / count, images)
+    by_image = np.stack(
+        [stats.influences([run.penalty for run in runs], place) for runs in settings]  # type: ignore
+    )
     noise = by_image @ by_image.T * images / max(1, images - 1)
     seeds = ONE_SEED**2
     if count > 1 and len(settings) > 1:
@@ -165,22 +164,20 @@ def label_errors(
     significantly worse. None where it does not beat always giving one answer."""
     if not choices[0].works:
         return []
-    first, *others = [
-        [load(run) for run in choice.runs(seeds)]
-        for choice in choices
-        if choice.difference.sign >= 0
-    ]
-    more = [run for setting in others for run in setting]
-    return doubted(choices[0].dataset, first, measure, more)
+    first, *others = (choice.runs(seeds) for choice in choices if choice.difference.sign >= 0)
+    more = (load(run) for runs in others for run in runs)
+    return doubted(choices[0].dataset, [load(run) for run in first], measure, more)
 
 
 def doubted(
-    dataset: str, runs: Sequence[Parts], measure: Measure, others: Sequence[Parts] = ()
+    dataset: str, runs: Iterable[Parts], measure: Measure, others: Iterable[Parts] = ()
 ) -> list[LabelError]:
     """Images that nearly all runs which held them out are confident to be of one other class, the
     most confident first. Of an image that fewer than two of the runs held out, the others testify
-    too; one run alone is no witness."""
-    first, more = _by_image(runs, measure), _by_image(others, measure)
+    too, which are read in that case alone; one run alone is no witness."""
+    first = _by_image(runs, measure)
+    few = any(len(opinions) < 2 for opinions in first.values())
+    more = _by_image(others if few else (), measure)
     errors = []
     for image, opinions in first.items():
         witnesses = opinions if len(opinions) > 1 else opinions + more.get(image, [])
@@ -200,7 +197,7 @@ def doubted(
     return sorted(errors, key=lambda error: (-error.confidence, error.image))
 
 
-def _by_image(runs: Sequence[Parts], measure: Measure) -> dict[str, list[Opinion]]:
+def _by_image(runs: Iterable[Parts], measure: Measure) -> dict[str, list[Opinion]]:
     opinions: dict[str, list[Opinion]] = {}
     for parts in runs:
         for image, opinion in _opinions(parts, measure):

@@ -161,10 +161,8 @@ def _errors(difference: Seeds) -> Errors:
         errors, n = _redrawn(difference), len(np.unique(np.concatenate(difference.names)))
     else:
         df = len(difference.scores) - 1 if difference.sd else inf
-        errors, n = (
-            Errors(_image_error(difference), _seed_error(difference), df),
-            len(difference.scores[0]),
-        )
+        errors = Errors(_image_error(difference), _seed_error(difference), df)
+        n = len(difference.scores[0])
     return replace(errors, images=max(errors.images, 1 / (n + 2)))
 
 
@@ -172,8 +170,7 @@ def _redrawn(runs: Seeds) -> Errors:
     """Of seeds that were each tested on images of their own, some of them on the same."""
     count = len(runs.scores)
     names, place = np.unique(np.concatenate(runs.names or []), return_inverse=True)
-    parts = [(score - score.mean()) / len(score) / count for score in runs.scores]
-    by_image = np.bincount(place, np.concatenate(parts))
+    by_image = influences(runs.scores, place)
     images = float(by_image @ by_image) * len(names) / max(1, len(names) - 1)
     if count == 1:
         return Errors(sqrt(images), 0.0, inf)
@@ -182,6 +179,13 @@ def _redrawn(runs: Seeds) -> Errors:
     total = images + max(0.0, between - within) / count
     df = (count - 1) * (total * count / between) ** 2 if between > within else inf
     return Errors(sqrt(total), 0.0, max(df, count - 1))
+
+
+def influences(scores: list[np.ndarray], place: np.ndarray) -> np.ndarray:
+    """By how much each different image moves the mean over the seeds, float [images]. place: of
+    the seeds' images, one seed's after another's, the places among the different ones."""
+    parts = [(score - score.mean()) / len(score) / len(scores) for score in scores]
+    return np.bincount(place, np.concatenate(parts))
 
 
 def _image_error(runs: Seeds) -> float:
