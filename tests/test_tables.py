@@ -1,6 +1,7 @@
 """Tables as people have them: read as they are meant, or refused in a line that says what to do."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -152,11 +153,21 @@ def test_a_column_that_says_whether_an_image_is_for_training_is_the_part(tmp_pat
     assert {part: sum(counts.values()) for part, counts in found.images.items()}[first] == 6
 
 
-def test_an_empty_folder_is_told(tmp_path):
-    (tmp_path / "set/c").mkdir(parents=True)
-    laid_out(tmp_path / "set", "a/0.png", "b/0.png")
-    with archive.opened(tmp_path / "set") as source:
-        assert source.note == "empty folders, of which no class is made: 'c'"
+@pytest.mark.parametrize("kind", ["folder", "zip", "gztar"])
+def test_an_empty_folder_is_told(tmp_path, kind):
+    source = tmp_path / "set"
+    (source / "c").mkdir(parents=True)
+    laid_out(source, "a/0.png", "b/0.png")
+    if kind != "folder":
+        source = shutil.make_archive(str(tmp_path / "packed"), kind, source)
+    with archive.opened(source) as opened:
+        assert opened.note == "empty folders, of which no class is made: 'c'"
+
+
+def test_a_column_called_valid_need_not_be_the_part(tmp_path):
+    lines = [f"{n}.jpg,{AB[n % 2]},{n % 3 > 0:d}" for n in range(8)]
+    found = layout(beside(tmp_path, table(*lines, header="file,label,valid")))
+    assert list(found.images) == ["all"]
 
 
 @pytest.mark.parametrize("form", ["metadata", "one hot", "beside"])

@@ -8,7 +8,6 @@ import bz2
 import gzip
 import io
 import lzma
-import os
 import re
 import stat
 import struct
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -139,18 +139,24 @@ def opened(path: str | Path) -> Iterator[Source]:
     """
     path = Path(path)
     if path.is_dir():
-        members = _by_name(path, ((name, name) for name in _files(path, path, ())))
-        yield Source(path, sorted(members), partial(_read_file, path, members), _empty(path))
+        folders: list[str] = []
+        members = _by_name(path, ((name, name) for name in _files(path, path, (), folders)))
+        note = _empty(folders, members)
+        yield Source(path, sorted(members), partial(_read_file, path, members), note)
     elif not path.exists():
         raise UserError(f"{path}: not there; run its download stage, or put it there")
     elif (start := _start(path)).startswith(tuple(COMPRESSED)) or tarfile.is_tarfile(path):
         with _open_tar(path, start) as tar:
             entries = _entries(path, tar)
-            yield Source(path, sorted(entries), partial(_read_entry, tar, entries))
+            note = _empty((entry.name for entry in tar if entry.isdir()), entries)
+            yield Source(path, sorted(entries), partial(_read_entry, tar, entries), note)
     else:
         with _open_zip(path, start) as file:
             meant, note = _decode_names(file)
             infos = _members(path, file, meant)
+            named = (info.orig_filename for info in file.infolist() if info.is_dir())
+            empty = _empty((meant.get(name, name) for name in named), infos)
+            note = "; ".join(filter(None, (note, empty)))
             yield Source(path, sorted(infos), partial(_read_member, file, infos), note)
 
 
@@ -160,9 +166,7 @@ def _by_name(path: Path, raw: Iterable[tuple[str, T]]) -> dict[str, T]:
     members: dict[str, T] = {}
     for name, member in raw:
         _check_path(path, name)
-        # A backslash is how some programs on Windows divide the names in a zip.
-        parts = name.replace("\\", "/").split("/")
-        members["/".join(part for part in parts if part not in ("", "."))] = member
+        members[_divided(name)] = member
     composed = {name: unicodedata.normalize("NFC", name) for name in members}
     times = Counter(composed.values())
     return {
@@ -171,8 +175,14 @@ def _by_name(path: Path, raw: Iterable[tuple[str, T]]) -> dict[str, T]:
     }
 
 
-def _files(root: Path, folder: Path, above: tuple[Path, ...]) -> Iterator[str]:
-    """`above`: the real paths of the folders that this one is in."""
+def _divided(name: str) -> str:
+    """The name with '/' between its parts; some programs on Windows write backslashes in a zip."""
+    return "/".join(part for part in re.split(r"[/\\]", name) if part not in ("", "."))
+
+
+def _files(root: Path, folder: Path, above: tuple[Path, ...], folders: list[str]) -> Iterator[str]:
+    """`above`: the real paths of the folders that this one is in. The folders in it are added to
+    `folders`."""
     above = (*above, folder.resolve())
     for entry in folder.iterdir():
         inner = entry.relative_to(root).as_posix()
@@ -184,20 +194,16 @@ def _files(root: Path, folder: Path, above: tuple[Path, ...]) -> Iterator[str]:
         elif entry.resolve() in above:
             raise UserError(f"{root}: {quoted(inner)} is a link to a folder it is in; remove it")
         else:
-            yield from _files(root, entry, above)
+            folders.append(inner)
+            yield from _files(root, entry, above, folders)
 
 
-def _empty(root: Path) -> str:
-    """A note on folders that hold nothing; '' without any."""
-    empty = [
-        Path(folder).relative_to(root).as_posix()
-        for folder, folders, files in os.walk(root)
-        if not (folders or files)
-    ]
-    named = sorted(quoted(name) for name in empty if not is_hidden(name))
-    if not named:
-        return ""
-    return f"empty folders, of which no class is made: {listed(named)}"
+def _empty(folders: Iterable[str], names: Iterable[str]) -> str:
+    """A note on the folders that hold no file; '' without any."""
+    held = {folder for name in names for folder in accumulate(name.split("/")[:-1], "{}/{}".format)}
+    named = {unicodedata.normalize("NFC", _divided(folder)) for folder in folders}
+    empty = sorted(quoted(name) for name in named - held if name and not is_hidden(name))
+    return f"empty folders, of which no class is made: {listed(empty)}" if empty else ""
 
 
 def _read_file(root: Path, members: dict[str, str], name: str) -> bytes:

@@ -141,8 +141,9 @@ def part_of(name: str) -> str | None:
 
 def part_said(column: str, word: str) -> str | None:
     """The part that a cell names; in a column such as is_train, which says yes or no, that part or
-    the other."""
-    asked = part_of(re.sub("^is[ _-]*", "", column.lower()))
+    the other. A column called valid may as well say whether an image is sound."""
+    plain = re.sub("^is[ _-]+", "", column.lower())
+    asked = part_of(plain) if plain != column.lower() or part_of(plain) != "validation" else None
     if asked and (answer := word.strip().lower()) in (*YES, *NO):
         return asked if answer in YES else "test" if asked == "train" else "train"
     return part_of(word)
