@@ -3,8 +3,10 @@
 import io
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from statistics import fmean, median
+from typing import TypeVar
 
 from PIL import Image
 
@@ -16,6 +18,7 @@ from transfer.params import Params
 from transfer.training import engine, preflight
 from transfer.training.preflight import Speed
 
+T = TypeVar("T")
 LOOKED_AT = 50
 """Images whose sizes are read."""
 MUCH = 0.5
@@ -32,21 +35,22 @@ images; measured on two cores of an AMD EPYC, and no more than a guess elsewhere
 
 def sizes(source: Source) -> list[tuple[int, int]]:
     """Width and height of some images, from their headers."""
-    sides = []
-    for name in source.images[:: max(1, len(source.images) // LOOKED_AT)]:
-        with suppress(Exception), Image.open(io.BytesIO(source.read(name))) as image:
-            sides.append(image.size)  # what cannot be read, split will say
-    return sides
+    return _of_some(source, LOOKED_AT, lambda image: image.size)
 
 
 def decoding(source: Source) -> float:
     """Seconds to read and decode an image: the mean over some."""
-    names = source.images[:: max(1, len(source.images) // DECODED)]
     started = time.perf_counter()
-    for name in names:
+    decoded = _of_some(source, DECODED, lambda image: image.convert("RGB").size)
+    return (time.perf_counter() - started) / max(1, len(decoded))
+
+
+def _of_some(source: Source, number: int, of: Callable[[Image.Image], T]) -> list[T]:
+    found = []
+    for name in source.images[:: max(1, len(source.images) // number)]:
         with suppress(Exception), Image.open(io.BytesIO(source.read(name))) as image:
-            image.convert("RGB")
-    return (time.perf_counter() - started) / max(1, len(names))
+            found.append(of(image))  # what cannot be read, split will say
+    return found
 
 
 def others(
